@@ -1,0 +1,103 @@
+"""What candidates train on: tasks by name, and the door for a user's own.
+
+Importing this package does not import torch, so that a study file can be checked in milliseconds: the
+names below resolve on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from optevo.errors import UserError
+
+if TYPE_CHECKING:
+    from optevo.tasks.base import Split, Task
+    from optevo.tasks.models import Dropout, build, initialise
+
+__all__ = ["TASKS", "Dropout", "Split", "Task", "build", "get_task", "initialise"]
+
+#: Every built-in task: its name to "module:class", or to something callable that makes one.
+TASKS: dict[str, str | Callable[..., Task]] = {
+    "digits": "optevo.tasks.vision:Digits",
+    "mnist": "optevo.tasks.vision:MNIST",
+    "fashion_mnist": "optevo.tasks.vision:FashionMNIST",
+    "cifar10": "optevo.tasks.vision:CIFAR10",
+    "char_lm": "optevo.tasks.text:CharLM",
+}
+
+_LAZY = {
+    "Split": "optevo.tasks.base",
+    "Task": "optevo.tasks.base",
+    "Dropout": "optevo.tasks.models",
+    "build": "optevo.tasks.models",
+    "initialise": "optevo.tasks.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def get_task(name: str, **options: Any) -> Task:
+    """Make a task.
+
+    Args:
+        name: A key of `TASKS`, or ``"module:function"`` for a user's own: anything in an importable module
+            (the current directory counts) which returns a `Task` when called, a `Task` subclass included.
+        **options: Keyword arguments for it, such as ``train_examples=5_000``.
+
+    Returns:
+        The task. Nothing is read from disk yet; `Task.load` does that.
+
+    Raises:
+        UserError: The name is unknown, the module or function doesn't exist, it doesn't take these options,
+            or what it returns is no `Task`. An error raised inside a user's module passes unchanged.
+    """
+    target = TASKS.get(name, name)
+    if isinstance(target, str):
+        if ":" not in target:
+            known = ", ".join(sorted(TASKS))
+            raise UserError(f"unknown task {name!r}: choose one of {known}, or give your own as module:function")
+        target = _import(target)
+    try:
+        inspect.signature(target).bind(**options)
+    except TypeError as error:
+        raise UserError(f"task {name!r} doesn't take these options ({error}): {sorted(options)}") from None
+    task = target(**options)
+    from optevo.tasks.base import Task  # noqa: PLC0415 - torch is imported only when a task is made
+
+    if not isinstance(task, Task):
+        raise UserError(f"task {name!r} returned a {type(task).__name__}, not an optevo.tasks.Task")
+    return task
+
+
+def _import(reference: str) -> Callable[..., Any]:
+    """The callable that ``module:function`` names."""
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise UserError(f"task {reference!r} is incomplete: write it as module:function")
+    # As `python -m` does: a user's module lies where they stand, not where the command is installed.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there; what it imports itself is not
+        raise UserError(
+            f"task {reference!r}: there is no module {error.name!r} in {os.getcwd()} or among the installed "
+            "packages; run from the folder that holds it"
+        ) from None
+    function = getattr(module, attribute, None)
+    if function is None:
+        raise UserError(f"task {reference!r}: module {module_name!r} ({module.__file__}) has no {attribute!r}")
+    if not callable(function):
+        raise UserError(f"task {reference!r}: {attribute!r} is a {type(function).__name__}, not a function")
+    return function  # type: ignore[no-any-return]

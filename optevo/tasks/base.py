@@ -1,0 +1,227 @@
+"""The contract between a task and whoever trains it: data, model, batches, loss, score."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from optevo.errors import UserError
+
+#: The keys of what `Task.load` returns. Search and sweeps see the first two; "test" is for the end.
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set, whole on one device.
+
+    Attributes:
+        inputs: First dimension: examples. Raw, e.g. uint8 (N, C, H, W) for images, as small as it gets.
+        targets: As many entries as `inputs`; int64 class numbers (N,) for classification.
+
+    Raises:
+        UserError: The two differ in length or device.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.targets):
+            raise UserError(f"a split has {len(self.inputs)} inputs but {len(self.targets)} targets")
+        if self.inputs.device != self.targets.device:
+            raise UserError(f"a split has inputs on {self.inputs.device}, targets on {self.targets.device}")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def device(self) -> torch.device:
+        return self.inputs.device
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same examples on another device."""
+        return Split(self.inputs.to(device), self.targets.to(device))
+
+
+Splits = dict[str, Split]
+
+
+class Normalise:
+    """(x - mean) / std for uint8 images, with mean and std a channel in units of the full range 0..1.
+
+    Args:
+        mean: One number a channel, or one for all.
+        std: As many numbers as `mean`.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        self.mean, self.std = mean, std
+        self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """float32 (N, C, H, W) in channels_last, of uint8 (N, C, H, W)."""
+        if images.device not in self._constants:  # making them anew each batch would sync a GPU each batch
+            shape = (1, len(self.mean), 1, 1)
+            mean = torch.tensor(self.mean, device=images.device).mul_(255).view(shape)
+            scale = torch.tensor(self.std, device=images.device).mul_(255).reciprocal_().view(shape)
+            self._constants[images.device] = mean, scale
+        mean, scale = self._constants[images.device]
+        return images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).mul_(scale)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"mean": self.mean, "std": self.std, "_constants": {}}
+
+
+class Task(abc.ABC):
+    """Data, model and metric: what one run trains and scores.
+
+    The built-in tasks and a user's own implement the same contract. The least one is a subclass with `load`
+    and `model`; everything else has a default that suits classification::
+
+        import torch
+        from torch import nn
+        from optevo.tasks import Split, Task, build
+
+        class Rings(Task):
+            name = "rings"
+
+            def load(self, root):
+                generator = torch.Generator().manual_seed(0)
+                points = torch.randn(3_000, 2, generator=generator)
+                labels = (points.norm(dim=1) > 1.2).long()
+                return {
+                    "train": Split(points[:2_000], labels[:2_000]),
+                    "validation": Split(points[2_000:2_500], labels[2_000:2_500]),
+                    "test": Split(points[2_500:], labels[2_500:]),
+                }
+
+            def model(self, generator):
+                return build(lambda: nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)), generator)
+
+    Saved as ``rings.py``, a study file names it ``rings:Rings``. Three promises make runs reproducible:
+    `load` returns the same examples every time; `model`, `batches` and `augment` draw from the generator they
+    are given and from nothing else, above all not from torch's global one; nothing in `batches` and `loss`
+    waits for the device (no ``.item()``, no ``print`` of a tensor).
+
+    Attributes:
+        name: A short name, unique in a study; results are stored under it.
+        metric: What `score` returns, as a word for tables. Default "accuracy". Higher is better, at most 1.
+        normalise: How `prepare` treats uint8 images. Default: to 0..1.
+        score_batch_size: Examples a forward pass in `score`. Default 1,000.
+    """
+
+    name: str
+    metric: str = "accuracy"
+    normalise: Normalise = Normalise((0.0,), (1.0,))
+    score_batch_size: int = 1_000
+
+    @abc.abstractmethod
+    def load(self, root: Path) -> Splits:
+        """Read the data.
+
+        Args:
+            root: The data root (`optevo.tasks.data.data_root`). A task that has its data elsewhere ignores it.
+
+        Returns:
+            "train", "validation" and "test", disjoint, on the CPU, the same every time.
+
+        Raises:
+            UserError: Data is missing or damaged.
+        """
+
+    @abc.abstractmethod
+    def model(self, generator: torch.Generator) -> nn.Module:
+        """A fresh network in training mode, on the CPU; the caller moves it.
+
+        Args:
+            generator: A CPU generator, the only source of initial weights and of the dropouts' seeds.
+                `optevo.tasks.build` does both for ordinary modules.
+        """
+
+    def batches(
+        self, split: Split, batch_size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training batches without end: epochs of random permutations, an incomplete last batch dropped.
+
+        Args:
+            split: The examples.
+            batch_size: Examples a batch.
+            generator: On the split's device; draws the permutations and the augmentation.
+
+        Yields:
+            (inputs, targets) on the split's device, ready for the model.
+
+        Raises:
+            UserError: The split holds less than one batch.
+        """
+        check_batch(self.name, len(split), batch_size)
+        while True:
+            order = torch.randperm(len(split), generator=generator, device=split.device)
+            for start in range(0, len(split) - batch_size + 1, batch_size):
+                chosen = order[start : start + batch_size]
+                inputs = self.augment(split.inputs.index_select(0, chosen), generator)
+                yield self.prepare(inputs), split.targets.index_select(0, chosen)
+
+    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Vary a raw training batch at random. Default: leave it as it is."""
+        return inputs
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Raw to what the model takes. Default: normalise uint8 images to float32, leave all else alone."""
+        if inputs.dtype == torch.uint8 and inputs.dim() == 4:
+            return self.normalise(inputs)
+        return inputs
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """The training loss of one batch, a scalar that still has its graph. Default: mean cross-entropy."""
+        inputs, targets = batch
+        return F.cross_entropy(model(inputs), targets)
+
+    def score(self, model: nn.Module, split: Split) -> float:
+        """Measure a model on a whole split, in evaluation mode. Default: the share classified correctly.
+
+        The model's mode is restored afterwards. One wait for the device in all.
+
+        Args:
+            model: On the split's device.
+            split: The examples; none is left out.
+        """
+        correct = torch.zeros((), dtype=torch.int64, device=split.device)
+        with evaluating(model):
+            for inputs, targets in zip(
+                split.inputs.split(self.score_batch_size), split.targets.split(self.score_batch_size), strict=True
+            ):
+                correct += (model(self.prepare(inputs)).argmax(dim=-1) == targets).sum()
+        return correct.item() / len(split)
+
+
+@dataclass
+class evaluating:  # noqa: N801 - reads as a statement: `with evaluating(model):`
+    """Evaluation mode without gradients; on leaving, every module is in the mode that it was in."""
+
+    model: nn.Module
+    _modes: list[tuple[nn.Module, bool]] = field(default_factory=list)
+
+    def __enter__(self) -> None:
+        self._modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        self._no_grad = torch.no_grad()
+        self._no_grad.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        self._no_grad.__exit__(None, None, None)
+        for module, mode in self._modes:
+            module.training = mode
+
+
+def check_batch(name: str, examples: int, batch_size: int) -> None:
+    """Raise a UserError unless a split of `examples` gives at least one batch."""
+    if not 1 <= batch_size <= examples:
+        raise UserError(f"task {name}: batch_size is {batch_size}, but the split has {examples} examples")

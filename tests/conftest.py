@@ -1,0 +1,30 @@
+"""What every test shares: one thread, quiet hypothesis, and a device to run on."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: the machines that run the tests share their cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A deadline would measure the neighbours; a fixed order makes a red run repeatable.
+settings.register_profile(
+    "optevo",
+    deadline=None,
+    derandomize=True,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("optevo")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest):
+    """Each device a test can run on; CUDA is skipped where there is none."""
+    torch = pytest.importorskip("torch")
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch.cuda.is_available() is false on this machine")
+    return torch.device(request.param)
