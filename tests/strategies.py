@@ -73,7 +73,8 @@ def genomes(draw: st.DrawFn, **fixed: Any) -> TermGenome:
         "cosine_decay": st.booleans(),
     }
     return TermGenome(
-        terms=terms, **{name: fixed.get(name, None) if name in fixed else draw(s) for name, s in genes.items()}
+        terms=terms,
+        **{name: fixed.get(name) if name in fixed else draw(s) for name, s in genes.items()},
     )
 
 

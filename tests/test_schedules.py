@@ -49,17 +49,23 @@ SCHEDULES = [(0, False), (7, False), (0, True), (7, True), (1, True), (40, True)
 def test_the_factor_is_the_specs_at_every_step(total, warmup, cosine, data):
     t = data.draw(st.integers(0, total))
     expected = factor_by_the_spec(t, total, warmup, cosine)
-    assert WarmupCosine(total, warmup, cosine)(t) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert WarmupCosine(total, warmup_steps=warmup, cosine=cosine)(t) == pytest.approx(
+        expected, rel=1e-12, abs=1e-15
+    )
 
 
 @pytest.mark.parametrize(("warmup", "cosine"), SCHEDULES)
 def test_the_factor_stays_where_it_ended_after_the_last_step(warmup, cosine):
-    schedule = WarmupCosine(20, warmup, cosine)
+    schedule = WarmupCosine(20, warmup_steps=warmup, cosine=cosine)
     assert [schedule(t) for t in (21, 25, 40, 1000)] == [schedule(20)] * 4
 
 
 def test_a_learning_rate_that_decayed_to_nothing_does_not_come_back():
-    assert WarmupCosine(20, 0, True)(33) == pytest.approx(0.0, abs=1e-15)
+    assert WarmupCosine(20, cosine=True)(33) == pytest.approx(0.0, abs=1e-15)
+
+
+def test_the_schedule_takes_steps_warmup_and_cosine_in_this_order():
+    assert WarmupCosine(20, 4, True)(3) == WarmupCosine(20, warmup_steps=4, cosine=True)(3)
 
 
 def test_without_schedule_genes_the_factor_is_one():
@@ -67,18 +73,18 @@ def test_without_schedule_genes_the_factor_is_one():
 
 
 def test_the_first_step_of_a_warmup_is_not_lost():
-    assert WarmupCosine(100, 10)(0) == pytest.approx(0.1)
-    assert WarmupCosine(100, 10)(9) == 1.0
+    assert WarmupCosine(100, warmup_steps=10)(0) == pytest.approx(0.1)
+    assert WarmupCosine(100, warmup_steps=10)(9) == 1.0
 
 
 @given(st.integers(1, 50), st.integers(0, 60), st.booleans(), st.integers(0, 200))
 def test_the_factor_is_never_negative_and_never_above_one(total, warmup, cosine, t):
-    assert 0.0 <= WarmupCosine(total, warmup, cosine)(t) <= 1.0
+    assert 0.0 <= WarmupCosine(total, warmup_steps=warmup, cosine=cosine)(t) <= 1.0
 
 
 @pytest.mark.parametrize(("warmup", "cosine"), SCHEDULES)
 def test_a_schedule_survives_pickling_and_copying(warmup, cosine):
-    schedule = WarmupCosine(20, warmup, cosine)
+    schedule = WarmupCosine(20, warmup_steps=warmup, cosine=cosine)
     for twin in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule)):
         assert [twin(t) for t in range(25)] == [schedule(t) for t in range(25)]
 

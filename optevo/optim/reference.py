@@ -27,9 +27,7 @@ class ReferenceOptimizer(Optimizer):
 
     def __init__(self, params: Iterable[Any], genome: TermGenome, *, maximize: bool = False) -> None:
         self.genome = genome
-        super().__init__(
-            params, {"lr": genome.lr, "weight_decay": genome.weight_decay, "maximize": maximize}
-        )
+        super().__init__(params, {"lr": genome.lr, "weight_decay": genome.weight_decay, "maximize": maximize})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

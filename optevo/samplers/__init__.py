@@ -1,0 +1,7 @@
+"""How to propose: real Optuna samplers. Importing this needs optuna and numpy, not torch."""
+
+from __future__ import annotations
+
+from optevo.samplers.genetic import GeneticSampler, NoSlot
+
+__all__ = ["GeneticSampler", "NoSlot"]

@@ -17,7 +17,7 @@ from optevo.errors import UserError
 
 if TYPE_CHECKING:
     from optevo.tasks.base import Split, Task
-    from optevo.tasks.models import Dropout, build, initialise
+    from optevo.tasks.layers import Dropout, build, initialise
 
 __all__ = ["TASKS", "Dropout", "Split", "Task", "build", "get_task", "initialise"]
 
@@ -33,9 +33,9 @@ TASKS: dict[str, str | Callable[..., Task]] = {
 _LAZY = {
     "Split": "optevo.tasks.base",
     "Task": "optevo.tasks.base",
-    "Dropout": "optevo.tasks.models",
-    "build": "optevo.tasks.models",
-    "initialise": "optevo.tasks.models",
+    "Dropout": "optevo.tasks.layers",
+    "build": "optevo.tasks.layers",
+    "initialise": "optevo.tasks.layers",
 }
 
 
@@ -64,7 +64,9 @@ def get_task(name: str, **options: Any) -> Task:
     if isinstance(target, str):
         if ":" not in target:
             known = ", ".join(sorted(TASKS))
-            raise UserError(f"unknown task {name!r}: choose one of {known}, or give your own as module:function")
+            raise UserError(
+                f"unknown task {name!r}: choose one of {known}, or give your own as module:function"
+            )
         target = _import(target)
     try:
         inspect.signature(target).bind(**options)
@@ -97,7 +99,9 @@ def _import(reference: str) -> Callable[..., Any]:
         ) from None
     function = getattr(module, attribute, None)
     if function is None:
-        raise UserError(f"task {reference!r}: module {module_name!r} ({module.__file__}) has no {attribute!r}")
+        raise UserError(
+            f"task {reference!r}: module {module_name!r} ({module.__file__}) has no {attribute!r}"
+        )
     if not callable(function):
         raise UserError(f"task {reference!r}: {attribute!r} is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]
+    return function

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -127,7 +128,7 @@ class Task(abc.ABC):
         """Read the data.
 
         Args:
-            root: The data root (`optevo.tasks.data.data_root`). A task that has its data elsewhere ignores it.
+            root: The data root (`optevo.tasks.data.data_root`). A task with its data elsewhere ignores it.
 
         Returns:
             "train", "validation" and "test", disjoint, on the CPU, the same every time.
@@ -196,28 +197,24 @@ class Task(abc.ABC):
         correct = torch.zeros((), dtype=torch.int64, device=split.device)
         with evaluating(model):
             for inputs, targets in zip(
-                split.inputs.split(self.score_batch_size), split.targets.split(self.score_batch_size), strict=True
+                split.inputs.split(self.score_batch_size),
+                split.targets.split(self.score_batch_size),
+                strict=True,
             ):
                 correct += (model(self.prepare(inputs)).argmax(dim=-1) == targets).sum()
         return correct.item() / len(split)
 
 
-@dataclass
-class evaluating:  # noqa: N801 - reads as a statement: `with evaluating(model):`
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; on leaving, every module is in the mode that it was in."""
-
-    model: nn.Module
-    _modes: list[tuple[nn.Module, bool]] = field(default_factory=list)
-
-    def __enter__(self) -> None:
-        self._modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        self._no_grad = torch.no_grad()
-        self._no_grad.__enter__()
-
-    def __exit__(self, *exception: object) -> None:
-        self._no_grad.__exit__(None, None, None)
-        for module, mode in self._modes:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
             module.training = mode
 
 

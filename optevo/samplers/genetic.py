@@ -1,0 +1,344 @@
+"""`GeneticSampler`: tournament, elites, crossover and annealed mutation behind Optuna's sampler interface."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+import weakref
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.search_space import intersection_search_space
+from optuna.trial import FrozenTrial, TrialState
+
+from optevo import keys
+from optevo.samplers.operators import (
+    Generic,
+    Params,
+    Variation,
+    annealing,
+    draw,
+    identity,
+    inherit,
+    mutate_value,
+    tournament,
+    unique_child,
+)
+from optevo.samplers.slots import Board, Member, Slot, claimed
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+
+    from optevo.spaces.base import Space
+
+logger = logging.getLogger(__name__)
+
+# What a generator is for; two purposes never share a stream.
+_MATE, _CHILD, _INDEPENDENT, _LOOSE = range(4)
+_POLL_SECONDS = 0.05
+_WARN_SECONDS = 60.0
+
+
+class NoSlot(Exception):
+    """Every slot of the last or present generation is taken; raised only with `endless=False`."""
+
+
+class GeneticSampler(BaseSampler):
+    """A genetic algorithm with exact generations for any number of workers.
+
+    Each generation is bred from the finished previous one: `n_elites` members stay as they are without being
+    evaluated again, every other place is a child of two tournament winners, crossed over and mutated. Pruned
+    trials are members that rank by the value they earned. All randomness comes from (seed, generation, slot),
+    so the same seed gives the same genomes whatever the number of workers and however often they are killed,
+    as long as the objective is deterministic. Cost per ask does not grow with the number of trials.
+
+    With a `space` (for instance `optevo.spaces.TermSpace()`) its own prior, crossover and mutation are used;
+    without one, sane operators on whatever the objective suggests. Works with fixed and enqueued parameters:
+    such a trial holds a slot like any other.
+
+    Inside `study.optimize`, a worker waits where a generation's slots are all taken and not all finished. If
+    nothing finishes for `patience` seconds, the longest-running trial is presumed dead and its slot evaluated
+    again; with plain `study.ask()`, which must not wait, this happens at once. The first to finish counts.
+
+    Trials get the user attributes `generation`, `slot`, `parents` (trial numbers) and `origin`.
+
+    Args:
+        population_size: Members of a generation. Default: 50.
+        n_generations: Over how many generations mutation anneals to half its strength. Default: None, never.
+        n_elites: Members carried over unchanged. Default: 3.
+        tournament_size: Members drawn for each parent. Default: 4.
+        seed: Seed of the search. Default: None, derived from the study's name and first moment.
+        space: Variation on a known space. Default: None, generic operators.
+        presets: Parameters that hold the first slots of generation 0; every parameter of `space`, by name.
+        max_failures: Failed trials after which a slot counts as worst. Default: 3.
+        patience: Seconds, see above. Default: 600.
+        endless: False makes `ask` raise `NoSlot` instead of waiting or starting a generation beyond
+            `n_generations`; the surplus trial is marked FAIL. Default: True.
+
+    Raises:
+        ValueError: A size is out of range, or the study has several objectives.
+
+    Example:
+        >>> import optuna
+        >>> study = optuna.create_study(sampler=GeneticSampler(population_size=20, seed=0))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", -5, 5) ** 2, n_trials=100)
+    """
+
+    def __init__(
+        self,
+        *,
+        population_size: int = 50,
+        n_generations: int | None = None,
+        n_elites: int = 3,
+        tournament_size: int = 4,
+        seed: int | None = None,
+        space: Space | None = None,
+        presets: Sequence[Mapping[str, Any]] = (),
+        max_failures: int = 3,
+        patience: float = 600.0,
+        endless: bool = True,
+    ) -> None:
+        if population_size < 2:
+            raise ValueError(f"Invalid population_size: {population_size}, expected at least 2")
+        if not 0 <= n_elites < population_size:
+            raise ValueError(f"Invalid n_elites: {n_elites}, expected 0 to {population_size - 1}")
+        if tournament_size < 1:
+            raise ValueError(f"Invalid tournament_size: {tournament_size}, expected at least 1")
+        if n_generations is not None and n_generations < 1:
+            raise ValueError(f"Invalid n_generations: {n_generations}, expected at least 1")
+        if len(presets) > population_size:
+            raise ValueError(f"Invalid presets: {len(presets)} of them in a population of {population_size}")
+        if seed is not None and seed < 0:
+            raise ValueError(f"Invalid seed: {seed}, expected at least 0")
+        self.population_size = population_size
+        self.n_generations = n_generations
+        self.n_elites = n_elites
+        self.tournament_size = tournament_size
+        self.seed = seed
+        self.space = space
+        self.presets = [dict(preset) for preset in presets]
+        self.max_failures = max_failures
+        self.patience = patience
+        self.endless = endless
+        self._reset()
+
+    def _reset(self) -> None:
+        # By storage and study, since one sampler may serve several studies; only a cache of what is stored.
+        self._known: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Known]] = weakref.WeakKeyDictionary()
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_known", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    # Optuna's interface
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Give the trial its slot; writes the claim and the lineage."""
+        _single_objective(study)
+        slot = self._claim(study, trial)
+        storage, trial_id = study._storage, trial._trial_id
+        parents = self._mates(study, slot)
+        origin = "crossover+mutation" if parents else "random"
+        if slot.generation == 0 and slot.index < len(self.presets):
+            origin = "preset"
+        storage.set_trial_user_attr(trial_id, keys.GENERATION, slot.generation)
+        storage.set_trial_user_attr(trial_id, keys.SLOT, slot.index)
+        storage.set_trial_user_attr(trial_id, keys.PARENTS, [m.number for m in parents])
+        storage.set_trial_user_attr(trial_id, keys.ORIGIN, origin)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The space's parameters, or those that all parents have in common."""
+        _single_objective(study)
+        if self.space is not None:
+            return self.space.distributions()
+        slot = self._slot(study, trial)
+        if slot is None or slot.generation == 0:
+            return {}
+        trials = _trials(study)
+        population = self._memory(study).board.populations[slot.generation - 1]
+        return intersection_search_space([trials[m.number] for m in population], include_pruned=True)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The child that the trial's slot names, as far as `search_space` asks for it."""
+        _single_objective(study)
+        if not search_space:
+            return {}
+        slot = self._slot(study, trial)
+        if slot is None:  # asked without an ask: no slot, so a child of whatever is known
+            rng = self._rng(study, _LOOSE, trial.number)
+            return (self.space or Generic(search_space)).sample(rng)
+        child = self._brood(study, slot.generation, search_space)[slot.index]
+        return {name: child[name] for name in search_space if name in child}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A parameter outside the common space: a preset's, a parent's where one has it, or a draw."""
+        _single_objective(study)
+        slot, name_key = self._slot(study, trial), zlib.crc32(param_name.encode())
+        if slot is None:
+            return draw(param_distribution, self._rng(study, _LOOSE, trial.number, name_key))
+        rng = self._rng(study, _INDEPENDENT, slot.generation, slot.index, name_key)
+        parents: list[Params] = [member.params for member in self._mates(study, slot)]
+        if slot.generation == 0 and slot.index < len(self.presets):
+            return inherit(param_name, param_distribution, [self.presets[slot.index]], rng)
+        value = inherit(param_name, param_distribution, parents, rng)
+        decay = annealing(slot.generation - 1, self.n_generations)
+        return mutate_value(value, param_distribution, rng, decay) if parents else value
+
+    def reseed_rng(self) -> None:
+        """Nothing to do: randomness follows from the slot, so parallel workers never repeat each other."""
+
+    # For whoever runs the study
+
+    def board(self, study: Study) -> Board:
+        """The study's slots as the storage has them now."""
+        with self._lock:
+            board = self._memory(study).board
+            board.update(_trials(study), study.direction)
+            return board
+
+    # Slots
+
+    def _claim(self, study: Study, trial: FrozenTrial) -> Slot:
+        wait = _Wait(self.patience if study._thread_local.in_optimize_loop else 0.0)
+        while True:
+            slot, settled = self._choose(study, trial, wait)
+            if slot is None:
+                time.sleep(_POLL_SECONDS)
+                continue
+            self._write_claim(study, trial, slot)
+            with self._lock:
+                if settled or not self.board(study).rivals(slot, trial.number):
+                    return slot
+            self._write_claim(study, trial, None)
+
+    def _choose(self, study: Study, trial: FrozenTrial, wait: _Wait) -> tuple[Slot | None, bool]:
+        """A slot to try, None to wait; and whether it is taken over from a trial presumed dead."""
+        with self._lock:
+            board = self.board(study)
+            done = self.n_generations is not None and board.generation >= self.n_generations
+            position, slots = board.undecided(before=trial.number), board.open(board.generation)
+            if position < len(slots) and (self.endless or not done):
+                return slots[position], False
+            if self.endless:
+                return (board.longest_held(), True) if wait.over(board) else (None, False)
+        study._storage.set_trial_user_attr(trial._trial_id, keys.SURPLUS, True)
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        raise NoSlot(f"generation {board.generation} has no open slot")
+
+    def _write_claim(self, study: Study, trial: FrozenTrial, slot: Slot | None) -> None:
+        claim = None if slot is None else [slot.generation, slot.index]
+        study._storage.set_trial_system_attr(trial._trial_id, keys.CLAIM, claim)
+
+    def _slot(self, study: Study, trial: FrozenTrial) -> Slot | None:
+        # `trial` was read before `before_trial` wrote the claim.
+        return claimed(study._storage.get_trial(trial._trial_id))
+
+    # Genomes
+
+    def _rng(self, study: Study, *purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self._study_seed(study), *purpose])
+
+    def _study_seed(self, study: Study) -> int:
+        if self.seed is not None:
+            return self.seed
+        # The first trial's start is the one random thing about a study that all workers read alike.
+        text = f"{study.study_name}\n{_trials(study)[0].datetime_start}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+    def _memory(self, study: Study) -> _Known:
+        with self._lock:
+            studies = self._known.setdefault(study._storage, {})
+            if study._study_id not in studies:
+                board = Board(self.population_size, self.n_elites, self.max_failures)
+                studies[study._study_id] = _Known(board)
+                self.board(study)
+            return studies[study._study_id]
+
+    def _mates(self, study: Study, slot: Slot) -> list[Member]:
+        """The two parents of a slot's child, none in generation 0."""
+        if slot.generation == 0:
+            return []
+        population = self._memory(study).board.populations[slot.generation - 1]
+        if not population:
+            return []
+        rng = self._rng(study, _MATE, slot.generation, slot.index)
+        return [population[tournament(len(population), self.tournament_size, rng)] for _ in range(2)]
+
+    def _brood(
+        self, study: Study, generation: int, search_space: dict[str, BaseDistribution]
+    ) -> list[Params]:
+        """Every child of a generation, no two alike where the space allows it."""
+        with self._lock:
+            known = self._memory(study)
+            key = (generation, () if self.space else tuple(search_space))
+            if key not in known.broods:
+                known.broods[key] = self._breed(study, generation, self.space or Generic(search_space))
+            return known.broods[key]
+
+    def _breed(self, study: Study, generation: int, variation: Variation) -> list[Params]:
+        board = self._memory(study).board
+        seen = set(board.seen) if generation else set()
+        decay = annealing(generation - 1, self.n_generations)
+        brood = []
+        for i in range(board.size(generation)):
+            rng = self._rng(study, _CHILD, generation, i)
+            parents = [member.params for member in self._mates(study, Slot(generation, i))]
+            if generation == 0 and i < len(self.presets):
+                child = {**variation.sample(rng), **self.presets[i]}
+            else:
+                child = unique_child(variation, parents, seen, rng, decay=decay)
+            seen.add(identity(child))
+            brood.append(child)
+        return brood
+
+
+@dataclass
+class _Known:
+    """What this process knows of a study; all of it can be read again from the storage."""
+
+    board: Board
+    broods: dict[tuple[int, tuple[str, ...]], list[Params]] = field(default_factory=dict)
+
+
+class _Wait:
+    """Patience that starts anew whenever a trial settles."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.since = self.warned = time.monotonic()
+        self.seen = -1
+
+    def over(self, board: Board) -> bool:
+        now = time.monotonic()
+        if board.settled != self.seen:
+            self.seen, self.since, self.warned = board.settled, now, now
+        running = [trial.number for trial in board.live(board.generation)]
+        if now - self.warned >= _WARN_SECONDS:
+            self.warned = now
+            logger.warning("generation %d waits for trials %s", board.generation, running)
+        return bool(running) and now - self.since >= self.patience
+
+
+def _single_objective(study: Study) -> None:
+    if len(study.directions) > 1:
+        raise ValueError("GeneticSampler has one objective, the study has several")
+
+
+def _trials(study: Study) -> list[FrozenTrial]:
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)

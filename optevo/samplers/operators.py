@@ -1,0 +1,149 @@
+"""Genetic operators as plain functions; all randomness comes in as a generator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+Params = dict[str, Any]
+
+
+class Variation(Protocol):
+    """How parameters are drawn, combined and changed; `optevo.spaces.Space` is one."""
+
+    def sample(self, rng: np.random.Generator) -> Params:
+        """A draw from the prior."""
+
+    def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
+        """A child of two parents."""
+
+    def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
+        """A mutant; `decay` in (0, 1] scales probabilities and widths."""
+
+
+def tournament(population: int, size: int, rng: np.random.Generator) -> int:
+    """Index of the winner among `size` distinct members of a population sorted best first."""
+    return int(rng.choice(population, size=min(size, population), replace=False).min())
+
+
+def annealing(generation: int, n_generations: int | None) -> float:
+    """How strongly children of `generation` are mutated: from 1 to ½ over the search, 1 without an end."""
+    if n_generations is None:
+        return 1.0
+    return 1 - 0.5 * min(generation, n_generations) / n_generations
+
+
+def unique_child(
+    variation: Variation,
+    parents: Sequence[Params],
+    seen: set[int],
+    rng: np.random.Generator,
+    *,
+    decay: float,
+    attempts: int = 20,
+) -> Params:
+    """A child of two parents that is not in `seen`, or the last attempt where the space is exhausted.
+
+    Without parents the child is a draw from the prior.
+    """
+    child: Params = {}
+    for attempt in range(attempts):
+        if not parents or attempt > attempts // 2:  # bred out: look elsewhere
+            child = variation.sample(rng)
+        else:
+            child = variation.mutate(variation.crossover(parents[0], parents[1], rng), rng, decay)
+        if identity(child) not in seen:
+            break
+    return child
+
+
+def identity(params: Params) -> int:
+    """A number that equal parameters share, within one process."""
+    return hash(tuple(sorted(params.items())))
+
+
+class Generic:
+    """Variation on any Optuna search space.
+
+    Uniform crossover; numbers mutate with 0.35·decay by a Gaussian of σ = 0.1·decay of the width of their
+    (log-)transformed range, reflected at its ends; categories are drawn anew with 0.2·decay.
+
+    Args:
+        distributions: Parameters by name.
+    """
+
+    def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
+        self.distributions = distributions
+
+    def sample(self, rng: np.random.Generator) -> Params:
+        """Every parameter uniform in its (log-)transformed range."""
+        return {name: draw(d, rng) for name, d in self.distributions.items()}
+
+    def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
+        """Each parameter from either parent with ½, drawn anew where neither has a valid value."""
+        return {name: inherit(name, d, (first, second), rng) for name, d in self.distributions.items()}
+
+    def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
+        """Each parameter on its own."""
+        return {name: mutate_value(params[name], d, rng, decay) for name, d in self.distributions.items()}
+
+
+def inherit(name: str, d: BaseDistribution, parents: Sequence[Params], rng: np.random.Generator) -> Any:
+    """One parameter from a random parent that has a value valid under `d`, else a draw."""
+    options = [p[name] for p in parents if name in p and _contains(d, p[name])]
+    return options[rng.integers(len(options))] if options else draw(d, rng)
+
+
+def mutate_value(value: Any, d: BaseDistribution, rng: np.random.Generator, decay: float) -> Any:
+    """Maybe a Gaussian step in the transformed range, or another category."""
+    if isinstance(d, CategoricalDistribution):
+        return draw(d, rng) if rng.random() < 0.2 * decay else value
+    if d.single() or rng.random() >= 0.35 * decay:
+        return value
+    low, high = _range(d)
+    x = (_transform(value, d) - low) / (high - low) + rng.normal(0, 0.1 * decay)
+    x = 1 - abs(1 - abs(x) % 2)  # reflect into [0, 1]
+    return _untransform(low + x * (high - low), d)
+
+
+def draw(d: BaseDistribution, rng: np.random.Generator) -> Any:
+    """A value uniform over the choices, or over the (log-)transformed range."""
+    if isinstance(d, CategoricalDistribution):
+        return d.choices[rng.integers(len(d.choices))]
+    return _untransform(rng.uniform(*_range(d)), d)
+
+
+def _contains(d: BaseDistribution, value: Any) -> bool:
+    if isinstance(d, CategoricalDistribution):
+        return any(value == choice and type(value) is type(choice) for choice in d.choices)
+    return isinstance(value, (int, float)) and d._contains(float(value))
+
+
+def _transform(value: float, d: BaseDistribution) -> float:
+    assert isinstance(d, (FloatDistribution, IntDistribution))
+    return math.log(value) if d.log else float(value)
+
+
+def _range(d: BaseDistribution) -> tuple[float, float]:
+    """The transformed range; widened by half a step, so that rounding favours no value."""
+    assert isinstance(d, (FloatDistribution, IntDistribution))
+    half = (d.step or 0) / 2
+    return _transform(d.low - half, d), _transform(d.high + half, d)
+
+
+def _untransform(x: float, d: BaseDistribution) -> Any:
+    assert isinstance(d, (FloatDistribution, IntDistribution))
+    value = math.exp(x) if d.log else x
+    if d.step is not None:
+        value = d.low + round((value - d.low) / d.step) * d.step
+    value = min(max(value, d.low), d.high)
+    return int(value) if isinstance(d, IntDistribution) else float(value)

@@ -1,0 +1,94 @@
+"""What a search space is: Optuna distributions, a prior, presets, and how candidates vary.
+
+Nothing here or in a space's module imports torch; a candidate does when it is built.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+Params = dict[str, Any]
+
+
+class Candidate(Protocol):
+    """One point of a space: something that trains."""
+
+    def build(self, params: Iterable[Any], total_steps: int) -> tuple[Optimizer, LRScheduler]:
+        """Optimizer and scheduler for a run of `total_steps` steps."""
+
+    def formula(self) -> str:
+        """The update rule as one line."""
+
+    def describe(self) -> str:
+        """The hyperparameters as one line."""
+
+    def canonical(self) -> str:
+        """A string that two candidates share exactly when they are the same optimizer."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The candidate as JSON-ready values."""
+
+
+class Space(abc.ABC):
+    """A search space that evolution can vary.
+
+    `sample`, `crossover` and `mutate` take and return flat parameters, always all of them, and draw from
+    the generator that they are given and from nothing else.
+    """
+
+    name: str
+
+    @abc.abstractmethod
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Every parameter by name, in the order in which a trial suggests them."""
+
+    @abc.abstractmethod
+    def candidate(self, params: Mapping[str, Any]) -> Candidate:
+        """The candidate that `params` stand for."""
+
+    @abc.abstractmethod
+    def presets(self) -> dict[str, Params]:
+        """Known candidates by name."""
+
+    @abc.abstractmethod
+    def sample(self, rng: np.random.Generator) -> Params:
+        """A draw from the prior."""
+
+    @abc.abstractmethod
+    def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
+        """A child of two parents."""
+
+    @abc.abstractmethod
+    def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
+        """A mutant; `decay` in (0, 1] scales every probability and width, and anneals over a search."""
+
+    def suggest(self, trial: Trial) -> Params:
+        """Ask `trial` for every parameter of the space."""
+        return {name: suggest(trial, name, d) for name, d in self.distributions().items()}
+
+
+def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    """`trial.suggest_*` for one distribution."""
+    match distribution:
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_float(name, low, high, log=log, step=step)
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_int(name, low, high, log=log, step=step)
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(name, choices)
+    raise TypeError(f"parameter {name!r} has a distribution of an unknown kind: {distribution!r}")

@@ -1,0 +1,176 @@
+"""The term genome as a space: flat parameters, the published prior, crossover and annealed mutation.
+
+A trial always has all of `term_0` … `term_3` and `alpha_0` … `alpha_3`; `n_terms` says how many are in use,
+and the rest are dormant (`GRAD` with weight 0 when evolution writes them, anything under other samplers).
+Source of the constants: *Evolving Deep Learning Optimizers*, section 3, and its repository.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from optevo.optim.genome import ALPHA_BOUND, BOUNDS, MAX_TERMS, TERMS, TermGenome
+from optevo.optim.presets import PRESETS
+from optevo.spaces.base import Params, Space
+
+FLAGS = {  # probability of True under the prior
+    "use_momentum": 0.7,
+    "use_second_moment": 0.7,
+    "bias_correction": 0.6,
+    "gradient_clipping": 0.2,
+    "warmup": 0.3,
+    "cosine_decay": 0.3,
+}
+LOG_GENES = {"lr": (-4.0, -2.0), "eps": (-9.0, -6.0), "weight_decay": (-5.0, -3.0)}  # prior of log10
+LINEAR_GENES = {"beta1": (0.5, 0.99), "beta2": (0.9, 0.9999)}
+SIGMA_SCALE = {"beta1": 0.2, "beta2": 0.1}  # width of a mutation, as a share of σ
+CLIP_PRIOR = (0.5, 2.0)
+WARMUP_PRIOR = (50, 200)
+WEIGHT_DECAY_MIN = 1e-6  # a search works in log10, where 0 has no place
+
+NUMERIC_RATE, STRUCTURAL_RATE, FLAG_RATE, SIGMA = 0.35, 0.15, 0.1, 0.3
+
+
+class TermSpace(Space):
+    """All term genomes.
+
+    Args:
+        presets: Names out of `optevo.optim.PRESETS` that `presets()` offers. Default: all of them.
+
+    Raises:
+        KeyError: A preset is unknown.
+    """
+
+    name = "terms"
+
+    def __init__(self, presets: tuple[str, ...] = tuple(PRESETS)) -> None:
+        self._presets = {name: PRESETS[name] for name in presets}
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Twenty-two parameters: the number of terms, four slots, eight numbers, six flags, one length."""
+        space: dict[str, BaseDistribution] = {"n_terms": IntDistribution(1, MAX_TERMS)}
+        for i in range(MAX_TERMS):
+            space[f"term_{i}"] = CategoricalDistribution(TERMS)
+            space[f"alpha_{i}"] = FloatDistribution(-ALPHA_BOUND, ALPHA_BOUND)
+        for gene in LOG_GENES:
+            space[gene] = FloatDistribution(*_bounds(gene), log=True)
+        for gene in LINEAR_GENES:
+            space[gene] = FloatDistribution(*BOUNDS[gene])
+        for flag in FLAGS:
+            space[flag] = CategoricalDistribution([False, True])
+        space["clip_value"] = FloatDistribution(0.1, 10.0, log=True)
+        space["warmup_steps"] = IntDistribution(1, 1000)
+        return space
+
+    def candidate(self, params: Mapping[str, Any]) -> TermGenome:
+        """The genome of a trial's parameters; dormant genes are left out."""
+        n = params["n_terms"]
+        rest = {name: params[name] for name in (*_SCALARS, "warmup_steps")}
+        return TermGenome(
+            terms=tuple(params[f"term_{i}"] for i in range(n)),
+            alphas=tuple(params[f"alpha_{i}"] for i in range(n)),
+            **rest,
+        )
+
+    def params(self, genome: TermGenome) -> Params:
+        """The parameters of a genome, each within its distribution; dormant slots are GRAD with weight 0."""
+        n = len(genome.terms)
+        params: Params = {"n_terms": n}
+        for i in range(MAX_TERMS):
+            params[f"term_{i}"] = genome.terms[i] if i < n else "GRAD"
+            params[f"alpha_{i}"] = genome.alphas[i] if i < n else 0.0
+        params |= {name: getattr(genome, name) for name in (*_SCALARS, "warmup_steps")}
+        params["weight_decay"] = max(params["weight_decay"], WEIGHT_DECAY_MIN)
+        params["clip_value"] = float(np.clip(params["clip_value"], 0.1, 10.0))
+        params["warmup_steps"] = min(params["warmup_steps"], 1000)
+        return params
+
+    def presets(self) -> dict[str, Params]:
+        """The presets that this space was made with."""
+        return {name: self.params(genome) for name, genome in self._presets.items()}
+
+    def sample(self, rng: np.random.Generator) -> Params:
+        """A random genome: one to three terms, weights in [-1, 1], the rest from the published prior."""
+        n = int(rng.integers(1, 4))
+        genes: dict[str, Any] = {
+            "terms": tuple(TERMS[rng.integers(len(TERMS))] for _ in range(n)),
+            "alphas": tuple(float(rng.uniform(-1, 1)) for _ in range(n)),
+        }
+        genes |= {gene: float(10 ** rng.uniform(*prior)) for gene, prior in LOG_GENES.items()}
+        genes |= {gene: float(rng.uniform(*prior)) for gene, prior in LINEAR_GENES.items()}
+        genes |= {flag: bool(rng.random() < p) for flag, p in FLAGS.items()}
+        genes["clip_value"] = float(rng.uniform(*CLIP_PRIOR))
+        genes["warmup_steps"] = int(rng.integers(WARMUP_PRIOR[0], WARMUP_PRIOR[1] + 1))
+        return self.params(TermGenome(**genes))
+
+    def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
+        """Head of the first parent's terms, tail of the second's; every other gene from either with ½."""
+        a, b = self.candidate(first), self.candidate(second)
+        i, j = int(rng.integers(1, len(a.terms) + 1)), int(rng.integers(len(b.terms)))
+        genes = {name: getattr(a if rng.random() < 0.5 else b, name) for name in (*_SCALARS, "warmup_steps")}
+        terms = (a.terms[:i] + b.terms[j:])[:MAX_TERMS]
+        alphas = (a.alphas[:i] + b.alphas[j:])[:MAX_TERMS]
+        return self.params(TermGenome(terms=terms, alphas=alphas, **genes))
+
+    def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
+        """Numbers with 0.35·decay and σ = 0.3·decay, the terms with 0.15·decay, flags with 0.1·decay.
+
+        As published, `clip_value` and `warmup_steps` are inherited and never mutated.
+        """
+        genome, sigma = self.candidate(params), SIGMA * decay
+        genes: dict[str, Any] = {}
+        for gene in LOG_GENES:
+            if rng.random() < NUMERIC_RATE * decay:
+                value = 10 ** (math.log10(getattr(genome, gene)) + rng.normal(0, sigma))
+                genes[gene] = float(np.clip(value, *_bounds(gene)))
+        for gene in LINEAR_GENES:
+            if rng.random() < NUMERIC_RATE * decay:
+                value = getattr(genome, gene) + rng.normal(0, sigma * SIGMA_SCALE[gene])
+                genes[gene] = float(np.clip(value, *BOUNDS[gene]))
+        alphas = tuple(
+            float(np.clip(alpha * math.exp(rng.normal(0, sigma)), -ALPHA_BOUND, ALPHA_BOUND))
+            if rng.random() < NUMERIC_RATE * decay
+            else alpha
+            for alpha in genome.alphas
+        )
+        terms = genome.terms
+        if rng.random() < STRUCTURAL_RATE * decay:
+            terms, alphas = _restructure(terms, alphas, rng)
+        for flag in FLAGS:
+            if rng.random() < FLAG_RATE * decay:
+                genes[flag] = not getattr(genome, flag)
+        return self.params(dataclasses.replace(genome, terms=terms, alphas=alphas, **genes))
+
+
+_SCALARS = (*LOG_GENES, *LINEAR_GENES, *FLAGS, "clip_value")
+
+
+def _bounds(gene: str) -> tuple[float, float]:
+    return (WEIGHT_DECAY_MIN, BOUNDS[gene][1]) if gene == "weight_decay" else BOUNDS[gene]
+
+
+def _restructure(
+    terms: tuple[str, ...], alphas: tuple[float, ...], rng: np.random.Generator
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Add a random term, remove one, or change one's kind, uniformly; nothing where that can't be."""
+    kind = rng.integers(3)
+    if kind == 0 and len(terms) < MAX_TERMS:
+        return (*terms, TERMS[rng.integers(len(TERMS))]), (*alphas, float(rng.uniform(-1, 1)))
+    i = int(rng.integers(len(terms)))
+    if kind == 1 and len(terms) > 1:
+        return terms[:i] + terms[i + 1 :], alphas[:i] + alphas[i + 1 :]
+    if kind == 2:
+        others = [term for term in TERMS if term != terms[i]]
+        return (*terms[:i], others[rng.integers(len(others))], *terms[i + 1 :]), alphas
+    return terms, alphas

@@ -1,0 +1,182 @@
+"""The data sets as a user meets them: what is there, and fetching what is not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from optevo.errors import UserError
+from optevo.tasks import folders, idx
+from optevo.tasks.sources import (
+    IDX_PREFIX,
+    IMAGES,
+    TEXT_FILE,
+    data_root,
+    decoded_root,
+    layout_of,
+    load_images,
+    load_text,
+)
+
+__all__ = ["NAMES", "DataRow", "check", "data_root", "decoded_root", "get", "load_images", "load_text"]
+
+TEXT_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+PARTS = ("train", "test")
+NAMES = ("digits", *IMAGES, "char_lm")
+
+#: SHA-256 of the unpacked files as their authors published them, by path below the data root.
+PUBLISHED = {
+    "MNIST/raw/train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "MNIST/raw/train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "MNIST/raw/t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "MNIST/raw/t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    "FashionMNIST/raw/train-images-idx3-ubyte": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+    ),
+    "FashionMNIST/raw/train-labels-idx1-ubyte": (
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
+    ),
+    "FashionMNIST/raw/t10k-images-idx3-ubyte": (
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+    ),
+    "FashionMNIST/raw/t10k-labels-idx1-ubyte": (
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
+    ),
+    "tinyshakespeare/input.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+}
+
+
+@dataclass(frozen=True)
+class DataRow:
+    """One file or folder that a data set needs, as `check` found it.
+
+    Attributes:
+        path: Where it was looked for (and found, if it was).
+        found: Whether it is there.
+        size: Bytes, of all images together for a folder; None where nothing was found.
+        sha256: Checksum of a file, None for a folder.
+        count: Images in a folder, None for a file.
+        published: Whether the bytes are those its authors published; None where we don't know those.
+    """
+
+    path: Path
+    found: bool
+    size: int | None = None
+    sha256: str | None = None
+    count: int | None = None
+    published: bool | None = None
+
+
+def check(name: str, root: Path) -> list[DataRow]:
+    """What is there of one data set: a row for each file (or, for a folder of images, each part).
+
+    Nothing is decoded; `get` or `Task.load` say whether the content is sound.
+
+    Raises:
+        UserError: There is no data set of this name.
+    """
+    _known(name)
+    if name == "digits":
+        import sklearn.datasets  # noqa: PLC0415 - slow to import, and only this set needs it
+
+        return [_file_row(Path(sklearn.datasets.__file__).parent / "data" / "digits.csv.gz", None)]
+    if name == "char_lm":
+        return [_file_row(root / TEXT_FILE, PUBLISHED[TEXT_FILE.as_posix()])]
+    layout, archive = layout_of(name, root), IMAGES[name].archive
+    if layout == "folder":
+        return [_folder_row(root / name / part) for part in PARTS]
+    if name == "cifar10":
+        batches = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"]
+        return [_file_row(root / archive / batch, None) for batch in batches]
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    wanted = [archive / f"{IDX_PREFIX[part]}-{kind}" for part in PARTS for kind in kinds]
+    return [_file_row(root / path, PUBLISHED[path.as_posix()]) for path in wanted]
+
+
+def get(name: str, root: Path) -> list[DataRow]:
+    """Download a data set unless it is there, then read it once to see that it is sound.
+
+    Args:
+        name: One of `NAMES`.
+        root: The data root; made if it doesn't exist.
+
+    Returns:
+        The rows of `check`.
+
+    Raises:
+        UserError: The name is unknown, there is no network, or what is there is damaged.
+    """
+    _known(name)
+    if name in IMAGES:
+        if layout_of(name, root) is None or not all(row.found for row in check(name, root)):
+            _download(name, root)
+        for part in PARTS:
+            load_images(name, root, part)
+    elif name == "char_lm":
+        if not (root / TEXT_FILE).is_file():
+            _download(name, root)
+        load_text(root, 1)
+    return check(name, root)
+
+
+def _known(name: str) -> None:
+    if name not in NAMES:
+        raise UserError(f"there is no data set {name!r}: choose one of {', '.join(NAMES)}")
+
+
+def _download(name: str, root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if name == "char_lm":
+            _fetch(TEXT_URL, root / TEXT_FILE)
+        else:
+            from torchvision import datasets  # noqa: PLC0415 - as above
+
+            kind = {
+                "mnist": datasets.MNIST,
+                "fashion_mnist": datasets.FashionMNIST,
+                "cifar10": datasets.CIFAR10,
+            }
+            kind[name](str(root), train=True, download=True)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; torchvision raises RuntimeError
+        where = IMAGES[name].archive if name in IMAGES else TEXT_FILE
+        raise UserError(
+            f"can't download {name} to {root} ({error}). Without a network, put the files at {root / where} "
+            "yourself, or point OPTEVO_DATA or --data-dir at a folder that has them"
+        ) from error
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Download to a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        urllib.request.urlopen(url, timeout=30) as answer,
+        tempfile.TemporaryDirectory(dir=path.parent) as folder,
+    ):
+        temporary = Path(folder) / path.name
+        with temporary.open("wb") as stream:
+            shutil.copyfileobj(answer, stream)
+        os.replace(temporary, path)
+
+
+def _file_row(path: Path, published: str | None) -> DataRow:
+    found = idx.locate(path)
+    if found is None:
+        return DataRow(path, found=False)
+    content = found.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    # A compressed file's own checksum depends on the packer, so it says nothing about its content.
+    same = None if published is None or found != path else digest == published
+    return DataRow(found, found=True, size=len(content), sha256=digest, published=same)
+
+
+def _folder_row(folder: Path) -> DataRow:
+    if not folder.is_dir():
+        return DataRow(folder, found=False)
+    images = [path for path in folder.glob("*/*") if path.suffix.lower() in folders.SUFFIXES]
+    return DataRow(folder, found=True, size=sum(path.stat().st_size for path in images), count=len(images))

@@ -1,0 +1,155 @@
+"""Weights and dropout with every random number drawn from a generator that the caller gives.
+
+torch's modules initialise themselves from the global generator. Here they are built on the meta device, where
+nothing is drawn, and then filled by `initialise`, whose distributions are those of torch's defaults.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
+
+from optevo.errors import UserError
+
+
+def build(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
+    """Construct a network without touching the global generator.
+
+    Args:
+        make: Constructs it; called with the meta device as the default.
+        generator: A CPU generator for weights and dropout seeds.
+
+    Returns:
+        The network on the CPU, in training mode.
+
+    Raises:
+        UserError: A module in it can't be initialised; see `initialise`.
+    """
+    with torch.device("meta"):
+        model = make()
+    model = model.to_empty(device="cpu")
+    initialise(model, generator)
+    return model
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw all weights of a module anew, with the distributions of torch's own defaults.
+
+    Linear and convolution: weight and bias uniform in ±1/√fan_in (what ``kaiming_uniform_(a=√5)`` comes to).
+    Embedding: N(0, 1). Normalisation layers: ones and zeros. A module with a method
+    ``initialise(generator)``, such as `Dropout`, looks after itself and its children.
+
+    Args:
+        module: On the generator's device.
+        generator: The only source of randomness.
+
+    Raises:
+        UserError: A module is of a kind not named here and holds parameters or buffers of its own, or it is
+            one of torch's dropouts, which draw from the global generator.
+    """
+    own = getattr(module, "initialise", None)
+    if callable(own):
+        own(generator)
+        return
+    if isinstance(module, nn.Linear | _ConvNd):
+        bound = 1 / math.sqrt(module.weight[0].numel())
+        module.weight.uniform_(-bound, bound, generator=generator)
+        if module.bias is not None:
+            module.bias.uniform_(-bound, bound, generator=generator)
+    elif isinstance(module, nn.Embedding):
+        module.weight.normal_(generator=generator)
+        if module.padding_idx is not None:
+            module.weight[module.padding_idx].zero_()
+    elif isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
+        module.reset_parameters()  # draws nothing
+    elif isinstance(module, _DropoutNd):
+        raise UserError(
+            f"{type(module).__name__} draws from torch's global generator, so runs could not be repeated; "
+            "use optevo.tasks.Dropout"
+        )
+    elif any(True for _ in module.parameters(recurse=False)) or any(
+        True for _ in module.buffers(recurse=False)
+    ):
+        raise UserError(
+            f"optevo doesn't know how to initialise a {type(module).__name__}: give it a method "
+            "initialise(generator) that fills its parameters, its buffers and its children"
+        )
+    for child in module.children():
+        initialise(child, generator)
+
+
+class Dropout(nn.Module):
+    """Dropout that draws from a generator of its own: zero with probability p, else scaled by 1/(1-p).
+
+    The generator is made on the input's device when first needed. Copies and `state_dict` carry its state
+    (as a uint8 tensor), so a copied or restored model draws what the original would have drawn; on another
+    kind of device it starts again from its seed.
+
+    Args:
+        p: Probability of a zero, in [0, 1). Default 0.5.
+        seed: What the generator starts from. Default 0; `initialise` sets it.
+
+    Raises:
+        ValueError: p is out of range.
+    """
+
+    def __init__(self, p: float = 0.5, seed: int = 0) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"p must be in [0, 1), not {p}")
+        self.p = p
+        self.seed = seed
+        self._generator: torch.Generator | None = None
+        self._saved: Tensor | None = None
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Start anew from a seed drawn from `generator`."""
+        self.seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        self._generator = self._saved = None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return inputs
+        mask = torch.empty(inputs.shape, dtype=inputs.dtype, device=inputs.device)
+        mask.bernoulli_(1 - self.p, generator=self._generator_on(inputs.device))
+        return inputs * mask.div_(1 - self.p)
+
+    def _generator_on(self, device: torch.device) -> torch.Generator:
+        if self._generator is None or self._generator.device != device:
+            self._generator = torch.Generator(device).manual_seed(self.seed)
+            # A state of another length is another kind of device's.
+            if self._saved is not None and len(self._saved) == len(self._generator.get_state()):
+                self._generator.set_state(self._saved)
+            self._saved = None
+        return self._generator
+
+    def get_extra_state(self) -> Tensor:
+        """Seed and generator state as one uint8 tensor: 8 bytes of seed, then the state if there is one."""
+        seed = torch.tensor([self.seed], dtype=torch.int64, device="cpu").view(torch.uint8)
+        state = self._saved if self._generator is None else self._generator.get_state()
+        return seed if state is None else torch.cat([seed, state])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what `get_extra_state` gave."""
+        state = state.cpu()
+        self.seed = int(state[:8].clone().view(torch.int64))
+        self._generator = None
+        self._saved = state[8:].clone() if len(state) > 8 else None
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_generator": None, "_saved": self.get_extra_state()}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__setstate__(state)
+        assert self._saved is not None
+        self.set_extra_state(self._saved)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
