@@ -409,11 +409,9 @@ def has_denominator(g: TermGenome) -> bool:
 def test_a_gene_that_nothing_reads_does_not_change_the_canonical_form(g, other):
     rule = g.rule()
     idle: dict[str, object] = {}
-    if not rule.reads_m and "NESTEROV" not in g.terms:
-        idle["beta1"] = max(other.beta1, 0.1) if g.use_momentum and g.beta1 else other.beta1
-    if not rule.reads_m and not {"MOMENTUM", "ADAM_TERM", "NESTEROV"} & set(g.terms):
-        idle["use_momentum"] = other.use_momentum
-    if not rule.reads_v and not {"RMS_NORM", "ADAM_TERM"} & set(g.terms):
+    if not {"MOMENTUM", "ADAM_TERM", "NESTEROV"} & set(g.terms):
+        idle |= {"beta1": other.beta1, "use_momentum": other.use_momentum}
+    if not {"RMS_NORM", "ADAM_TERM"} & set(g.terms):
         idle |= {"beta2": other.beta2, "use_second_moment": other.use_second_moment}
     if not g.use_second_moment:
         idle["beta2"] = other.beta2

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from optevo.samplers.genetic import GeneticSampler, NoSlot
+from optevo.samplers.seeded import SeededSampler
 
-__all__ = ["GeneticSampler", "NoSlot"]
+__all__ = ["GeneticSampler", "NoSlot", "SeededSampler"]

@@ -115,13 +115,13 @@ class Task(abc.ABC):
         name: A short name, unique in a study; results are stored under it.
         metric: What `score` returns, as a word for tables. Default "accuracy". Higher is better, at most 1.
         normalise: How `prepare` treats uint8 images. Default: to 0..1.
-        score_batch_size: Examples a forward pass in `score`. Default 1,000.
+        score_batch_size: Examples a forward pass in `score`. Default 250: on one core twice as fast as 1,000.
     """
 
     name: str
     metric: str = "accuracy"
     normalise: Normalise = Normalise((0.0,), (1.0,))
-    score_batch_size: int = 1_000
+    score_batch_size: int = 250
 
     @abc.abstractmethod
     def load(self, root: Path) -> Splits:

@@ -133,7 +133,7 @@ def _download(name: str, root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         if name == "char_lm":
-            _fetch(TEXT_URL, root / TEXT_FILE)
+            _fetch(TEXT_URL, root / TEXT_FILE, PUBLISHED[TEXT_FILE.as_posix()])
         else:
             from torchvision import datasets  # noqa: PLC0415 - as above
 
@@ -144,15 +144,16 @@ def _download(name: str, root: Path) -> None:
             }
             kind[name](str(root), train=True, download=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; torchvision raises RuntimeError
+        reason = " ".join(str(error).split())
         where = IMAGES[name].archive if name in IMAGES else TEXT_FILE
         raise UserError(
-            f"can't download {name} to {root} ({error}). Without a network, put the files at {root / where} "
+            f"can't download {name} to {root} ({reason}). Without a network, put the files at {root / where} "
             "yourself, or point OPTEVO_DATA or --data-dir at a folder that has them"
         ) from error
 
 
-def _fetch(url: str, path: Path) -> None:
-    """Download to a file, whole or not at all."""
+def _fetch(url: str, path: Path, sha256: str) -> None:
+    """Download to a file, whole and as published or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         urllib.request.urlopen(url, timeout=30) as answer,
@@ -161,6 +162,8 @@ def _fetch(url: str, path: Path) -> None:
         temporary = Path(folder) / path.name
         with temporary.open("wb") as stream:
             shutil.copyfileobj(answer, stream)
+        if hashlib.sha256(temporary.read_bytes()).hexdigest() != sha256:
+            raise OSError(f"what {url} sent is cut off or has changed")
         os.replace(temporary, path)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from optevo.errors import UserError
 
+M = TypeVar("M", bound=nn.Module)
 
-def build(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
+
+def build(make: Callable[[], M], generator: torch.Generator) -> M:
     """Construct a network without touching the global generator.
 
     Args:

@@ -138,7 +138,7 @@ def mlp(generator: torch.Generator) -> nn.Module:
     )
 
 
-def char_transformer(generator: torch.Generator) -> nn.Module:
+def char_transformer(generator: torch.Generator) -> CharTransformer:
     """The published byte-level Transformer: 2 layers, width 128, 4 heads, feed-forward 512, windows of 64.
 
     torch's own encoder starts all its layers as copies of one; here each layer draws its own weights.

@@ -114,8 +114,11 @@ def load_images(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
 def layout_of(name: str, root: Path) -> str | None:
     """Which layout of a set is there: "idx", "pickled", "folder", or None."""
     archive = root / IMAGES[name].archive
-    if archive.is_dir():
-        return "pickled" if name == "cifar10" else "idx"
+    if name == "cifar10" and archive.is_dir():
+        return "pickled"
+    # An empty folder, such as a failed download leaves, is not yet a layout.
+    if name != "cifar10" and any(archive.glob("*-ubyte*")):
+        return "idx"
     return "folder" if (root / name / "train").is_dir() or (root / name / "test").is_dir() else None
 
 

@@ -25,7 +25,7 @@ class CharLM(Task):
 
     name = "char_lm"
     metric = "1 - perplexity/100"
-    score_batch_size = 256
+    score_batch_size = 128
 
     def load(self, root: Path) -> Splits:
         text = load_text(root, least=40 * WINDOW)  # so that each twentieth holds a window and its targets

@@ -1,4 +1,4 @@
-"""The contract of torch.optim.Optimizer, under the names of torch's own suite (test/test_optim.py) where it has one."""
+"""The contract of torch.optim.Optimizer, its cases named as in torch's own suite (test/test_optim.py)."""
 
 from __future__ import annotations
 
@@ -129,12 +129,9 @@ def test_sparse_gradients_are_refused_in_words():
         optimizer.step()
 
 
-def test_complex_parameters_are_refused_or_stepped_but_never_silently_wrong():
-    p = nn.Parameter(torch.ones(3, dtype=torch.complex64))
-    with pytest.raises((ValueError, RuntimeError, TypeError), match="(?i)complex"):
-        optimizer = eager([p])
-        p.grad = torch.ones_like(p)
-        optimizer.step()
+def test_complex_parameters_are_refused():
+    with pytest.raises((ValueError, RuntimeError, TypeError), match=r"(?i)complex"):
+        eager([nn.Parameter(torch.ones(3, dtype=torch.complex64))])
 
 
 def test_a_refused_group_leaves_the_optimizer_as_it_was():
@@ -174,7 +171,7 @@ def descend(
         loss = optimizer.step(closure)
         for scheduler in made:
             if isinstance(scheduler, schedulers.ReduceLROnPlateau):
-                scheduler.step(loss)
+                scheduler.step(loss.detach())
             else:
                 scheduler.step()
     return first, closure().item()
@@ -626,7 +623,7 @@ def test_a_checkpoint_brings_its_rule_with_it():
 
 def test_a_checkpoint_of_another_size_is_refused():
     optimizer = eager(parameters())
-    with pytest.raises(ValueError, match="different number of parameter groups|doesn't match the size"):
+    with pytest.raises(ValueError, match=r"parameter group.*size|match the size"):
         optimizer.load_state_dict(eager(parameters((2,))).state_dict())
 
 
@@ -692,7 +689,7 @@ def test_state_dict_with_cuda_params():
 def test_can_load_from_to_named_state_dict(named_before, named_after):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).double()
-    take = {True: lambda: model.named_parameters(), False: lambda: model.parameters()}
+    take = {True: model.named_parameters, False: model.parameters}
     optimizer = eager(take[named_before]())
     params = list(model.parameters())
     run(optimizer, params, 3)

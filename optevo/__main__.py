@@ -1,0 +1,8 @@
+"""`python -m optevo`."""
+
+from __future__ import annotations
+
+from optevo.cli import main
+
+if __name__ == "__main__":
+    main()

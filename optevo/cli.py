@@ -1,0 +1,317 @@
+"""The commands: parse, call, print. What takes long to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+# ruff: noqa: PLC0415
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from optevo.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optevo.config import StudyConfig
+    from optevo.evaluation.rerun import Result
+
+app = typer.Typer(
+    help="Discover deep-learning optimizers. Every search is an Optuna study in a database.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data = typer.Typer(help="Data sets: what is there, and getting what is not.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+console = Console()
+
+DEFAULT_STORAGE = "sqlite:///optevo.db"
+Storage = Annotated[
+    str, typer.Option(envvar="OPTEVO_STORAGE", help="SQLAlchemy URL of the database.", metavar="URL")
+]
+Study = Annotated[str | None, typer.Option(help="Name of the study; needed where there are several.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where data sets lie. Default: $OPTEVO_DATA, else a cache folder.")
+]
+Which = Annotated[str, typer.Argument(help="`best`, or a trial's number.", metavar="[best|NUMBER]")]
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="A study file, such as studies/quickstart.toml.")],
+    storage: Storage = DEFAULT_STORAGE,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    trials: Annotated[int | None, typer.Option(min=1, help="Stop after so many more trials.")] = None,
+    data_dir: DataDir = None,
+    export_to: Annotated[
+        Path | None,
+        typer.Option("--export", help="Write the winner to this file when the study is complete."),
+    ] = None,
+) -> None:
+    """Create a study, or resume it: the same command. Ctrl-C stops it cleanly."""
+    from optevo.config import load_config
+    from optevo.run import run as run_study
+    from optevo.tasks.data import data_root
+
+    config = load_config(file)
+    if export_to is not None:
+        _check_output(export_to)
+    result = run_study(
+        config,
+        storage_url=storage,
+        workers=workers or default_workers(device),
+        device=device,
+        data_root=data_root(data_dir),
+        console=console,
+        trials=trials,
+    )
+    if result is None:
+        raise typer.Exit(130)
+    study, _ = _load(storage, config.name)
+    _print_result(study, config, result)
+    if export_to is not None:
+        _export(study, config, study.get_trials(deepcopy=False)[result.winner], export_to, "Evolved")
+
+
+@app.command()
+def status(storage: Storage = DEFAULT_STORAGE) -> None:
+    """Every study in the database: how far it is, what is running, its best so far."""
+    import optuna
+    from optuna.trial import TrialState
+
+    from optevo import keys
+    from optevo.storage import open_storage
+    from optevo.study import is_alive, is_complete, load_study, n_trials, study_names
+
+    opened = open_storage(storage)
+    names = study_names(opened)
+    if not names:
+        console.print("no study in this database yet")
+        return
+    columns = ("study", "sampler", "generation", "trials", "pruned", "failed", "running", "best", "state")
+    table = Table(*columns)
+    for name in names:
+        if keys.CONFIG not in optuna.load_study(study_name=name, storage=opened).user_attrs:
+            table.add_row(name, *[""] * 7, "not optevo's")
+            continue
+        study, config = load_study(opened, name)
+        trials = study.get_trials(deepcopy=False)
+        by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
+        running = by_state[TrialState.RUNNING]
+        workers = [t.user_attrs[keys.WORKER] for t in running if keys.WORKER in t.user_attrs]
+        lost = sum(is_alive(worker) is False for worker in workers)
+        complete = by_state[TrialState.COMPLETE]
+        done = len(complete) + len(by_state[TrialState.PRUNED])
+        generation = str(max((t.user_attrs.get(keys.GENERATION, 0) for t in trials), default=""))
+        state = "idle"
+        if is_complete(study, config):
+            state = "complete" if keys.RERUN in study.user_attrs else "complete, not measured"
+        elif len(running) > lost:
+            state = "running"
+        table.add_row(
+            name,
+            config.sampler.kind,
+            generation if config.sampler.kind == "genetic" else "",
+            f"{done}/{n_trials(config)}",
+            str(len(by_state[TrialState.PRUNED])),
+            str(len(by_state[TrialState.FAIL])),
+            str(len(running)) + (f", {lost} lost" if lost else ""),
+            f"{max(t.value for t in complete):.4f}" if complete else "",
+            state,
+        )
+    console.print(table)
+
+
+@app.command()
+def show(which: Which = "best", storage: Storage = DEFAULT_STORAGE, study: Study = None) -> None:
+    """A trial: its rule, lineage and runs. `best` is the winner on fresh seeds, once those were measured."""
+    from optevo.evaluation.rerun import stored_result
+    from optevo.progress import trial_lines
+
+    loaded, config = _load(storage, study)
+    result = stored_result(loaded)
+    if which == "best" and result is not None:
+        _print_result(loaded, config, result)
+        return
+    for line in trial_lines(loaded, config, _pick(loaded, which)):
+        console.print(line, markup=False, highlight=False)
+
+
+@app.command()
+def export(
+    which: Which = "best",
+    output: Annotated[Path, typer.Option(help="The Python file to write.")] = Path("evolved.py"),
+    class_name: Annotated[str, typer.Option(help="Name of the optimizer's class.")] = "Evolved",
+    storage: Storage = DEFAULT_STORAGE,
+    study: Study = None,
+) -> None:
+    """Write an optimizer as one self-contained file that needs torch alone."""
+    _check_output(output)
+    loaded, config = _load(storage, study)
+    _export(loaded, config, _pick(loaded, which), output, class_name)
+
+
+@app.command()
+def dashboard(
+    storage: Storage = DEFAULT_STORAGE,
+    host: Annotated[str, typer.Option(help="Address to bind; the default is seen by this machine alone.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+) -> None:
+    """Serve optuna-dashboard for the database."""
+    from optuna_dashboard import run_server
+
+    from optevo.storage import open_storage
+
+    opened = open_storage(storage)
+    console.print(f"optuna-dashboard on http://{host}:{port}/ (Ctrl-C ends it)", markup=False)
+    try:
+        run_server(opened, host=host, port=port)
+    except OSError as error:
+        raise UserError(f"cannot serve on {host}:{port}: {error.strerror}; try another --port") from None
+
+
+@data.command("check")
+def data_check(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets. Default: all.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """What is there, and its checksums."""
+    from optevo.tasks.data import NAMES, check, data_root
+
+    root = data_root(data_dir)
+    console.print(f"data root: {root}", markup=False)
+    table = Table("data set", "file or folder", "found", "bytes", "files", "SHA-256")
+    for name in names or NAMES:
+        for row in check(name, root):
+            size = "" if row.size is None else str(row.size)
+            count = "" if row.count is None else str(row.count)
+            digest = row.sha256 or ""
+            known = {True: " (as published)", False: " (not the published bytes)"}.get(row.published, "")
+            shown = row.path.relative_to(root) if row.path.is_relative_to(root) else row.path
+            table.add_row(name, str(shown), "yes" if row.found else "no", size, count, digest[:16] + known)
+    console.print(table)
+
+
+@data.command("get")
+def data_get(name: str, data_dir: DataDir = None) -> None:
+    """Download a data set, where there is a network."""
+    from optevo.tasks.data import data_root, get
+
+    root = data_root(data_dir)
+    get(name, root)
+    console.print(f"{name} is complete under {root}", markup=False)
+
+
+@app.command(hidden=True)
+def worker(study: str, device: str = "auto", data_dir: DataDir = None, limit: int | None = None) -> None:
+    """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
+    from optevo.tasks.data import data_root
+    from optevo.worker import work
+
+    work(os.environ["OPTEVO_STORAGE"], study, device=device, data_root=data_root(data_dir), limit=limit)
+
+
+def default_workers(device: str) -> int:
+    """One worker a core on a CPU, one on a GPU."""
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return (
+        1
+        if device.startswith("cuda")
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
+
+
+def _load(storage: str, name: str | None) -> tuple[optuna.Study, StudyConfig]:
+    from optevo.storage import open_storage
+    from optevo.study import load_study
+
+    return load_study(open_storage(storage), name)
+
+
+def _pick(study: optuna.Study, which: str) -> FrozenTrial:
+    """The trial that `best` or a number names."""
+    from optevo.evaluation.rerun import stored_result
+    from optevo.study import best_trials
+
+    trials = study.get_trials(deepcopy=False)
+    if which == "best":
+        result = stored_result(study)
+        return trials[result.winner] if result else best_trials(study, 1)[0]
+    if not which.isdecimal():
+        raise UserError(f"{which!r} is neither `best` nor a trial's number")
+    if int(which) >= len(trials):
+        raise UserError(
+            f"study {study.study_name!r} has no trial {which}; it has {len(trials)} trials from 0 on"
+        )
+    return trials[int(which)]
+
+
+def _print_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
+    from optevo.progress import result_table, trial_lines
+
+    console.print(result_table(result))
+    for line in trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _export(
+    study: optuna.Study, config: StudyConfig, trial: FrozenTrial, output: Path, class_name: str
+) -> None:
+    from optevo import __version__, keys
+    from optevo.optim import export_source
+    from optevo.study import make_space
+
+    if keys.CANONICAL not in trial.user_attrs:
+        raise UserError(f"trial {trial.number} has no optimizer to export: it is {trial.state.name}")
+    evaluation = config.evaluation
+    provenance = {
+        "study": study.study_name,
+        "trial": str(trial.number),
+        "fitness": str(trial.value),
+        "tasks": ", ".join(task.name for task in evaluation.tasks),
+        "steps": str(evaluation.steps),
+        "seeds": ", ".join(map(str, evaluation.seeds)),
+        "split": evaluation.split,
+        "environment": str(study.user_attrs[keys.ENVIRONMENT]),
+        "written by": f"optevo {__version__}",
+    }
+    genome = make_space(config).candidate(trial.params)
+    try:
+        source = export_source(genome, class_name=class_name, provenance=provenance)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    output.write_text(source, encoding="utf-8")
+    console.print(f"wrote {output}: from {output.stem} import {class_name}, scheduler", markup=False)
+
+
+def _check_output(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file to write")
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: permission denied")
+
+
+def main() -> None:
+    """The console script: a user's mistake ends in one message and status 2, a fault of ours in a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"optevo: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,216 @@
+"""`StudyConfig`: what a study file may say. Errors name the file, the key, the value and what is expected."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from optevo.errors import UserError
+from optevo.optim.presets import PRESETS
+from optevo.tasks import TASKS
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SpaceConfig(_Section):
+    """What may vary."""
+
+    kind: Literal["terms"] = "terms"
+    presets: tuple[str, ...] = ("sgd", "adam", "adamw", "rmsprop")  # members of generation 0
+
+    @field_validator("presets", mode="before")
+    @classmethod
+    def _known(cls, names: Any) -> Any:
+        if not isinstance(names, (list, tuple)):
+            raise ValueError("expected a list of preset names")
+        unknown = [name for name in names if name not in PRESETS]
+        if unknown:
+            raise ValueError(f"unknown preset {unknown[0]!r}, expected some of {', '.join(PRESETS)}")
+        if len(set(names)) < len(names):
+            raise ValueError("a preset is named twice")
+        return tuple(names)
+
+
+class GeneticConfig(_Section):
+    """The genetic algorithm of *Evolving Deep Learning Optimizers*, with its constants as defaults."""
+
+    kind: Literal["genetic"]
+    population_size: int = Field(default=50, ge=2, le=100_000)
+    n_generations: int = Field(default=50, ge=1, le=100_000)
+    n_elites: int = Field(default=3, ge=0)
+    tournament_size: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> GeneticConfig:
+        if self.n_elites >= self.population_size:
+            raise ValueError(f"n_elites is {self.n_elites}, must be below population_size")
+        return self
+
+    @property
+    def n_trials(self) -> int:
+        """Evaluations of the whole search; elites are not evaluated again."""
+        return self.population_size + (self.n_generations - 1) * (self.population_size - self.n_elites)
+
+
+class TrialsConfig(_Section):
+    """Samplers that know no generations: `random` from the space's prior, Optuna's `tpe`."""
+
+    kind: Literal["random", "tpe"]
+    n_trials: int = Field(ge=1, le=10_000_000)
+
+
+class TaskConfig(_Section):
+    """A task's name, or `module:function` for one's own, with options for it."""
+
+    name: str
+    options: dict[str, bool | int | float | str] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in TASKS and ":" not in name:
+            known = ", ".join(TASKS)
+            raise ValueError(f"unknown task {name!r}, expected one of {known} or module:function")
+        return name
+
+
+class EvaluationConfig(_Section):
+    """How one trial is scored: every task with every seed."""
+
+    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+    steps: int = Field(default=500, ge=1, le=10_000_000)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1), min_length=1)
+    batch_size: int = Field(default=128, ge=1)
+    split: Literal["validation", "test"] = "validation"
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _by_name(cls, tasks: Any) -> Any:
+        if not isinstance(tasks, (list, tuple)):
+            raise ValueError("expected a list of task names or tables with name and options")
+        return tuple({"name": task} if isinstance(task, str) else task for task in tasks)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _tuple(cls, seeds: Any) -> Any:
+        return tuple(seeds) if isinstance(seeds, list) else seeds
+
+    @model_validator(mode="after")
+    def _distinct(self) -> EvaluationConfig:
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError("tasks: a task is named twice")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed is named twice")
+        return self
+
+
+class RerunConfig(_Section):
+    """How the finished study's best are measured again, on seeds that the search never saw."""
+
+    candidates: int = Field(default=3, ge=1)  # so many of the best go in for it
+    seeds: int = Field(default=5, ge=2)  # runs a task, of every candidate and every preset
+
+
+class StudyConfig(_Section):
+    """One study: a file of these keys and nothing else."""
+
+    name: str = Field(min_length=1, max_length=200)
+    seed: Seed = 0
+    space: SpaceConfig = SpaceConfig()
+    sampler: Annotated[GeneticConfig | TrialsConfig, Field(discriminator="kind")]
+    evaluation: EvaluationConfig
+    rerun: RerunConfig = RerunConfig()
+
+    @model_validator(mode="after")
+    def _presets_fit(self) -> StudyConfig:
+        places = self.sampler.population_size if self.sampler.kind == "genetic" else self.sampler.n_trials
+        if len(self.space.presets) > places:
+            raise ValueError(
+                f"space.presets names {len(self.space.presets)}, the sampler has {places} places"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """A digest of everything that decides the study's genomes and fitness."""
+        return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as JSON-ready values."""
+        return self.model_dump(mode="json")
+
+
+def load_config(path: Path) -> StudyConfig:
+    """Read a study file.
+
+    Raises:
+        UserError: There is no such file, it isn't TOML, or a key or value in it is wrong.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no study file {path}; studies that come with optevo are in studies/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read study file {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+    return parse_config(data, str(path))
+
+
+def parse_config(data: dict[str, Any], source: str) -> StudyConfig:
+    """Check a study's keys and values; `source` is what messages call them by.
+
+    Raises:
+        UserError: A key or value is wrong.
+    """
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{source}: {_explain(item)}" for item in error.errors(include_url=False)]
+        raise UserError("\n".join(lines)) from None
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The keys in which two plain configurations differ, as ``key: old → new``."""
+    before, after = _flatten(old), _flatten(new)
+    return [
+        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(value, dict):
+        flat: dict[str, str] = {}
+        for key, inner in value.items():
+            flat |= _flatten(inner, f"{prefix}.{key}" if prefix else key)
+        return flat
+    return {prefix: json.dumps(value)}
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error as ``key = value: what is wrong``."""
+    # The tag of a discriminated union is part of pydantic's path, not of the file's.
+    where = ".".join(str(part) for part in item["loc"] if part not in ("genetic", "random", "tpe"))
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {where!r}; see the README's section on study files"
+    if item["type"] == "missing":
+        return f"key {where!r} is missing"
+    if item["type"] == "union_tag_invalid":
+        return f"{where}.kind = {item['ctx']['tag']!r}: expected 'genetic', 'random' or 'tpe'"
+    if item["type"] == "union_tag_not_found":
+        return f"key '{where}.kind' is missing: expected 'genetic', 'random' or 'tpe'"
+    if not where or isinstance(item["input"], (dict, BaseModel)):
+        return f"{where + ': ' if where else ''}{message}"
+    return f"{where} = {json.dumps(item['input'], default=str)}: {message}"

@@ -1,0 +1,198 @@
+"""The best of a finished search, measured again on seeds that it never saw.
+
+The winner of a noisy search is flattered by luck. So its best few are trained anew on one set of fresh seeds,
+which names the winner, and winner and presets on another, which gives the numbers to report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import signal
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from optevo import keys
+from optevo.evaluation.objective import Bench, total_fitness
+from optevo.evaluation.training import Run
+from optevo.spaces import Params, Space
+from optevo.study import best_trials, make_space
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optevo.config import StudyConfig
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate on the report seeds.
+
+    Attributes:
+        name: A preset's name, or "trial N" for the winner.
+        search: Fitness in the search, None for what the search did not evaluate under this name.
+        runs: Task by task, seed by seed.
+    """
+
+    name: str
+    search: float | None
+    runs: tuple[Run, ...]
+
+    @property
+    def by_seed(self) -> list[float]:
+        """Fitness a seed: the mean over tasks, −1 where any diverged."""
+        seeds = sorted({run.seed for run in self.runs})
+        return [total_fitness([run for run in self.runs if run.seed == seed]) for seed in seeds]
+
+    @property
+    def mean(self) -> float:
+        """Mean fitness over the seeds."""
+        return statistics.fmean(self.by_seed)
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation of the fitness over the seeds."""
+        return statistics.stdev(self.by_seed)
+
+    def metric(self, task: str) -> tuple[float, float] | None:
+        """Mean and standard deviation of a task's metric; None where a run diverged."""
+        values = [run.metric for run in self.runs if run.task == task]
+        known = [value for value in values if value is not None]
+        return (statistics.fmean(known), statistics.stdev(known)) if len(known) == len(values) else None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study came to.
+
+    Attributes:
+        winner: The trial's number.
+        rows: Presets first, the winner last.
+    """
+
+    winner: int
+    rows: tuple[Row, ...]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Task names, in the study's order."""
+        return list(dict.fromkeys(run.task for run in self.rows[0].runs))
+
+
+def stored_result(study: optuna.Study) -> Result | None:
+    """The result as it was measured, None before."""
+    stored = study.user_attrs.get(keys.RERUN)
+    if stored is None:
+        return None
+    rows = (Row(row["name"], row["search"], _runs(row["runs"])) for row in stored["rows"])
+    return Result(stored["winner"], tuple(rows))
+
+
+def measure(
+    study: optuna.Study,
+    config: StudyConfig,
+    *,
+    device: str,
+    data_root: Path,
+    workers: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Result:
+    """Re-run the best trials and the presets, name the winner, and store the result in the study.
+
+    Each candidate is stored as soon as it is measured, so a killed measurement goes on where it was.
+
+    Args:
+        study: A finished search.
+        config: Its configuration; `config.rerun` says how many candidates and seeds.
+        device: Where to train.
+        data_root: Where data sets lie.
+        workers: Processes.
+        progress: Called with the number of runs done so far.
+
+    Raises:
+        UserError: No trial of the study is complete.
+    """
+    shortlist = {f"trial {t.number}": t for t in best_trials(study, config.rerun.candidates)}
+    presets = make_space(config).presets()
+    n, first = config.rerun.seeds, max(config.evaluation.seeds) + 1
+    choosing, reporting = range(first, first + n), range(first + n, first + 2 * n)
+    with ProcessPoolExecutor(
+        max_workers=workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(config, device, data_root),
+    ) as pool:
+        measurer = _Measurer(study, config, pool, progress)
+        reports = [(name, params, reporting) for name, params in presets.items()]
+        candidates = [(name, trial.params, choosing) for name, trial in shortlist.items()]
+        winner = next(iter(shortlist))
+        if len(shortlist) > 1:
+            measured = measurer.measure([*candidates, *reports])
+            winner = max(shortlist, key=lambda name: Row(name, None, measured[name]).mean)
+        measured = measurer.measure([*reports, (winner, shortlist[winner].params, reporting)])
+    rows = [Row(name, None, measured[name]) for name in presets]
+    rows.append(Row(winner, shortlist[winner].value, measured[winner]))
+    result = Result(shortlist[winner].number, tuple(rows))
+    study.set_user_attr(keys.RERUN, dataclasses.asdict(result))
+    return result
+
+
+class _Measurer:
+    """Trains in parallel what the study has not stored yet."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        config: StudyConfig,
+        pool: ProcessPoolExecutor,
+        progress: Callable[[int], None],
+    ) -> None:
+        self.study, self.config, self.pool, self.progress = study, config, pool, progress
+        self.done = 0
+
+    def measure(self, wanted: Sequence[tuple[str, Params, range]]) -> dict[str, tuple[Run, ...]]:
+        """Every task with each of the seeds, by name."""
+        tasks = range(len(self.config.evaluation.tasks))
+        pending = {}
+        for name, params, seeds in wanted:
+            if self._key(name, seeds) not in self.study.user_attrs:
+                futures = [self.pool.submit(_train, params, t, seed) for t in tasks for seed in seeds]
+                for future in futures:
+                    future.add_done_callback(self._count)
+                pending[name, seeds] = futures
+        for (name, seeds), futures in pending.items():
+            runs = [dataclasses.asdict(future.result()) for future in futures]
+            self.study.set_user_attr(self._key(name, seeds), runs)
+        stored = self.study.user_attrs
+        return {name: _runs(stored[self._key(name, seeds)]) for name, _, seeds in wanted}
+
+    def _key(self, name: str, seeds: range) -> str:
+        return f"{keys.RERUN}:{name}:seeds {seeds.start}-{seeds.stop - 1}"
+
+    def _count(self, _future: Future[Run]) -> None:
+        self.done += 1
+        self.progress(self.done)
+
+
+_here: list[tuple[Bench, Space]] = []  # a pool process's own, made once
+
+
+def _start(config: StudyConfig, device: str, data_root: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    torch.set_num_threads(1)
+    _here.append((Bench(config, device, data_root), make_space(config)))
+
+
+def _train(params: Params, task: int, seed: int) -> Run:
+    bench, space = _here[0]
+    return bench.run(space.candidate(params), task, seed)
+
+
+def _runs(stored: Sequence[dict[str, Any]]) -> tuple[Run, ...]:
+    return tuple(Run(**{**run, "losses": tuple(run["losses"])}) for run in stored)

@@ -1,0 +1,178 @@
+"""`optevo run`: create or resume a study, start its workers, watch them, and measure what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import optuna
+from rich.console import Console
+from rich.live import Live
+
+from optevo.config import StudyConfig
+from optevo.errors import UserError
+from optevo.evaluation.objective import Bench
+from optevo.evaluation.rerun import Result, measure, stored_result
+from optevo.progress import Progress, result_markdown, trial_lines
+from optevo.storage import open_storage
+from optevo.study import counted, create_or_resume, fail_lost_trials, is_complete
+
+_POLL_SECONDS = 0.5
+_STOP_SECONDS = 60.0
+
+
+def run(
+    config: StudyConfig,
+    *,
+    storage_url: str,
+    workers: int,
+    device: str,
+    data_root: Path,
+    console: Console,
+    trials: int | None = None,
+) -> Result | None:
+    """Create the study or resume it, and work on it until it is complete or a stop is requested.
+
+    Args:
+        config: The study.
+        storage_url: Where it lies; a missing database is made.
+        workers: Processes on this machine.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        data_root: Where data sets lie.
+        console: Where to print.
+        trials: Stop after so many more trials. Default: None, when the study is complete.
+
+    Returns:
+        What the study came to; None if it is not complete yet.
+
+    Raises:
+        UserError: See `create_or_resume`, `open_storage` and `Bench`; nothing has been written then.
+    """
+    bench = Bench(config, device, data_root)  # missing data is found out before anything is written
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = create_or_resume(config, open_storage(storage_url, create=True), str(bench.device))
+    result = stored_result(study)
+    if result is not None:
+        console.print(f"study {config.name!r} is complete", markup=False)
+        return result
+    del bench
+    if not is_complete(study, config):
+        begun = len(study.get_trials(deepcopy=False))
+        action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
+        console.print(f"{action} in {_shown(study)}, {workers} workers", markup=False)
+        limit = None if trials is None else counted(study) + trials
+        stopped = _search(study, config, storage_url, workers, device, data_root, console, limit)
+        if not is_complete(study, config):
+            why = "stopped" if stopped else "paused"
+            console.print(f"{why} at {counted(study)} trials; the same command goes on", markup=False)
+            return None
+    console.print("the search is complete; measuring its best on fresh seeds …")
+    result = measure(study, config, device=device, data_root=data_root, workers=workers)
+    _leave_note(study, config, result)
+    return result
+
+
+def _shown(study: optuna.Study) -> str:
+    engine = getattr(study._storage, "_backend", study._storage).engine
+    return str(engine.url.render_as_string(hide_password=True))
+
+
+def _search(
+    study: optuna.Study,
+    config: StudyConfig,
+    storage_url: str,
+    workers: int,
+    device: str,
+    data_root: Path,
+    console: Console,
+    limit: int | None,
+) -> bool:
+    """Run worker processes until they have ended; whether a stop was requested."""
+    command = [sys.executable, "-m", "optevo", "worker", config.name, "--device", device]
+    command += ["--data-dir", str(data_root)] + ([] if limit is None else ["--limit", str(limit)])
+    # The URL goes through the environment, where other users of the machine can't read a password in it.
+    env = {**os.environ, "OPTEVO_STORAGE": storage_url, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    processes = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(workers)
+    ]
+    printed: list[list[str]] = []
+    for process in processes:
+        assert process.stdout is not None
+        printed.append([])
+        threading.Thread(target=_collect, args=(process.stdout, printed[-1]), daemon=True).start()
+    progress = Progress(study, config)
+    with _forwarded_signals(processes) as stopped, _display(console, progress) as show:
+        while any(process.poll() is None for process in processes):
+            time.sleep(_POLL_SECONDS)
+            show()
+            if any(process.poll() not in (None, 0) for process in processes):
+                fail_lost_trials(study)
+        show()
+    failed = [i for i, process in enumerate(processes) if process.returncode not in (0, None)]
+    for i in failed:
+        console.print(f"a worker ended with status {processes[i].returncode}:", markup=False)
+        console.print("".join(printed[i][-40:]), markup=False, highlight=False)
+    if failed and not stopped and not is_complete(study, config):
+        if all(processes[i].returncode == 2 for i in failed):
+            raise UserError("the workers could not go on; see above")
+        raise RuntimeError("workers died, see above; nothing is lost, the same command goes on")
+    return bool(stopped)
+
+
+def _collect(stream: IO[str], lines: list[str]) -> None:
+    lines.extend(stream)
+
+
+@contextlib.contextmanager
+def _forwarded_signals(processes: list[subprocess.Popen[str]]) -> Iterator[list[int]]:
+    """Pass SIGINT and SIGTERM on to the workers, once, and wait for them; a second one kills."""
+    received: list[int] = []
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.kill() if received else process.terminate()
+        received.append(signum)
+
+    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
+        for process in processes:
+            if process.poll() is None:  # only when the display itself failed
+                process.terminate()
+
+
+@contextlib.contextmanager
+def _display(console: Console, progress: Progress) -> Iterator[Callable[[], None]]:
+    """A live table on a terminal, plain lines elsewhere; yields what to call now and then."""
+    if not console.is_terminal:
+
+        def lines() -> None:
+            for line in progress.lines():
+                console.print(line, markup=False, highlight=False)
+
+        yield lines
+        return
+    with Live(progress.table(), console=console, auto_refresh=False) as live:
+        yield lambda: live.update(progress.table(), refresh=True)
+
+
+def _leave_note(study: optuna.Study, config: StudyConfig, result: Result) -> None:
+    """The result as a note that optuna-dashboard shows with the study."""
+    from optuna_dashboard import save_note  # noqa: PLC0415  slow to import, needed once a study
+
+    winner = "\n".join(trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]))
+    save_note(study, f"```\n{winner}\n```\n\nMean ± sd:\n\n{result_markdown(result)}\n")

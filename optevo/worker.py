@@ -1,0 +1,130 @@
+"""One worker process: takes trials from the storage until the study is complete."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import optuna
+import torch
+
+from optevo import keys
+from optevo.config import StudyConfig
+from optevo.evaluation.objective import Bench, Interrupted, Objective
+from optevo.samplers import GeneticSampler, NoSlot
+from optevo.storage import open_storage
+from optevo.study import (
+    counted,
+    fail_lost_trials,
+    is_complete,
+    load_study,
+    make_space,
+    n_trials,
+    worker_identity,
+)
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+_REPAIR_SECONDS = 5.0
+
+
+class Stop:
+    """Turns SIGINT and SIGTERM into a polite request; a second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.requested = True
+        signal.signal(signum, signal.SIG_DFL)
+
+    def check(self) -> None:
+        """Raise `Interrupted` once a stop has been requested."""
+        if self.requested:
+            raise Interrupted("the worker was asked to stop")
+
+
+def work(storage_url: str, name: str, *, device: str, data_root: Path, limit: int | None = None) -> None:
+    """Evaluate trials of a stored study until it is complete, a stop is requested or `limit` trials are done.
+
+    Args:
+        storage_url: Where the study lies.
+        name: Its name.
+        device: Where to train.
+        data_root: Where data sets lie.
+        limit: The study-wide number of counted trials at which to stop. Default: None, the study's own.
+
+    Raises:
+        UserError: The study, its data or the device isn't there.
+    """
+    stop = Stop()
+    _die_with_parent(stop)
+    # Several one-thread processes beat a wide one, and sums come out the same for any number of them.
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study, config = load_study(open_storage(storage_url), name)
+    objective = Objective(Bench(config, device, data_root), make_space(config), stop.check)
+    identity = worker_identity()
+
+    def tagged(trial: optuna.Trial) -> float:
+        trial.set_user_attr(keys.WORKER, identity)
+        return objective(trial)
+
+    failed = 0
+    while not stop.requested and _await_slot(study, config, stop, limit):
+        try:
+            study.optimize(tagged, n_trials=1, catch=(Exception,))
+        except NoSlot:
+            continue  # another worker took the last open slot at the same moment
+        except optuna.exceptions.UpdateFinishedTrialError:
+            logger.warning("this worker was taken for dead and its trial given to another; going on")
+        last = study.get_trials(deepcopy=False)[-1]
+        failed = failed + 1 if keys.ERROR in last.user_attrs else 0
+        if failed >= 3 and not counted(study):
+            raise RuntimeError(f"the first {failed} trials failed:\n{last.user_attrs[keys.ERROR]}")
+
+
+def _await_slot(study: optuna.Study, config: StudyConfig, stop: Stop, limit: int | None) -> bool:
+    """Wait until there is something to evaluate; False when there never will be."""
+    repaired = -_REPAIR_SECONDS
+    while not stop.requested:
+        if time.monotonic() - repaired >= _REPAIR_SECONDS:
+            fail_lost_trials(study)
+            repaired = time.monotonic()
+        if is_complete(study, config) or (limit is not None and counted(study) >= limit):
+            return False
+        if _has_open_slot(study, config, limit):
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def _has_open_slot(study: optuna.Study, config: StudyConfig, limit: int | None) -> bool:
+    running = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)))
+    if limit is not None and counted(study) + running >= limit:
+        return False
+    if isinstance(study.sampler, GeneticSampler):
+        board = study.sampler.board(study)
+        return len(board.open(board.generation)) > board.undecided()
+    return counted(study) + running < n_trials(config)
+
+
+def _die_with_parent(stop: Stop) -> None:
+    """Ask for a stop when the parent has gone: no worker trains on unseen after `optevo run` was killed."""
+    parent = os.getppid()
+
+    def watch(exists: Callable[[], bool] = lambda: os.getppid() == parent) -> None:
+        while exists():
+            time.sleep(1)
+        stop.requested = True
+
+    threading.Thread(target=watch, daemon=True).start()

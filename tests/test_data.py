@@ -1,0 +1,484 @@
+"""Finding, reading, checking and fetching data: sound files, damaged ones, and the real sets."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import itertools
+import os
+import pickle
+import struct
+import subprocess
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from optevo.errors import UserError
+from optevo.tasks import data, folders, get_task
+from optevo.tasks.data import check, get, load_images, load_text
+
+SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "cifar10", "char_lm": "tinyshakespeare"}
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The real data sets: $OPTEVO_DATA, or unpacked once into the system's temporary folder."""
+    if os.environ.get("OPTEVO_DATA"):
+        return Path(os.environ["OPTEVO_DATA"])
+    script = Path(__file__).parents[2] / "shared" / "data" / "unpack.sh"
+    if not script.is_file():
+        pytest.skip("no real data: set OPTEVO_DATA to a folder that has it")
+    root = Path(tempfile.gettempdir()) / "optevo-test-data"
+    subprocess.run(
+        ["sh", str(script), str(root), "mnist", "fashion", "cifar10", "shakespeare"],
+        check=True,
+        capture_output=True,
+    )
+    return root
+
+
+@pytest.fixture
+def real(data_root: Path) -> Callable[[str], Path]:
+    """The real data root, or a skip where it lacks the named set."""
+
+    def find(name: str) -> Path:
+        if not (data_root / SETS[name]).is_dir():
+            pytest.skip(f"no real {name} in {data_root}")
+        return data_root
+
+    return find
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("OPTEVO_CACHE", str(folder))
+    return folder
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    """A small set in MNIST's layout; returns the folder of its files."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for prefix, count in (("train", 30), ("t10k", 10)):
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(noise.integers(0, 256, (count, 28, 28))))
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(count) % 10))
+    return raw
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A small set in the layout of image folders; returns the folder of its parts."""
+    noise = np.random.default_rng(0)
+    for part, kind, number in itertools.product(("train", "test"), range(10), range(2)):
+        place = tmp_path / "cifar10" / part / f"kind{kind}"
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / (f"{number}.png" if number else f"{number}.jpg"))
+    return tmp_path / "cifar10"
+
+
+# --- where things are -------------------------------------------------------------------------------------
+
+
+def test_the_data_root_is_the_argument_then_the_variable_then_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTEVO_DATA", str(tmp_path / "variable"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert data.data_root(tmp_path / "argument") == tmp_path / "argument"
+    assert data.data_root() == tmp_path / "variable"
+    monkeypatch.delenv("OPTEVO_DATA")
+    assert data.data_root() == tmp_path / "cache" / "optevo" / "data"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data.data_root() == tmp_path / ".cache" / "optevo" / "data"
+    monkeypatch.delenv("OPTEVO_CACHE")
+    assert data.decoded_root() == tmp_path / ".cache" / "optevo" / "decoded"
+
+
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_missing_data_say_where_they_were_looked_for_and_what_to_do(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as fault:
+        get_task(name).load(tmp_path)
+    for words in (name, str(tmp_path / SETS[name]), f"optevo data get {name}", "OPTEVO_DATA", "--data-dir"):
+        assert words in str(fault.value)
+    assert not any(row.found for row in check(name, tmp_path))
+
+
+# --- idx files --------------------------------------------------------------------------------------------
+
+
+def test_idx_files_are_read_plain_and_gzipped(mnist: Path) -> None:
+    plain = load_images("mnist", mnist.parents[1], "train")
+    assert plain[0].shape == (30, 1, 28, 28)
+    assert plain[0].dtype == torch.uint8
+    assert plain[1].tolist() == [number % 10 for number in range(30)]
+    for path in list(mnist.iterdir()):
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    zipped = load_images("mnist", mnist.parents[1], "train")
+    assert all(torch.equal(a, b) for a, b in zip(plain, zipped, strict=True))
+    assert all(row.found and row.path.suffix == ".gz" for row in check("mnist", mnist.parents[1]))
+
+
+IMAGES_FILE, LABELS_FILE = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "words"),
+    [
+        (IMAGES_FILE, lambda old: old[:-100], "truncated"),
+        (IMAGES_FILE, lambda old: old[:10], "truncated.*header"),
+        (IMAGES_FILE, lambda old: b"", "truncated"),
+        (IMAGES_FILE, lambda old: old + b"more", "too long"),
+        (IMAGES_FILE, lambda old: b"\x00\x00\x08\x01" + old[4:], "magic number: 0x00000801, not 0x00000803"),
+        (IMAGES_FILE, lambda old: b"\x89PNG" + old[4:], "magic number"),
+        (IMAGES_FILE, lambda old: idx_bytes(np.zeros((30, 32, 32))), "32 x 32 pixels, not 28 x 28"),
+        (IMAGES_FILE, lambda old: idx_bytes(np.zeros((29, 28, 28))), "29 images but .* 30 labels"),
+        (LABELS_FILE, lambda old: old[:-1] + b"\x0a", "label 10 at position 29; labels must be 0 to 9"),
+        (LABELS_FILE, lambda old: old[:-1], "truncated"),
+    ],
+)
+def test_a_damaged_idx_file_is_named_with_its_fault(
+    mnist: Path, file: str, damage: Callable[[bytes], bytes], words: str
+) -> None:
+    (mnist / file).write_bytes(damage((mnist / file).read_bytes()))
+    with pytest.raises(UserError, match=words) as fault:
+        get_task("mnist", train_examples=10, validation_examples=5).load(mnist.parents[1])
+    assert str(mnist / file) in str(fault.value)
+    assert "optevo data get mnist" in str(fault.value)
+
+
+@pytest.mark.parametrize("keep", [-20, 12])
+def test_a_damaged_gzip_file_is_named(mnist: Path, keep: int) -> None:
+    path = mnist / IMAGES_FILE
+    zipped = path.with_name(path.name + ".gz")
+    zipped.write_bytes(gzip.compress(path.read_bytes())[:keep] if keep < 0 else b"no gzip at all")
+    path.unlink()
+    with pytest.raises(UserError, match="can't be read") as fault:
+        load_images("mnist", mnist.parents[1], "train")
+    assert str(zipped) in str(fault.value)
+
+
+def test_one_missing_idx_file_is_named(mnist: Path) -> None:
+    (mnist / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte is missing"):
+        load_images("mnist", mnist.parents[1], "test")
+    assert [row.found for row in check("mnist", mnist.parents[1])] == [True, True, True, False]
+
+
+def test_check_tells_size_checksum_and_whether_bytes_are_the_published_ones(mnist: Path) -> None:
+    row = check("mnist", mnist.parents[1])[0]
+    content = (mnist / IMAGES_FILE).read_bytes()
+    assert (row.path, row.found, row.size) == (mnist / IMAGES_FILE, True, len(content))
+    assert row.sha256 == hashlib.sha256(content).hexdigest()
+    assert row.published is False
+
+
+# --- folders of images ------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_images_is_read_in_order_of_class_and_name(images: Path) -> None:
+    inputs, targets = load_images("cifar10", images.parent, "train")
+    assert inputs.shape == (20, 3, 32, 32)
+    assert targets.tolist() == [kind for kind in range(10) for _ in range(2)]
+    with Image.open(images / "train" / "kind3" / "1.png") as image:
+        assert np.array_equal(inputs[7].permute(1, 2, 0).numpy(), np.asarray(image))
+    assert [(row.found, row.count) for row in check("cifar10", images.parent)] == [(True, 20), (True, 20)]
+
+
+def test_grey_sets_may_be_folders_of_images_too(tmp_path: Path) -> None:
+    for part, kind in itertools.product(("train", "test"), range(10)):
+        place = tmp_path / "fashion_mnist" / part / str(kind)
+        place.mkdir(parents=True)
+        Image.fromarray(np.full((28, 28), kind, dtype=np.uint8)).save(place / "a.png")
+    inputs, targets = load_images("fashion_mnist", tmp_path, "test")
+    assert inputs.shape == (10, 1, 28, 28)
+    assert torch.equal(inputs[:, 0, 5, 5].long(), targets)
+
+
+def test_images_are_decoded_once(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_images("cifar10", images.parent, "train")
+    assert len(list((cache / "decoded").iterdir())) == 1
+    monkeypatch.setattr(folders, "_decode", None)  # a second decoding would fail
+    second = load_images("cifar10", images.parent, "train")
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_changed_image_is_decoded_again(images: Path) -> None:
+    first, _ = load_images("cifar10", images.parent, "train")
+    Image.fromarray(np.full((32, 32, 3), 9, dtype=np.uint8)).save(images / "train" / "kind0" / "1.png")
+    second, _ = load_images("cifar10", images.parent, "train")
+    assert (second[1] == 9).all()
+    assert torch.equal(first[2:], second[2:])
+
+
+def _flip_a_pixel(path: Path) -> None:
+    kept = torch.load(path, weights_only=True)
+    kept["inputs"][0, 0, 0, 0] ^= 1
+    torch.save(kept, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _flip_a_pixel,
+        lambda path: path.write_bytes(path.read_bytes()[:-500]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"nonsense"),
+        lambda path: path.write_bytes(pickle.dumps({"inputs": 1}, protocol=2)),
+        lambda path: torch.save({"inputs": torch.zeros(1)}, path),
+        lambda path: torch.save([1, 2], path),
+    ],
+)
+def test_a_damaged_cache_is_decoded_again(
+    images: Path, cache: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = load_images("cifar10", images.parent, "train")
+    (kept,) = (cache / "decoded").iterdir()
+    damage(kept)
+    second, _ = load_images("cifar10", images.parent, "train")
+    assert torch.equal(first, second)
+    assert "damaged" in caplog.text
+    caplog.clear()
+    assert torch.equal(first, load_images("cifar10", images.parent, "train")[0])
+    assert not caplog.text  # mended
+
+
+def test_workers_that_decode_at_once_agree_and_leave_one_whole_file(images: Path, cache: Path) -> None:
+    results: list[torch.Tensor] = []
+    workers = [
+        threading.Thread(target=lambda: results.append(load_images("cifar10", images.parent, "train")[0]))
+        for _ in range(6)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == 6
+    assert all(torch.equal(results[0], result) for result in results)
+    assert [path.suffix for path in (cache / "decoded").iterdir()] == [".pt"]
+
+
+def test_a_cache_that_cannot_be_written_only_warns(
+    images: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (cache / "decoded").write_text("a file where a folder should be")
+    assert len(load_images("cifar10", images.parent, "train")[0]) == 20
+    assert "can't keep" in caplog.text
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            lambda p: _write(p / "kind2/1.png", np.zeros((28, 28, 3))),
+            r"kind2/1\.png is 28 x 28 .* not 32 x 32",
+        ),
+        (lambda p: _write(p / "kind2/1.png", np.zeros((32, 32))), r"in mode L, not 32 x 32 in mode RGB"),
+        (lambda p: (p / "kind2/0.jpg").write_bytes(b"no image"), r"0\.jpg can't be decoded"),
+        (
+            lambda p: (p / "kind2/0.jpg").write_bytes((p / "kind2/0.jpg").read_bytes()[:-400]),
+            r"0\.jpg can't be decoded",
+        ),
+        (
+            lambda p: (p / "kind2/1.png").write_bytes((p / "kind2/1.png").read_bytes()[:-400]),
+            r"1\.png can't be decoded",
+        ),
+        (lambda p: [path.unlink() for path in (p / "kind2").iterdir()], r"kind2 has no \.jpg"),
+        (lambda p: (p / "kind2").rename(p.parent / "away"), "has 9 class folders"),
+        (lambda p: (p / "kind2").rename(p / "kindred"), "classes of train .* and test .* differ"),
+        (lambda p: p.rename(p.parent / "other"), "is missing"),
+    ],
+)
+def test_a_damaged_folder_of_images_is_explained(
+    images: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    damage(images / "train")
+    with pytest.raises(UserError, match=words) as fault:
+        get_task("cifar10", train_examples=10, validation_examples=5).load(images.parent)
+    assert str(images) in str(fault.value)
+    assert "optevo data get cifar10" in str(fault.value)
+
+
+def test_a_damaged_cifar10_archive_is_never_unpickled(tmp_path: Path) -> None:
+    archive = tmp_path / "cifar-10-batches-py"
+    archive.mkdir()
+    bomb = b"cos\nsystem\n(S'touch pwned'\ntR."
+    for name in ("data_batch_1", "test_batch", "batches.meta"):
+        (archive / name).write_bytes(bomb)
+    with pytest.raises(UserError, match="cifar-10-batches-py is incomplete or damaged"):
+        load_images("cifar10", tmp_path, "train")
+
+
+# --- text -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "is empty"), (b"To be", "too short: 5 bytes of at least")]
+)
+def test_a_useless_text_is_explained(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "tinyshakespeare").mkdir()
+    (tmp_path / "tinyshakespeare" / "input.txt").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        get_task("char_lm").load(tmp_path)
+
+
+def test_the_shortest_text_that_is_accepted_gives_a_window_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "tinyshakespeare").mkdir()
+    (tmp_path / "tinyshakespeare" / "input.txt").write_bytes(b"x" * 2_560)
+    task = get_task("char_lm")
+    splits = task.load(tmp_path)
+    assert all(len(split) >= 64 for split in splits.values())
+
+
+# --- fetching ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_without_a_network_get_says_where_to_put_the_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(UserError, match=f"can't download {name}.*Without a network, put the files at"):
+        get(name, tmp_path / "new")
+    assert not any(row.found for row in check(name, tmp_path / "new"))
+
+
+def test_get_fetches_the_text_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source.txt").write_bytes(b"To be, or not to be" * 200)
+    monkeypatch.setattr(data, "TEXT_URL", (tmp_path / "source.txt").as_uri())
+    with pytest.raises(UserError, match="cut off or has changed"):
+        get("char_lm", tmp_path / "new")
+    assert not (tmp_path / "new" / "tinyshakespeare" / "input.txt").exists()
+    digest = hashlib.sha256((tmp_path / "source.txt").read_bytes()).hexdigest()
+    monkeypatch.setitem(data.PUBLISHED, "tinyshakespeare/input.txt", digest)
+    (row,) = get("char_lm", tmp_path / "new")
+    assert row.found
+    assert row.published
+    assert row.path.read_bytes() == (tmp_path / "source.txt").read_bytes()
+    assert [path.name for path in row.path.parent.iterdir()] == ["input.txt"]
+
+
+def test_get_leaves_alone_what_is_there_and_sound(mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "_download", None)  # calling it would fail
+    assert all(row.found for row in get("mnist", mnist.parents[1]))
+    assert all(row.found for row in get("digits", mnist))
+
+
+def test_get_reports_damage_in_what_is_there(mnist: Path) -> None:
+    (mnist / IMAGES_FILE).write_bytes(b"short")
+    with pytest.raises(UserError, match="truncated"):
+        get("mnist", mnist.parents[1])
+
+
+def test_the_empty_folder_of_a_failed_download_hides_no_image_folder(tmp_path: Path) -> None:
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    with pytest.raises(UserError, match="there is neither"):
+        load_images("mnist", tmp_path, "train")
+    (tmp_path / "mnist" / "train").mkdir(parents=True)
+    with pytest.raises(UserError, match="0 class folders"):
+        load_images("mnist", tmp_path, "train")
+
+
+@pytest.mark.parametrize("command", [check, get])
+def test_an_unknown_data_set_is_refused_with_the_known_ones(
+    command: Callable[[str, Path], object], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"no data set 'imagenet'.*digits, mnist"):
+        command("imagenet", tmp_path)
+
+
+# --- the real sets ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_the_real_grey_sets_split_as_promised(name: str, real: Callable[[str], Path]) -> None:
+    task = get_task(name)
+    splits = task.load(real(name))
+    assert {key: tuple(split.inputs.shape) for key, split in splits.items()} == {
+        "train": (15_000, 1, 28, 28),
+        "validation": (5_000, 1, 28, 28),
+        "test": (10_000, 1, 28, 28),
+    }
+    official, labels = load_images(name, real(name), "train")
+    share = labels.bincount() / len(labels)
+    for key in ("train", "validation"):
+        assert (splits[key].targets.bincount() / len(splits[key]) - share).abs().max() < 0.015
+    scaled = official.float() / 255
+    assert scaled.mean().item() == pytest.approx(task.normalise.mean[0], abs=1e-4)
+    assert scaled.std().item() == pytest.approx(task.normalise.std[0], abs=1e-4)
+    assert all(row.published is not False for row in check(name, real(name)))
+
+
+def test_real_mnist_is_what_torchvision_reads(real: Callable[[str], Path]) -> None:
+    from torchvision.datasets import MNIST  # noqa: PLC0415
+
+    root = real("mnist")
+    theirs = MNIST(str(root), train=False, download=False)
+    inputs, targets = load_images("mnist", root, "test")
+    assert torch.equal(inputs[:, 0], theirs.data)
+    assert torch.equal(targets, theirs.targets)
+
+
+def test_some_real_cifar10_images_load(real: Callable[[str], Path], tmp_path: Path) -> None:
+    source = real("cifar10") / "cifar10"
+    for part, kind in itertools.product(
+        ("train", "test"), sorted(p.name for p in (source / "train").iterdir())
+    ):
+        if kind.startswith("."):
+            continue
+        (tmp_path / "cifar10" / part / kind).mkdir(parents=True)
+        for path in sorted((source / part / kind).glob("*.jpg"))[:20]:
+            (tmp_path / "cifar10" / part / kind / path.name).symlink_to(path)
+    task = get_task("cifar10", train_examples=100, validation_examples=100)
+    splits = task.load(tmp_path)
+    assert [tuple(split.inputs.shape) for split in splits.values()] == [
+        (n, 3, 32, 32) for n in (100, 100, 200)
+    ]
+    batch = next(task.batches(splits["train"], 64, torch.Generator().manual_seed(0)))
+    assert task.loss(task.model(torch.Generator().manual_seed(0)), batch).isfinite()
+
+
+@pytest.mark.slow
+def test_all_of_real_cifar10_splits_as_promised(real: Callable[[str], Path]) -> None:
+    splits = get_task("cifar10").load(real("cifar10"))
+    assert [len(split) for split in splits.values()] == [15_000, 5_000, 10_000]
+    assert splits["test"].targets.bincount().tolist() == [1_000] * 10
+    assert (splits["train"].targets.bincount() - 1_500).abs().max() < 150
+    mean = splits["train"].inputs.float().mean(dim=(0, 2, 3)) / 255
+    torch.testing.assert_close(mean, torch.tensor([0.4913, 0.4821, 0.4465]), rtol=0, atol=4e-3)
+
+
+def test_real_shakespeare_splits_as_promised(real: Callable[[str], Path]) -> None:
+    root = real("char_lm")
+    (row,) = check("char_lm", root)
+    assert row.published
+    text = load_text(root, 1)
+    splits = get_task("char_lm").load(root)
+    assert [len(split) + 1 for split in splits.values()] == [1_003_854, 55_770, 55_770]
+    assert torch.equal(splits["test"].targets, text[-55_769:])
+    assert torch.equal(splits["validation"].inputs[1:], splits["validation"].targets[:-1])
