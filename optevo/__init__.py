@@ -1,4 +1,4 @@
-"""optevo discovers deep-learning optimizers: genetic search as an Optuna sampler, winners as torch optimizers."""
+"""optevo discovers deep-learning optimizers: genetic search with Optuna, winners as torch optimizers."""
 
 from __future__ import annotations
 

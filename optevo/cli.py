@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-# ruff: noqa: PLC0415
+# ruff: noqa: PLC0415, PLR0917
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -96,8 +97,7 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
     if not names:
         console.print("no study in this database yet")
         return
-    columns = ("study", "sampler", "generation", "trials", "pruned", "failed", "running", "best", "state")
-    table = Table(*columns)
+    table = Table("study", "sampler", "gen.", "trials", "pruned", "failed", "running", "best", "state")
     for name in names:
         if keys.CONFIG not in optuna.load_study(study_name=name, storage=opened).user_attrs:
             table.add_row(name, *[""] * 7, "not optevo's")
@@ -124,7 +124,7 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
             str(len(by_state[TrialState.PRUNED])),
             str(len(by_state[TrialState.FAIL])),
             str(len(running)) + (f", {lost} lost" if lost else ""),
-            f"{max(t.value for t in complete):.4f}" if complete else "",
+            f"{max(t.value or 0.0 for t in complete):.4f}" if complete else "",
             state,
         )
     console.print(table)
@@ -196,7 +196,7 @@ def data_check(
             size = "" if row.size is None else str(row.size)
             count = "" if row.count is None else str(row.count)
             digest = row.sha256 or ""
-            known = {True: " (as published)", False: " (not the published bytes)"}.get(row.published, "")
+            known = "" if row.published is None else " (as published)" if row.published else " (other)"
             shown = row.path.relative_to(root) if row.path.is_relative_to(root) else row.path
             table.add_row(name, str(shown), "yes" if row.found else "no", size, count, digest[:16] + known)
     console.print(table)
@@ -227,13 +227,9 @@ def default_workers(device: str) -> int:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return (
-        1
-        if device.startswith("cuda")
-        else len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    if device.startswith("cuda"):
+        return 1
+    return len(psutil.Process().cpu_affinity()) if psutil.LINUX else os.cpu_count() or 1
 
 
 def _load(storage: str, name: str | None) -> tuple[optuna.Study, StudyConfig]:
@@ -273,7 +269,7 @@ def _export(
     study: optuna.Study, config: StudyConfig, trial: FrozenTrial, output: Path, class_name: str
 ) -> None:
     from optevo import __version__, keys
-    from optevo.optim import export_source
+    from optevo.optim import TermGenome, export_source
     from optevo.study import make_space
 
     if keys.CANONICAL not in trial.user_attrs:
@@ -291,6 +287,7 @@ def _export(
         "written by": f"optevo {__version__}",
     }
     genome = make_space(config).candidate(trial.params)
+    assert isinstance(genome, TermGenome)  # the one kind of candidate so far
     try:
         source = export_source(genome, class_name=class_name, provenance=provenance)
     except ValueError as error:
@@ -309,7 +306,7 @@ def _check_output(path: Path) -> None:
 
 
 def main() -> None:
-    """The console script: a user's mistake ends in one message and status 2, a fault of ours in a traceback."""
+    """The console script: a user's mistake ends in a message and status 2, a fault of ours in a traceback."""
     try:
         app()
     except UserError as error:

@@ -152,7 +152,7 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
 def result_cells(result: Result) -> list[list[str]]:
     """A header and a row a candidate: fitness and each task's metric as mean ± sd over the fresh seeds."""
     n = len(result.rows[0].by_seed)
-    cells = [["optimizer", "fitness in search", f"fitness, {n} fresh seeds"] + result.tasks]
+    cells = [["optimizer", "fitness in search", f"fitness, {n} fresh seeds", *result.tasks]]
     for row in result.rows:
         metrics = [row.metric(task) for task in result.tasks]
         cells.append(

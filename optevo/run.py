@@ -23,7 +23,7 @@ from optevo.errors import UserError
 from optevo.evaluation.objective import Bench
 from optevo.evaluation.rerun import Result, measure, stored_result
 from optevo.progress import Progress, result_markdown, trial_lines
-from optevo.storage import open_storage
+from optevo.storage import open_storage, shown
 from optevo.study import counted, create_or_resume, fail_lost_trials, is_complete
 
 _POLL_SECONDS = 0.5
@@ -68,9 +68,11 @@ def run(
     if not is_complete(study, config):
         begun = len(study.get_trials(deepcopy=False))
         action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
-        console.print(f"{action} in {_shown(study)}, {workers} workers", markup=False)
+        console.print(f"{action} in {shown(storage_url)}, {workers} workers", markup=False)
         limit = None if trials is None else counted(study) + trials
-        stopped = _search(study, config, storage_url, workers, device, data_root, console, limit)
+        command = [sys.executable, "-m", "optevo", "worker", config.name, "--device", device]
+        command += ["--data-dir", str(data_root)] + ([] if limit is None else ["--limit", str(limit)])
+        stopped = _search(study, config, [command] * workers, storage_url, console)
         if not is_complete(study, config):
             why = "stopped" if stopped else "paused"
             console.print(f"{why} at {counted(study)} trials; the same command goes on", markup=False)
@@ -81,29 +83,15 @@ def run(
     return result
 
 
-def _shown(study: optuna.Study) -> str:
-    engine = getattr(study._storage, "_backend", study._storage).engine
-    return str(engine.url.render_as_string(hide_password=True))
-
-
 def _search(
-    study: optuna.Study,
-    config: StudyConfig,
-    storage_url: str,
-    workers: int,
-    device: str,
-    data_root: Path,
-    console: Console,
-    limit: int | None,
+    study: optuna.Study, config: StudyConfig, commands: list[list[str]], storage_url: str, console: Console
 ) -> bool:
     """Run worker processes until they have ended; whether a stop was requested."""
-    command = [sys.executable, "-m", "optevo", "worker", config.name, "--device", device]
-    command += ["--data-dir", str(data_root)] + ([] if limit is None else ["--limit", str(limit)])
     # The URL goes through the environment, where other users of the machine can't read a password in it.
     env = {**os.environ, "OPTEVO_STORAGE": storage_url, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     processes = [
         subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(workers)
+        for command in commands
     ]
     printed: list[list[str]] = []
     for process in processes:
@@ -162,7 +150,7 @@ def _display(console: Console, progress: Progress) -> Iterator[Callable[[], None
 
         def lines() -> None:
             for line in progress.lines():
-                console.print(line, markup=False, highlight=False)
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         yield lines
         return

@@ -37,10 +37,10 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
             of another schema version. The message never shows a password.
     """
     parsed = _parse(url)
-    shown = parsed.render_as_string(hide_password=True)
+    name = shown(url)
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite:
-        _check_sqlite(parsed, shown, create)
+        _check_sqlite(parsed, create)
     options: dict[str, Any] = (
         {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
     )
@@ -64,22 +64,27 @@ def open_storage(url: str, *, create: bool = False) -> RDBStorage:
             if create and attempt < 19 and "already exists" in str(e).lower():
                 time.sleep(0.1)
                 continue
-            raise UserError(f"cannot open the storage {shown}: {e.orig}") from None
+            raise UserError(f"cannot open the storage {name}: {e.orig}") from None
         except (sqlalchemy.exc.DatabaseError, sqlite3.DatabaseError) as e:
-            raise UserError(f"{shown} is not a database that optevo can read: {e}") from None
+            raise UserError(f"{name} is not a database that optevo can read: {e}") from None
         except ImportError as e:
             raise UserError(
-                f"the driver for {shown} is missing: {e}; try pip install psycopg[binary]"
+                f"the driver for {name} is missing: {e}; try pip install psycopg[binary]"
             ) from None
         except RuntimeError as e:
             raise UserError(
-                f"{shown} has another schema version than Optuna {optuna.__version__}: {e}\n"
-                f"Back the database up, then run: optuna storage upgrade --storage {shown}"
+                f"{name} has another schema version than Optuna {optuna.__version__}: {e}\n"
+                f"Back the database up, then run: optuna storage upgrade --storage {name}"
             ) from None
     if sqlite:
         sqlalchemy.event.listen(storage.engine, "connect", _prepare_sqlite)
         storage.engine.dispose()  # connections made before the listener was there
     return storage
+
+
+def shown(url: str) -> str:
+    """A storage URL as it may be printed: without its password."""
+    return _parse(url).render_as_string(hide_password=True)
 
 
 def _parse(url: str) -> URL:
@@ -99,7 +104,7 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _check_sqlite(url: URL, shown: str, create: bool) -> None:
+def _check_sqlite(url: URL, create: bool) -> None:
     if not url.database or url.database == ":memory:":
         raise UserError(
             "an in-memory storage dies with its process; give a file, such as sqlite:///optevo.db"

@@ -327,13 +327,6 @@ def test_provenance_comes_back_as_it_went_in(text, tmp_path):
     assert provenance == load(export_source(PRESETS["adamw"], provenance=provenance), tmp_path).PROVENANCE
 
 
-def test_provenance_is_in_the_docstring():
-    source = export_source(PRESETS["evolved"], provenance={"study": "quickstart", "trial": "117"})
-    doc = ast.get_docstring(ast.parse(source))
-    assert "quickstart" in doc
-    assert "117" in doc
-
-
 def test_the_class_takes_the_name_it_is_given(tmp_path):
     module = load(export_source(PRESETS["evolved"], class_name="Darwin"), tmp_path)
     assert issubclass(module.Darwin, torch.optim.Optimizer)

@@ -59,7 +59,7 @@ def presets() -> dict[str, TermGenome]:
         ("eps", 1e-11),
         ("eps", 0.0),
         ("weight_decay", 0.1),
-        ("weight_decay", 1e-7),
+        ("weight_decay", -1e-7),
         ("weight_decay", -0.001),
         ("clip_value", 0.0),
         ("clip_value", -1.0),

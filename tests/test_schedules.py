@@ -64,10 +64,6 @@ def test_a_learning_rate_that_decayed_to_nothing_does_not_come_back():
     assert WarmupCosine(20, cosine=True)(33) == pytest.approx(0.0, abs=1e-15)
 
 
-def test_the_schedule_takes_steps_warmup_and_cosine_in_this_order():
-    assert WarmupCosine(20, 4, True)(3) == WarmupCosine(20, warmup_steps=4, cosine=True)(3)
-
-
 def test_without_schedule_genes_the_factor_is_one():
     assert [WarmupCosine(20)(t) for t in range(30)] == [1.0] * 30
 

@@ -6,6 +6,7 @@ operations, so it equals `GenomeOptimizer(..., compiled=False)` bit for bit.
 
 from __future__ import annotations
 
+import builtins
 import keyword
 from collections.abc import Mapping
 
@@ -188,7 +189,8 @@ def export_source(
         ValueError: `class_name` is not an identifier or is a name that the file itself needs.
     """
     taken = {"Optimizer", "LambdaLR", "Schedule", "PROVENANCE", "scheduler", "self_check", "torch", "math"}
-    if not class_name.isidentifier() or keyword.iskeyword(class_name) or class_name in taken:
+    taken |= {*dir(builtins), *keyword.kwlist}
+    if not class_name.isidentifier() or class_name in taken:
         raise ValueError(f"Invalid class_name: {class_name!r} cannot name a class in the exported file")
     rule = genome.rule()
     a, b, c, d, s, u = rule.coefficients

@@ -138,7 +138,7 @@ class TermGenome:
         return json.dumps(form, sort_keys=True, separators=(",", ":"))
 
     def formula(self) -> str:
-        """The update as a line to read, for instance ``Δ = 0.734·sign(g) + 3.64·m/(√v + 5.5e-09)``."""
+        """The update as a line to read, for instance ``Δ = 3.64·m/(√v + 5.44e-09) + 0.734·sign(g)``."""
         return self.rule().formula()
 
     def describe(self) -> str:

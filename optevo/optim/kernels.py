@@ -108,16 +108,13 @@ def _kernel(
             exp_avg_sqs[i].copy_(v)
 
 
-@functools.cache
-def _compiled(key: Hashable) -> Callable[..., None]:
-    """The kernel for one set of shapes; `key` only tells sets apart."""
-    del key
-    # Dynamo counts recompilations by code object: a copy a shape set keeps each well below the limit.
-    copy = types.FunctionType(_kernel.__code__.replace(), _kernel.__globals__, "genome_update")
-    return torch.compile(copy, fullgraph=True, dynamic=False)
+_kernels: dict[Hashable, Callable[..., None]] = {}
 
 
-_broken: set[str] = set()  # device types on which the compiler failed in this process
+def _layout(params: list[Tensor], grads: list[Tensor], *moments: list[Tensor]) -> Hashable:
+    """What a kernel is compiled for."""
+    tensors = tuple((p.shape, p.stride(), g.stride()) for p, g in zip(params, grads, strict=True))
+    return params[0].device, params[0].dtype, tensors, *(bool(m) for m in moments)
 
 
 def compiled_update(
@@ -127,12 +124,19 @@ def compiled_update(
     exp_avg_sqs: list[Tensor],
     k: Scalars,
 ) -> None:
-    """As `foreach_update`, in one kernel. Compiled once a list of shapes, whatever the genome."""
-    first = params[0]
-    shapes = tuple(p.shape for p in params)
-    key = (first.device, first.dtype, shapes, bool(exp_avgs), bool(exp_avg_sqs))
-    scalars = torch.tensor(k, dtype=torch.float64).to(first.device, non_blocking=True)
-    _compiled(key)(params, grads, exp_avgs, exp_avg_sqs, scalars)
+    """As `foreach_update`, in one kernel. Compiled once a layout of the tensors, whatever the genome."""
+    layout = _layout(params, grads, exp_avgs, exp_avg_sqs)
+    if layout not in _kernels:
+        # Dynamo counts recompilations by code object: a copy a layout keeps each well below the limit.
+        copy = types.FunctionType(_kernel.__code__.replace(), _kernel.__globals__, "genome_update")
+        _kernels[layout] = torch.compile(copy, fullgraph=True, dynamic=False)
+    scalars = torch.tensor(k, dtype=torch.float64).to(params[0].device, non_blocking=True)
+    _kernels[layout](params, grads, exp_avgs, exp_avg_sqs, scalars)
+
+
+_broken: set[str] = set()  # device types on which the compiler failed in this process
+# Where gradients come and go from step to step, every subset would be compiled anew; a search needs a dozen.
+_MOST_LAYOUTS = 32
 
 
 def update(
@@ -146,14 +150,19 @@ def update(
 ) -> None:
     """Dispatch: True compiles, False is eager, None compiles where it pays and falls back on failure."""
     tensors = (params, grads, exp_avgs, exp_avg_sqs)
-    if compiled or (compiled is None and pays(params)):
-        try:
-            return compiled_update(*tensors, k)
-        except (RuntimeError, OSError) as error:  # raised while compiling, before any tensor has changed
-            if compiled:
-                raise
-            _broken.add(params[0].device.type)
-            logger.warning("torch.compile failed, using eager updates from here on: %s", error)
+    if compiled:
+        return compiled_update(*tensors, k)
+    if compiled is None and pays(params):
+        known = _layout(*tensors) in _kernels
+        if known or len(_kernels) < _MOST_LAYOUTS:
+            try:
+                return compiled_update(*tensors, k)
+            except (RuntimeError, OSError) as error:
+                if known or isinstance(error, torch.OutOfMemoryError):
+                    raise
+                # Raised while compiling, before any tensor has changed.
+                _broken.add(params[0].device.type)
+                logger.warning("torch.compile failed, using eager updates from here on: %s", error)
     return foreach_update(*tensors, k)
 
 

@@ -60,6 +60,8 @@ class GenomeOptimizer(Optimizer):
     ) -> None:
         lr = genome.lr if lr is None else lr
         weight_decay = genome.weight_decay if weight_decay is None else weight_decay
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError(f"Invalid learning rate: a tensor of {lr.numel()} elements, expected 1")
         if not 0 <= lr < float("inf"):
             raise ValueError(f"Invalid learning rate: {lr}")
         if not 0 <= weight_decay < float("inf"):

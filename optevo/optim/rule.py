@@ -139,5 +139,5 @@ def collapse(
         beta2=beta2 if reads_v else None,
         eps=eps if c or d or u else None,
         bias_correction=bias_correction and (reads_m or reads_v),
-        clip_value=clip_value,
+        clip_value=clip_value if a or b or c or d or u else None,  # a sign is the same, clipped or not
     )

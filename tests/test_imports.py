@@ -1,0 +1,108 @@
+"""Three walls: samplers and spaces run without torch, optimizers and tasks without Optuna, imports one way."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import optevo
+
+PACKAGE = Path(optevo.__file__).parent
+STUDY = """
+import optuna
+from optevo.samplers import GeneticSampler
+from optevo.spaces import TermSpace
+optuna.logging.disable_default_handler()
+space = TermSpace()
+presets = list(space.presets().values())
+study = optuna.create_study(sampler=GeneticSampler(population_size=8, space=space, presets=presets, seed=0))
+def objective(trial):
+    genome = space.candidate(space.suggest(trial))
+    assert genome.formula() and genome.canonical()
+    return genome.lr
+study.optimize(objective, n_trials=30)
+assert max(t.user_attrs["generation"] for t in study.trials) == 5
+"""
+OPTIMIZER = """
+import torch
+import optevo.optim
+p = torch.nn.Parameter(torch.ones(3))
+optimizer, scheduler = optevo.optim.PRESETS["evolved"].build([p], total_steps=10, compiled=False)
+p.grad = torch.ones(3)
+optimizer.step()
+scheduler.step()
+"""
+TASK = """
+import torch
+import optevo.tasks
+optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "forbidden"),
+    [
+        ("import optevo", ("torch", "optuna")),
+        ("import optevo.samplers", ("torch",)),
+        ("import optevo.spaces", ("torch",)),
+        (STUDY, ("torch",)),
+        ("import optevo.optim.genome, optevo.optim.presets", ("torch", "optuna", "numpy")),
+        (OPTIMIZER, ("optuna",)),
+        ("import optevo.tasks", ("torch", "optuna")),
+        (TASK, ("optuna",)),
+    ],
+    ids=["optevo", "samplers", "spaces", "a study", "genome", "an optimizer", "tasks", "a model"],
+)
+def test_it_runs_without(code, forbidden):
+    check = f"{code}\nimport sys\nprint(*[name for name in {forbidden!r} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == []
+
+
+def imports(module: Path) -> Iterator[str]:
+    """Every module of optevo that `module` imports anywhere, for type checking only or not."""
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module.name} has a relative import"
+            names = [f"{node.module}.{a.name}" if node.module == "optevo" else node.module for a in node.names]
+        else:
+            continue
+        yield from (name for name in names if name and name.split(".")[0] == "optevo")
+
+
+def parts(package: str) -> set[str]:
+    """The parts of optevo that a package imports besides itself."""
+    modules = sorted((PACKAGE / package).rglob("*.py"))
+    assert modules
+    return {name.split(".")[1] for module in modules for name in imports(module)} - {package}
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [
+        ("optim", {"errors"}),
+        ("tasks", {"errors"}),
+        ("spaces", {"errors", "keys", "optim"}),
+        ("samplers", {"errors", "keys", "optim", "spaces"}),
+    ],
+)
+def test_imports_point_one_way(package, allowed):
+    assert parts(package) <= allowed
+
+
+@pytest.mark.parametrize(("package", "library"), [("optim", "optuna"), ("tasks", "optuna"), ("samplers", "torch")])
+def test_a_package_never_names_the_library_behind_the_wall(package, library):
+    for module in sorted((PACKAGE / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not [name for name in names if name.split(".")[0] == library], module.name
