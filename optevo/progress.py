@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optevo.config import StudyConfig
     from optevo.evaluation.rerun import Result
 
-_LINE_SECONDS = 15.0  # the longest silence of a search that prints plain lines
+_LINE_SECONDS = 60.0  # the longest silence of a search that prints plain lines
 
 
 class Progress:

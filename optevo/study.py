@@ -9,6 +9,7 @@ import os
 import platform
 import socket
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,9 @@ def create_or_resume(config: StudyConfig, storage: BaseStorage, device: str) -> 
             raise UserError(
                 f"study {config.name!r} in this storage was not made by optevo; give yours another name"
             )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(["fitness"])  # what dashboards call the objective
         study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
         study.set_user_attr(keys.CONFIG, config.plain())
         study.set_user_attr(keys.ENVIRONMENT, environment(device))

@@ -72,7 +72,9 @@ def imports(module: Path) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module.name} has a relative import"
-            names = [f"{node.module}.{a.name}" if node.module == "optevo" else node.module for a in node.names]
+            names = [
+                f"{node.module}.{a.name}" if node.module == "optevo" else node.module for a in node.names
+            ]
         else:
             continue
         yield from (name for name in names if name and name.split(".")[0] == "optevo")
@@ -98,7 +100,9 @@ def test_imports_point_one_way(package, allowed):
     assert parts(package) <= allowed
 
 
-@pytest.mark.parametrize(("package", "library"), [("optim", "optuna"), ("tasks", "optuna"), ("samplers", "torch")])
+@pytest.mark.parametrize(
+    ("package", "library"), [("optim", "optuna"), ("tasks", "optuna"), ("samplers", "torch")]
+)
 def test_a_package_never_names_the_library_behind_the_wall(package, library):
     for module in sorted((PACKAGE / package).rglob("*.py")):
         for node in ast.walk(ast.parse(module.read_text("utf-8"))):

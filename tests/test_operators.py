@@ -245,7 +245,9 @@ def test_identity_does_not_depend_on_the_order_of_parameters():
     assert identity({"a": 1, "b": "x"}) == identity({"b": "x", "a": 1})
 
 
-@given(st.lists(st.integers(-3, 3), min_size=3, max_size=3), st.lists(st.integers(-3, 3), min_size=3, max_size=3))
+@given(
+    st.lists(st.integers(-3, 3), min_size=3, max_size=3), st.lists(st.integers(-3, 3), min_size=3, max_size=3)
+)
 def test_different_parameters_have_different_identities(first, second):
     a, b = (dict(zip("xyz", numbers, strict=True)) for numbers in (first, second))
     assert (identity(a) == identity(b)) == (a == b)

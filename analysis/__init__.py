@@ -1,0 +1,1 @@
+"""Benchmarks and, in time, figures and reports. Imports optevo; optevo never imports this."""
