@@ -65,15 +65,19 @@ def run(
     config = load_config(file)
     if export_to is not None:
         _check_output(export_to)
-    result = run_study(
-        config,
-        storage_url=storage,
-        workers=workers or default_workers(device),
-        device=device,
-        data_root=data_root(data_dir),
-        console=console,
-        trials=trials,
-    )
+    try:
+        result = run_study(
+            config,
+            storage_url=storage,
+            workers=workers or default_workers(device),
+            device=device,
+            data_root=data_root(data_dir),
+            console=console,
+            trials=trials,
+        )
+    except KeyboardInterrupt:
+        console.print("interrupted; what was recorded stays, the same command goes on")
+        raise typer.Exit(130) from None
     if result is None:
         raise typer.Exit(130)
     study, _ = _load(storage, config.name)

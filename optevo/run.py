@@ -57,6 +57,7 @@ def run(
     Raises:
         UserError: See `create_or_resume`, `open_storage` and `Bench`; nothing has been written then.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, wherever it comes
     bench = Bench(config, device, data_root)  # missing data is found out before anything is written
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = create_or_resume(config, open_storage(storage_url, create=True), str(bench.device))
@@ -78,7 +79,15 @@ def run(
             console.print(f"{why} at {counted(study)} trials; the same command goes on", markup=False)
             return None
     console.print("the search is complete; measuring its best on fresh seeds …")
-    result = measure(study, config, device=device, data_root=data_root, workers=workers)
+    with console.status("starting") as status:
+        result = measure(
+            study,
+            config,
+            device=device,
+            data_root=data_root,
+            workers=workers,
+            progress=lambda done: status.update(f"{done} runs measured"),
+        )
     _leave_note(study, config, result)
     return result
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +14,7 @@ import torch
 from optevo import keys
 from optevo.config import StudyConfig
 from optevo.evaluation.objective import Bench, Interrupted, Objective
+from optevo.processes import when_orphaned
 from optevo.samplers import GeneticSampler, NoSlot
 from optevo.storage import open_storage
 from optevo.study import (
@@ -43,8 +41,12 @@ class Stop:
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
+    def request(self) -> None:
+        """Ask the worker to stop at its next training step."""
         self.requested = True
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.request()
         signal.signal(signum, signal.SIG_DFL)
 
     def check(self) -> None:
@@ -67,7 +69,7 @@ def work(storage_url: str, name: str, *, device: str, data_root: Path, limit: in
         UserError: The study, its data or the device isn't there.
     """
     stop = Stop()
-    _die_with_parent(stop)
+    when_orphaned(stop.request)  # no worker trains on unseen after `optevo run` was killed
     # Several one-thread processes beat a wide one, and sums come out the same for any number of them.
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -116,15 +118,3 @@ def _has_open_slot(study: optuna.Study, config: StudyConfig, limit: int | None) 
         board = study.sampler.board(study)
         return len(board.open(board.generation)) > board.undecided()
     return counted(study) + running < n_trials(config)
-
-
-def _die_with_parent(stop: Stop) -> None:
-    """Ask for a stop when the parent has gone: no worker trains on unseen after `optevo run` was killed."""
-    parent = os.getppid()
-
-    def watch(exists: Callable[[], bool] = lambda: os.getppid() == parent) -> None:
-        while exists():
-            time.sleep(1)
-        stop.requested = True
-
-    threading.Thread(target=watch, daemon=True).start()

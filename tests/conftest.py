@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
+from pathlib import Path
 
 # Before torch is imported: the machines that run the tests share their cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,3 +31,20 @@ def device(request: pytest.FixtureRequest):
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("torch.cuda.is_available() is false on this machine")
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The real data sets: $OPTEVO_DATA, or unpacked once into the system's temporary folder."""
+    if os.environ.get("OPTEVO_DATA"):
+        return Path(os.environ["OPTEVO_DATA"])
+    script = Path(__file__).parents[2] / "shared" / "data" / "unpack.sh"
+    if not script.is_file():
+        pytest.skip("no real data: set OPTEVO_DATA to a folder that has it")
+    root = Path(tempfile.gettempdir()) / "optevo-test-data"
+    subprocess.run(
+        ["sh", str(script), str(root), "mnist", "fashion", "cifar10", "shakespeare"],
+        check=True,
+        capture_output=True,
+    )
+    return root

@@ -5,11 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import itertools
-import os
 import pickle
 import struct
-import subprocess
-import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -26,23 +23,6 @@ from optevo.tasks import data, folders, get_task
 from optevo.tasks.data import check, get, load_images, load_text
 
 SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "cifar10", "char_lm": "tinyshakespeare"}
-
-
-@pytest.fixture(scope="session")
-def data_root() -> Path:
-    """The real data sets: $OPTEVO_DATA, or unpacked once into the system's temporary folder."""
-    if os.environ.get("OPTEVO_DATA"):
-        return Path(os.environ["OPTEVO_DATA"])
-    script = Path(__file__).parents[2] / "shared" / "data" / "unpack.sh"
-    if not script.is_file():
-        pytest.skip("no real data: set OPTEVO_DATA to a folder that has it")
-    root = Path(tempfile.gettempdir()) / "optevo-test-data"
-    subprocess.run(
-        ["sh", str(script), str(root), "mnist", "fashion", "cifar10", "shakespeare"],
-        check=True,
-        capture_output=True,
-    )
-    return root
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Three walls: samplers and spaces run without torch, optimizers and tasks without Optuna, imports one way."""
+"""Three walls: samplers and spaces without torch, optimizers and tasks without Optuna, imports one way."""
 
 from __future__ import annotations
 

@@ -71,6 +71,8 @@ class Worker:
             self.stopped.release()
 
     def pause(self, at: str = "objective") -> None:
+        if self.killed:  # whatever `finally` clauses try
+            raise Killed
         self.at = at
         self.stopped.release()
         self.go.acquire()

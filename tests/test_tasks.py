@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optevo.errors import UserError
-from optevo.tasks import TASKS, Dropout, Split, Task, build, get_task, initialise, models
+from optevo.tasks import TASKS, Dropout, Split, Task, build, get_task, initialise, models, vision
 from optevo.tasks.text import WINDOW
 from optevo.tasks.vision import crop_and_flip, fixed_order, stratified_order
 
@@ -556,3 +556,10 @@ def test_names_need_no_torch_and_tasks_need_no_optuna() -> None:
         "import optevo.tasks.data; assert not {'optuna', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_digits_are_scikit_learns_own():
+    bunch = pytest.importorskip("sklearn.datasets").load_digits()
+    pixels, labels = vision._read_digits()
+    assert torch.equal(pixels, torch.from_numpy(bunch.data))
+    assert torch.equal(labels, torch.from_numpy(bunch.target))

@@ -1,4 +1,4 @@
-"""`TermSpace` against section 1 and 3 of the spec: the prior, crossover, mutation, and the flat parameters."""
+"""`TermSpace` against sections 1 and 3 of the spec: prior, crossover, mutation, and the flat parameters."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_a_mutant_of_a_gene_at_its_bound_stays_inside(gene, end):
 
 
 def numbered(first: bool, n: int) -> dict:
-    """Parameters whose alphas say where they come from: 1, 2, … in the first parent, −1, −2, … in the second."""
+    """Parameters whose alphas say where they come from: 1, 2, … in the first parent, −1, … in the other."""
     alphas = tuple(float(i + 1 if first else -i - 1) for i in range(n))
     return middle(
         terms=("GRAD" if first else "SIGN_GRAD",) * n,

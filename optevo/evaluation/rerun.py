@@ -7,11 +7,13 @@ which names the winner, and winner and presets on another, which gives the numbe
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import multiprocessing
+import os
 import signal
 import statistics
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ import torch
 from optevo import keys
 from optevo.evaluation.objective import Bench, total_fitness
 from optevo.evaluation.training import Run
+from optevo.processes import when_orphaned
 from optevo.spaces import Params, Space
 from optevo.study import best_trials, make_space
 
@@ -105,7 +108,8 @@ def measure(
 ) -> Result:
     """Re-run the best trials and the presets, name the winner, and store the result in the study.
 
-    Each candidate is stored as soon as it is measured, so a killed measurement goes on where it was.
+    Each candidate is stored as soon as it is measured, so a killed measurement goes on where it was; a trial
+    that is a preset, gene for gene, is measured once.
 
     Args:
         study: A finished search.
@@ -119,23 +123,25 @@ def measure(
         UserError: No trial of the study is complete.
     """
     shortlist = {f"trial {t.number}": t for t in best_trials(study, config.rerun.candidates)}
+    candidates = {name: trial.params for name, trial in shortlist.items()}
     presets = make_space(config).presets()
     n, first = config.rerun.seeds, max(config.evaluation.seeds) + 1
     choosing, reporting = range(first, first + n), range(first + n, first + 2 * n)
-    with ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         max_workers=workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start,
         initargs=(config, device, data_root),
-    ) as pool:
+    )
+    try:
         measurer = _Measurer(study, config, pool, progress)
-        reports = [(name, params, reporting) for name, params in presets.items()]
-        candidates = [(name, trial.params, choosing) for name, trial in shortlist.items()]
         winner = next(iter(shortlist))
         if len(shortlist) > 1:
-            measured = measurer.measure([*candidates, *reports])
-            winner = max(shortlist, key=lambda name: Row(name, None, measured[name]).mean)
-        measured = measurer.measure([*reports, (winner, shortlist[winner].params, reporting)])
+            chosen = measurer.measure(candidates, choosing)
+            winner = max(chosen, key=lambda name: Row(name, None, chosen[name]).mean)
+        measured = measurer.measure({**presets, winner: candidates[winner]}, reporting)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     rows = [Row(name, None, measured[name]) for name in presets]
     rows.append(Row(winner, shortlist[winner].value, measured[winner]))
     result = Result(shortlist[winner].number, tuple(rows))
@@ -154,30 +160,32 @@ class _Measurer:
         progress: Callable[[int], None],
     ) -> None:
         self.study, self.config, self.pool, self.progress = study, config, pool, progress
+        self.space = make_space(config)
         self.done = 0
 
-    def measure(self, wanted: Sequence[tuple[str, Params, range]]) -> dict[str, tuple[Run, ...]]:
-        """Every task with each of the seeds, by name."""
+    def measure(self, candidates: Mapping[str, Params], seeds: range) -> dict[str, tuple[Run, ...]]:
+        """Every task with each of the seeds, by the candidate's name."""
         tasks = range(len(self.config.evaluation.tasks))
-        pending = {}
-        for name, params, seeds in wanted:
-            if self._key(name, seeds) not in self.study.user_attrs:
-                futures = [self.pool.submit(_train, params, t, seed) for t in tasks for seed in seeds]
-                for future in futures:
-                    future.add_done_callback(self._count)
-                pending[name, seeds] = futures
-        for (name, seeds), futures in pending.items():
-            runs = [dataclasses.asdict(future.result()) for future in futures]
-            self.study.set_user_attr(self._key(name, seeds), runs)
-        stored = self.study.user_attrs
-        return {name: _runs(stored[self._key(name, seeds)]) for name, _, seeds in wanted}
+        stored = {name: self._key(params, seeds) for name, params in candidates.items()}
+        wanted = {stored[name]: params for name, params in candidates.items()}
+        pending = {
+            key: [self.pool.submit(_train, params, task, seed) for task in tasks for seed in seeds]
+            for key, params in wanted.items()
+            if key not in self.study.user_attrs
+        }
+        for key, futures in pending.items():
+            runs = []
+            for future in futures:
+                runs.append(dataclasses.asdict(future.result()))
+                self.done += 1
+                self.progress(self.done)
+            self.study.set_user_attr(key, runs)
+        attrs = self.study.user_attrs
+        return {name: _runs(attrs[key]) for name, key in stored.items()}
 
-    def _key(self, name: str, seeds: range) -> str:
-        return f"{keys.RERUN}:{name}:seeds {seeds.start}-{seeds.stop - 1}"
-
-    def _count(self, _future: Future[Run]) -> None:
-        self.done += 1
-        self.progress(self.done)
+    def _key(self, params: Params, seeds: range) -> str:
+        digest = hashlib.sha256(self.space.candidate(params).canonical().encode()).hexdigest()[:12]
+        return f"{keys.RERUN}:{digest}:seeds {seeds.start}-{seeds.stop - 1}"
 
 
 _here: list[tuple[Bench, Space]] = []  # a pool process's own, made once
@@ -185,6 +193,7 @@ _here: list[tuple[Bench, Space]] = []  # a pool process's own, made once
 
 def _start(config: StudyConfig, device: str, data_root: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    when_orphaned(lambda: os._exit(1))
     torch.set_num_threads(1)
     _here.append((Bench(config, device, data_root), make_space(config)))
 
