@@ -79,7 +79,7 @@ def run(
         console.print("interrupted; what was recorded stays, the same command goes on")
         raise typer.Exit(130) from None
     if result is None:
-        raise typer.Exit(130)
+        return
     study, _ = _load(storage, config.name)
     _print_result(study, config, result)
     if export_to is not None:

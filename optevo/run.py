@@ -52,10 +52,11 @@ def run(
         trials: Stop after so many more trials. Default: None, when the study is complete.
 
     Returns:
-        What the study came to; None if it is not complete yet.
+        What the study came to; None if it is not complete after `trials` more.
 
     Raises:
         UserError: See `create_or_resume`, `open_storage` and `Bench`; nothing has been written then.
+        KeyboardInterrupt: SIGINT or SIGTERM came; what is done has been recorded.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, wherever it comes
     bench = Bench(config, device, data_root)  # missing data is found out before anything is written
@@ -74,9 +75,10 @@ def run(
         command = [sys.executable, "-m", "optevo", "worker", config.name, "--device", device]
         command += ["--data-dir", str(data_root)] + ([] if limit is None else ["--limit", str(limit)])
         stopped = _search(study, config, [command] * workers, storage_url, console)
+        if stopped:
+            raise KeyboardInterrupt
         if not is_complete(study, config):
-            why = "stopped" if stopped else "paused"
-            console.print(f"{why} at {counted(study)} trials; the same command goes on", markup=False)
+            console.print(f"paused at {counted(study)} trials; the same command goes on", markup=False)
             return None
     console.print("the search is complete; measuring its best on fresh seeds …")
     with console.status("starting") as status:
