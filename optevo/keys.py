@@ -13,6 +13,8 @@ RERUN = "optevo:rerun"
 
 # Trial system attribute: the slot that a trial claims, [generation, index], or None once given up.
 CLAIM = "optevo:slot"
+# Trial system attribute: the trial finished after its slot was decided by another, and doesn't count.
+LATE = "optevo:late"
 
 # Trial user attributes, for people and other tools to read.
 GENERATION = "generation"

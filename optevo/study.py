@@ -23,11 +23,12 @@ from optevo import keys
 from optevo.config import StudyConfig, differences, parse_config
 from optevo.errors import UserError
 from optevo.samplers import GeneticSampler, SeededSampler
-from optevo.samplers.slots import UNDECIDED_SECONDS
 from optevo.spaces import SPACES, Space
 
 logger = logging.getLogger(__name__)
 
+# A trial names its worker within milliseconds: one that hasn't after this long has lost its process.
+NAMELESS_SECONDS = 120.0
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -195,12 +196,12 @@ def fail_lost_trials(study: optuna.Study) -> list[int]:
     trial that never got as far as naming its worker by its age.
     """
     optuna.storages.fail_stale_trials(study)
-    now, lost = datetime.datetime.now(datetime.UTC).replace(tzinfo=None), []
+    now, lost = datetime.datetime.now(), []  # trials have naive local times
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         worker = trial.user_attrs.get(keys.WORKER)
         started = trial.datetime_start or now
         if worker is None:
-            gone = (now - started).total_seconds() > 2 * UNDECIDED_SECONDS
+            gone = (now - started).total_seconds() > NAMELESS_SECONDS
         else:
             gone = is_alive(worker) is False
         if gone:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import logging
+import random
 import threading
 import time
 import weakref
@@ -24,6 +26,7 @@ from optevo.samplers.operators import (
     Params,
     Variation,
     annealing,
+    contains,
     draw,
     identity,
     inherit,
@@ -43,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 # What a generator is for; two purposes never share a stream.
 _MATE, _CHILD, _INDEPENDENT, _LOOSE = range(4)
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.05  # between a wait's first looks; they become as rare as one a second
 _WARN_SECONDS = 60.0
 
 
@@ -77,14 +80,14 @@ class GeneticSampler(BaseSampler):
         tournament_size: Members drawn for each parent. Default: 4.
         seed: Seed of the search. Default: None, derived from the study's name and first moment.
         space: Variation on a known space. Default: None, generic operators.
-        presets: Parameters that hold the first slots of generation 0; every parameter of `space`, by name.
+        presets: Parameters that hold the first slots of generation 0.
         max_failures: Failed trials after which a slot counts as worst. Default: 3.
         patience: Seconds, see above. Default: 600.
         endless: False makes `ask` raise `NoSlot` instead of waiting or starting a generation beyond
             `n_generations`; the surplus trial is marked FAIL. Default: True.
 
     Raises:
-        ValueError: A size is out of range, or the study has several objectives.
+        ValueError: A size or a preset's value is out of range, or the study has several objectives.
 
     Example:
         >>> import optuna
@@ -118,6 +121,12 @@ class GeneticSampler(BaseSampler):
             raise ValueError(f"Invalid presets: {len(presets)} of them in a population of {population_size}")
         if seed is not None and seed < 0:
             raise ValueError(f"Invalid seed: {seed}, expected at least 0")
+        if max_failures < 1:
+            raise ValueError(f"Invalid max_failures: {max_failures}, expected at least 1")
+        if not patience >= 0:
+            raise ValueError(f"Invalid patience: {patience}, expected at least 0 seconds")
+        if space is not None:
+            _check_presets(presets, space.distributions())
         self.population_size = population_size
         self.n_generations = n_generations
         self.n_elites = n_elites
@@ -148,15 +157,21 @@ class GeneticSampler(BaseSampler):
         """Give the trial its slot; writes the claim and the lineage."""
         _single_objective(study)
         slot = self._claim(study, trial)
-        storage, trial_id = study._storage, trial._trial_id
         parents = self._mates(study, slot)
         origin = "crossover+mutation" if parents else "random"
         if slot.generation == 0 and slot.index < len(self.presets):
             origin = "preset"
-        storage.set_trial_user_attr(trial_id, keys.GENERATION, slot.generation)
-        storage.set_trial_user_attr(trial_id, keys.SLOT, slot.index)
-        storage.set_trial_user_attr(trial_id, keys.PARENTS, [m.number for m in parents])
-        storage.set_trial_user_attr(trial_id, keys.ORIGIN, origin)
+        if trial.system_attrs.get("fixed_params"):
+            parents, origin = [], "enqueued"
+        attrs = {
+            keys.GENERATION: slot.generation,
+            keys.SLOT: slot.index,
+            keys.PARENTS: [member.number for member in parents],
+            keys.ORIGIN: origin,
+        }
+        for key, value in attrs.items():
+            study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The space's parameters, or those that all parents have in common."""
@@ -200,6 +215,14 @@ class GeneticSampler(BaseSampler):
         decay = annealing(slot.generation - 1, self.n_generations)
         return mutate_value(value, param_distribution, rng, decay) if parents else value
 
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Mark a trial late whose slot another has decided meanwhile."""
+        slot = self._slot(study, trial)
+        if slot is not None and self.board(study).decided(slot):
+            study._storage.set_trial_system_attr(trial._trial_id, keys.LATE, True)
+
     def reseed_rng(self) -> None:
         """Nothing to do: randomness follows from the slot, so parallel workers never repeat each other."""
 
@@ -208,33 +231,44 @@ class GeneticSampler(BaseSampler):
     def board(self, study: Study) -> Board:
         """The study's slots as the storage has them now."""
         with self._lock:
-            board = self._memory(study).board
-            board.update(_trials(study), study.direction)
+            trials = _trials(study)
+            board = self._memory(study, trials).board
+            board.update(trials, study.direction)
             return board
 
     # Slots
 
     def _claim(self, study: Study, trial: FrozenTrial) -> Slot:
+        own = self._slot(study, trial)  # a retry may have inherited its claim
+        if own is not None and not self.board(study).rivals(own, trial.number):
+            return own
         wait = _Wait(self.patience if study._thread_local.in_optimize_loop else 0.0)
+        # Not the search's randomness: it only keeps workers that met on a slot from meeting again.
+        jitter: random.Random | None = None
         while True:
-            slot, settled = self._choose(study, trial, wait)
+            slot, settled = self._choose(study, trial, wait, jitter)
             if slot is None:
-                time.sleep(_POLL_SECONDS)
+                wait.sleep()
                 continue
             self._write_claim(study, trial, slot)
             with self._lock:
                 if settled or not self.board(study).rivals(slot, trial.number):
                     return slot
             self._write_claim(study, trial, None)
+            jitter = jitter or random.Random()
+            time.sleep(jitter.uniform(0, 0.05))
 
-    def _choose(self, study: Study, trial: FrozenTrial, wait: _Wait) -> tuple[Slot | None, bool]:
+    def _choose(
+        self, study: Study, trial: FrozenTrial, wait: _Wait, jitter: random.Random | None
+    ) -> tuple[Slot | None, bool]:
         """A slot to try, None to wait; and whether it is taken over from a trial presumed dead."""
         with self._lock:
             board = self.board(study)
             done = self.n_generations is not None and board.generation >= self.n_generations
-            position, slots = board.undecided(before=trial.number), board.open(board.generation)
-            if position < len(slots) and (self.endless or not done):
-                return slots[position], False
+            slots = board.open(board.generation)
+            if slots and (self.endless or not done):
+                position = min(board.undecided(before=trial.number), len(slots) - 1)
+                return slots[position] if jitter is None else jitter.choice(slots), False
             if self.endless:
                 return (board.longest_held(), True) if wait.over(board) else (None, False)
         study._storage.set_trial_user_attr(trial._trial_id, keys.SURPLUS, True)
@@ -255,26 +289,34 @@ class GeneticSampler(BaseSampler):
         return np.random.default_rng([self._study_seed(study), *purpose])
 
     def _study_seed(self, study: Study) -> int:
-        if self.seed is not None:
-            return self.seed
-        # The first trial's start is the one random thing about a study that all workers read alike.
-        text = f"{study.study_name}\n{_trials(study)[0].datetime_start}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+        return self._memory(study).seed if self.seed is None else self.seed
 
-    def _memory(self, study: Study) -> _Known:
+    def _memory(self, study: Study, trials: list[FrozenTrial] | None = None) -> _Known:
+        """What is known of the study; begun anew where `trials` show another study in its place."""
         with self._lock:
             studies = self._known.setdefault(study._storage, {})
-            if study._study_id not in studies:
-                board = Board(self.population_size, self.n_elites, self.max_failures)
-                studies[study._study_id] = _Known(board)
-                self.board(study)
-            return studies[study._study_id]
+            known = studies.get(study._study_id)
+            if known is not None and (not trials or known.start == trials[0].datetime_start):
+                return known
+            trials = _trials(study) if trials is None else trials
+            start = trials[0].datetime_start if trials else None
+            # The first trial's start is the one random thing about a study that all workers read alike.
+            text = f"{study.study_name}\n{start.astimezone(datetime.UTC) if start else None}"
+            seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+            known = _Known(Board(self.population_size, self.n_elites, self.max_failures), seed, start)
+            known.board.update(trials, study.direction)
+            if trials:
+                studies[study._study_id] = known
+            return known
 
     def _mates(self, study: Study, slot: Slot) -> list[Member]:
         """The two parents of a slot's child, none in generation 0."""
         if slot.generation == 0:
             return []
         population = self._memory(study).board.populations[slot.generation - 1]
+        if self.space is not None:  # a trial that ended before it had all its parameters does not breed
+            names = self.space.distributions().keys()
+            population = [member for member in population if names <= member.params.keys()]
         if not population:
             return []
         rng = self._rng(study, _MATE, slot.generation, slot.index)
@@ -288,12 +330,15 @@ class GeneticSampler(BaseSampler):
             known = self._memory(study)
             key = (generation, () if self.space else tuple(search_space))
             if key not in known.broods:
+                # A straggler may still be in the generation before; nobody looks further back.
+                recent = {k: brood for k, brood in known.broods.items() if k[0] >= generation - 1}
+                known.broods = recent
                 known.broods[key] = self._breed(study, generation, self.space or Generic(search_space))
             return known.broods[key]
 
     def _breed(self, study: Study, generation: int, variation: Variation) -> list[Params]:
-        board = self._memory(study).board
-        seen = set(board.seen) if generation else set()
+        known, names = self._memory(study), tuple(variation.distributions())
+        board, seen = known.board, known.seen_before(generation, names)
         decay = annealing(generation - 1, self.n_generations)
         brood = []
         for i in range(board.size(generation)):
@@ -313,26 +358,53 @@ class _Known:
     """What this process knows of a study; all of it can be read again from the storage."""
 
     board: Board
+    seed: int
+    start: datetime.datetime | None  # of the first trial: tells a study from one that had its number before
     broods: dict[tuple[int, tuple[str, ...]], list[Params]] = field(default_factory=dict)
+    seen: dict[tuple[str, ...], tuple[int, set[int]]] = field(default_factory=dict)
+
+    def seen_before(self, generation: int, names: tuple[str, ...]) -> set[int]:
+        """The identity of every member of earlier generations, as far as `names` go."""
+        done, seen = self.seen.get(names, (0, set()))
+        for g in range(done, generation):
+            for member in self.board.populations[g]:
+                seen.add(identity({name: member.params.get(name) for name in names}))
+        self.seen[names] = max(done, generation), seen
+        return set(seen)
 
 
 class _Wait:
-    """Patience that starts anew whenever a trial settles."""
+    """Patience that starts anew whenever a trial settles or a slot is taken."""
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
         self.since = self.warned = time.monotonic()
-        self.seen = -1
+        self.seen = (-1, -1)
+        self.pause = _POLL_SECONDS
 
     def over(self, board: Board) -> bool:
-        now = time.monotonic()
-        if board.settled != self.seen:
-            self.seen, self.since, self.warned = board.settled, now, now
-        running = [trial.number for trial in board.live(board.generation)]
+        """Whether to go on without those that are waited for."""
+        now, running = time.monotonic(), [trial.number for trial in board.live(board.generation)]
+        if (board.settled, len(running)) != self.seen:
+            self.seen, self.since, self.warned = (board.settled, len(running)), now, now
         if now - self.warned >= _WARN_SECONDS:
             self.warned = now
             logger.warning("generation %d waits for trials %s", board.generation, running)
         return bool(running) and now - self.since >= self.patience
+
+    def sleep(self) -> None:
+        """Until the next look."""
+        time.sleep(self.pause)
+        self.pause = min(1.2 * self.pause, 1.0)
+
+
+def _check_presets(presets: Sequence[Mapping[str, Any]], space: Mapping[str, BaseDistribution]) -> None:
+    for preset in presets:
+        for name, value in preset.items():
+            if name not in space:
+                raise ValueError(f"Invalid preset: the space has no parameter {name!r}")
+            if not contains(space[name], value):
+                raise ValueError(f"Invalid preset: {name} = {value!r} is outside {space[name]}")
 
 
 def _single_objective(study: Study) -> None:

@@ -20,6 +20,9 @@ Params = dict[str, Any]
 class Variation(Protocol):
     """How parameters are drawn, combined and changed; `optevo.spaces.Space` is one."""
 
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """Every parameter by name."""
+
     def sample(self, rng: np.random.Generator) -> Params:
         """A draw from the prior."""
 
@@ -51,24 +54,25 @@ def unique_child(
     decay: float,
     attempts: int = 20,
 ) -> Params:
-    """A child of two parents that is not in `seen`, or the last attempt where the space is exhausted.
+    """A child of two parents that is not in `seen`, or the first attempt where the space is exhausted.
 
     Without parents the child is a draw from the prior.
     """
-    child: Params = {}
+    first: Params = {}
     for attempt in range(attempts):
         if not parents or attempt > attempts // 2:  # bred out: look elsewhere
             child = variation.sample(rng)
         else:
             child = variation.mutate(variation.crossover(parents[0], parents[1], rng), rng, decay)
+        first = first or child
         if identity(child) not in seen:
-            break
-    return child
+            return child
+    return first
 
 
 def identity(params: Params) -> int:
     """A number that equal parameters share, within one process."""
-    return hash(tuple(sorted(params.items())))
+    return hash(repr(sorted(params.items())))  # of the text, since hash(-1) == hash(-2)
 
 
 class Generic:
@@ -82,24 +86,28 @@ class Generic:
     """
 
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
-        self.distributions = distributions
+        self._distributions = distributions
+
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """Those that it was made with."""
+        return self._distributions
 
     def sample(self, rng: np.random.Generator) -> Params:
         """Every parameter uniform in its (log-)transformed range."""
-        return {name: draw(d, rng) for name, d in self.distributions.items()}
+        return {name: draw(d, rng) for name, d in self._distributions.items()}
 
     def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
         """Each parameter from either parent with ½, drawn anew where neither has a valid value."""
-        return {name: inherit(name, d, (first, second), rng) for name, d in self.distributions.items()}
+        return {name: inherit(name, d, (first, second), rng) for name, d in self._distributions.items()}
 
     def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
         """Each parameter on its own."""
-        return {name: mutate_value(params[name], d, rng, decay) for name, d in self.distributions.items()}
+        return {name: mutate_value(params[name], d, rng, decay) for name, d in self._distributions.items()}
 
 
 def inherit(name: str, d: BaseDistribution, parents: Sequence[Params], rng: np.random.Generator) -> Any:
     """One parameter from a random parent that has a value valid under `d`, else a draw."""
-    options = [p[name] for p in parents if name in p and _contains(d, p[name])]
+    options = [p[name] for p in parents if name in p and contains(d, p[name])]
     return options[rng.integers(len(options))] if options else draw(d, rng)
 
 
@@ -122,9 +130,11 @@ def draw(d: BaseDistribution, rng: np.random.Generator) -> Any:
     return _untransform(rng.uniform(*_range(d)), d)
 
 
-def _contains(d: BaseDistribution, value: Any) -> bool:
+def contains(d: BaseDistribution, value: Any) -> bool:
+    """Whether `value` is one that `d` could give."""
     if isinstance(d, CategoricalDistribution):
-        return any(value == choice and type(value) is type(choice) for choice in d.choices)
+        same = (c for c in d.choices if type(c) is type(value))
+        return any(value == c or (c != c and value != value) for c in same)  # noqa: PLR0124  NaN
     return isinstance(value, (int, float)) and d._contains(float(value))
 
 

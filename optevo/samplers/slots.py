@@ -4,15 +4,16 @@ Generation 0 has `population_size` slots, every later one `population_size − n
 over, not trained again. A trial claims a slot by writing it to its own attributes and reading again. If
 anybody else is on that slot it steps back and chooses anew, so two trials never work on one slot; since the
 later of two writers always sees the earlier one's claim, no lock is needed. Askers that have not chosen yet
-are ordered by trial number and take the open slots in that order, so that they rarely meet.
+are ordered by trial number and take the open slots in that order, so that they rarely meet. Which trial takes
+which slot does not matter: the genome is the slot's.
 
-A slot is decided by the first trial that finishes in it (COMPLETE or PRUNED), or given up after
-`max_failures` failed ones. A generation ends when all its slots have: only then are children bred from it.
+A slot is decided by the trial that finishes in it (COMPLETE or PRUNED), or given up after `max_failures`
+failed ones. Should a trial that was presumed dead finish after another has decided its slot, it is late and
+does not count. A generation ends when all its slots have: only then are children bred from it.
 """
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,10 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
-from optevo.samplers.operators import Params, identity
-
-# A claim takes milliseconds: a RUNNING trial without one after this long has lost its process.
-UNDECIDED_SECONDS = 60.0
+from optevo.samplers.operators import Params
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Member:
     """A trial that counts in a population."""
 
     number: int
+    slot: Slot
     value: float  # infinitely bad where the trial earned none
     params: Params = field(repr=False)
 
@@ -66,7 +65,6 @@ class Board:
         self.max_failures = max_failures
         self.generation = 0  # the one in progress
         self.populations: dict[int, list[Member]] = {}  # finished generations, best member first
-        self.seen: set[int] = set()  # `identity` of every member so far
         self._unsettled: dict[int, FrozenTrial] = {}
         self._read = 0
         self._holders: dict[Slot, _Holders] = {}
@@ -86,7 +84,7 @@ class Board:
             if not trial.state.is_finished():
                 self._unsettled[trial.number] = trial
             slot = claimed(trial)
-            if slot is None:
+            if slot is None or slot.generation < self.generation or keys.LATE in trial.system_attrs:
                 continue
             holders = self._holders.setdefault(slot, _Holders())
             if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
@@ -112,20 +110,18 @@ class Board:
 
     def undecided(self, before: float = math.inf) -> int:
         """How many trials numbered below `before` are running and have not chosen a slot."""
-        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-        return sum(
-            trial.number < before
-            and trial.state == TrialState.RUNNING
-            and claimed(trial) is None
-            and trial.datetime_start is not None
-            and (now - trial.datetime_start).total_seconds() < UNDECIDED_SECONDS
-            for trial in self._unsettled.values()
-        )
+        running = (t for t in self._unsettled.values() if t.state == TrialState.RUNNING)
+        return sum(trial.number < before and claimed(trial) is None for trial in running)
+
+    def decided(self, slot: Slot) -> bool:
+        """Whether a trial has finished in `slot`, or its generation has ended."""
+        holders = self._holders.get(slot)
+        return slot.generation < self.generation or (holders is not None and bool(holders.finished))
 
     def rivals(self, slot: Slot, number: int) -> bool:
         """Whether a trial other than `number` works on `slot` or has decided it."""
         holders = self._holders.get(slot, _Holders())
-        return bool(holders.finished) or any(n != number for n in holders.live)
+        return self.decided(slot) or any(n != number for n in holders.live)
 
     @property
     def settled(self) -> int:
@@ -150,11 +146,12 @@ class Board:
         for i in range(self.size(g)):
             holders = self._holders.pop(Slot(g, i))
             if holders.finished:
-                trial = min(holders.finished, key=lambda t: (t.datetime_complete, t.number))
-                members = [*members, _member(trial, direction)]
+                trial = min(holders.finished, key=lambda t: t.number)
+                members = [*members, _member(trial, Slot(g, i), direction)]
         best_first = -1 if direction == StudyDirection.MAXIMIZE else 1
-        self.populations[g] = sorted(members, key=lambda m: (best_first * m.value, m.number))
-        self.seen.update(identity(member.params) for member in members)
+        # Ties by slot, not by trial number: who evaluated a slot must not change the ranking.
+        order = lambda m: (best_first * m.value, m.slot.generation, m.slot.index)  # noqa: E731
+        self.populations[g] = sorted(members, key=order)
         self.generation += 1
 
 
@@ -164,7 +161,8 @@ def claimed(trial: FrozenTrial) -> Slot | None:
     return None if claim is None else Slot(*claim)
 
 
-def _member(trial: FrozenTrial, direction: StudyDirection) -> Member:
+def _member(trial: FrozenTrial, slot: Slot, direction: StudyDirection) -> Member:
     worst = -math.inf if direction == StudyDirection.MAXIMIZE else math.inf
     value = trial.values[0] if trial.values else None
-    return Member(trial.number, worst if value is None or math.isnan(value) else value, trial.params)
+    earned = worst if value is None or math.isnan(value) else value
+    return Member(trial.number, slot, earned, trial.params)
