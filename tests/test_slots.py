@@ -25,7 +25,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optevo import keys
-from optevo.samplers import GeneticSampler, genetic
+from optevo.samplers import GeneticSampler, claims
 from optevo.samplers.slots import Board, Slot, claimed
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -35,7 +35,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    monkeypatch.setattr(genetic, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(claims, "_POLL_SECONDS", 0.0)
     yield
     optuna.logging.set_verbosity(before)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from optevo.samplers.genetic import GeneticSampler, NoSlot
+from optevo.samplers.claims import NoSlot
+from optevo.samplers.genetic import GeneticSampler
 from optevo.samplers.seeded import SeededSampler
 
 __all__ = ["GeneticSampler", "NoSlot", "SeededSampler"]

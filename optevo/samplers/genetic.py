@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import logging
-import random
 import threading
-import time
 import weakref
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,6 +18,7 @@ from optuna.search_space import intersection_search_space
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
+from optevo.samplers.claims import claim
 from optevo.samplers.operators import (
     Generic,
     Params,
@@ -42,16 +40,8 @@ if TYPE_CHECKING:
 
     from optevo.spaces.base import Space
 
-logger = logging.getLogger(__name__)
-
 # What a generator is for; two purposes never share a stream.
 _MATE, _CHILD, _INDEPENDENT, _LOOSE = range(4)
-_POLL_SECONDS = 0.05  # between a wait's first looks; they become as rare as one a second
-_WARN_SECONDS = 60.0
-
-
-class NoSlot(Exception):
-    """Every slot of the last or present generation is taken; raised only with `endless=False`."""
 
 
 class GeneticSampler(BaseSampler):
@@ -156,7 +146,15 @@ class GeneticSampler(BaseSampler):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Give the trial its slot; writes the claim and the lineage."""
         _single_objective(study)
-        slot = self._claim(study, trial)
+        slot = claim(
+            study,
+            trial,
+            lambda: self.board(study),
+            self._lock,
+            patience=self.patience if study._thread_local.in_optimize_loop else 0.0,
+            endless=self.endless,
+            n_generations=self.n_generations,
+        )
         parents = self._mates(study, slot)
         origin = "crossover+mutation" if parents else "random"
         if slot.generation == 0 and slot.index < len(self.presets):
@@ -237,47 +235,6 @@ class GeneticSampler(BaseSampler):
             return board
 
     # Slots
-
-    def _claim(self, study: Study, trial: FrozenTrial) -> Slot:
-        own = self._slot(study, trial)  # a retry may have inherited its claim
-        if own is not None and not self.board(study).rivals(own, trial.number):
-            return own
-        wait = _Wait(self.patience if study._thread_local.in_optimize_loop else 0.0)
-        # Not the search's randomness: it only keeps workers that met on a slot from meeting again.
-        jitter: random.Random | None = None
-        while True:
-            slot, settled = self._choose(study, trial, wait, jitter)
-            if slot is None:
-                wait.sleep()
-                continue
-            self._write_claim(study, trial, slot)
-            with self._lock:
-                if settled or not self.board(study).rivals(slot, trial.number):
-                    return slot
-            self._write_claim(study, trial, None)
-            jitter = jitter or random.Random()
-            time.sleep(jitter.uniform(0, 0.05))
-
-    def _choose(
-        self, study: Study, trial: FrozenTrial, wait: _Wait, jitter: random.Random | None
-    ) -> tuple[Slot | None, bool]:
-        """A slot to try, None to wait; and whether it is taken over from a trial presumed dead."""
-        with self._lock:
-            board = self.board(study)
-            done = self.n_generations is not None and board.generation >= self.n_generations
-            slots = board.open(board.generation)
-            if slots and (self.endless or not done):
-                position = min(board.undecided(before=trial.number), len(slots) - 1)
-                return slots[position] if jitter is None else jitter.choice(slots), False
-            if self.endless:
-                return (board.longest_held(), True) if wait.over(board) else (None, False)
-        study._storage.set_trial_user_attr(trial._trial_id, keys.SURPLUS, True)
-        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        raise NoSlot(f"generation {board.generation} has no open slot")
-
-    def _write_claim(self, study: Study, trial: FrozenTrial, slot: Slot | None) -> None:
-        claim = None if slot is None else [slot.generation, slot.index]
-        study._storage.set_trial_system_attr(trial._trial_id, keys.CLAIM, claim)
 
     def _slot(self, study: Study, trial: FrozenTrial) -> Slot | None:
         # `trial` was read before `before_trial` wrote the claim.
@@ -371,31 +328,6 @@ class _Known:
                 seen.add(identity({name: member.params.get(name) for name in names}))
         self.seen[names] = max(done, generation), seen
         return set(seen)
-
-
-class _Wait:
-    """Patience that starts anew whenever a trial settles or a slot is taken."""
-
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
-        self.since = self.warned = time.monotonic()
-        self.seen = (-1, -1)
-        self.pause = _POLL_SECONDS
-
-    def over(self, board: Board) -> bool:
-        """Whether to go on without those that are waited for."""
-        now, running = time.monotonic(), [trial.number for trial in board.live(board.generation)]
-        if (board.settled, len(running)) != self.seen:
-            self.seen, self.since, self.warned = (board.settled, len(running)), now, now
-        if now - self.warned >= _WARN_SECONDS:
-            self.warned = now
-            logger.warning("generation %d waits for trials %s", board.generation, running)
-        return bool(running) and now - self.since >= self.patience
-
-    def sleep(self) -> None:
-        """Until the next look."""
-        time.sleep(self.pause)
-        self.pause = min(1.2 * self.pause, 1.0)
 
 
 def _check_presets(presets: Sequence[Mapping[str, Any]], space: Mapping[str, BaseDistribution]) -> None:

@@ -1,0 +1,113 @@
+"""How a trial comes by its slot: claim it, read again, step back where somebody else is on it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from optuna.trial import FrozenTrial, TrialState
+
+from optevo import keys
+from optevo.samplers.slots import Board, Slot, claimed
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.05  # between a wait's first looks; they become as rare as one a second
+_WARN_SECONDS = 60.0
+
+
+class NoSlot(Exception):
+    """Every slot of the present generation is taken, or the last one has ended; only with `endless=False`."""
+
+
+def claim(
+    study: Study,
+    trial: FrozenTrial,
+    look: Callable[[], Board],
+    lock: AbstractContextManager[object],
+    *,
+    patience: float,
+    endless: bool,
+    n_generations: int | None,
+) -> Slot:
+    """Give `trial` a slot that no other trial has, waiting for one where need be.
+
+    Args:
+        study: Whose storage the claim is written to.
+        trial: The asker.
+        look: Reads the storage anew.
+        lock: Held while a board is looked at, since threads share it.
+        patience: Seconds without any change after which a slot is taken over from a trial presumed dead.
+        endless: Whether to wait for the next generation rather than to raise.
+        n_generations: The last generation's number plus one, for `endless=False`.
+
+    Raises:
+        NoSlot: There is no open slot; the trial has been marked FAIL as surplus.
+    """
+    own = claimed(study._storage.get_trial(trial._trial_id))
+    with lock:
+        if own is not None and not look().rivals(own, trial.number):  # a retry inherited its claim
+            return own
+    wait = _Wait(patience)
+    # Not the search's randomness: it only keeps workers that met on a slot from meeting again.
+    jitter: random.Random | None = None
+    while True:
+        with lock:
+            board = look()
+            slots = board.open(board.generation)
+            if not endless and (not slots or board.generation >= (n_generations or 0)):
+                break
+            slot = taken_over = board.longest_held() if not slots and wait.over(board) else None
+            if slots:
+                position = min(board.undecided(before=trial.number), len(slots) - 1)
+                slot = slots[position] if jitter is None else jitter.choice(slots)
+        if slot is None:
+            wait.sleep()
+            continue
+        _write(study, trial, slot)
+        with lock:
+            if taken_over or not look().rivals(slot, trial.number):
+                return slot
+        _write(study, trial, None)
+        jitter = jitter or random.Random()
+        time.sleep(jitter.uniform(0, _POLL_SECONDS))
+    study._storage.set_trial_user_attr(trial._trial_id, keys.SURPLUS, True)
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    raise NoSlot(f"generation {board.generation} has no open slot")
+
+
+def _write(study: Study, trial: FrozenTrial, slot: Slot | None) -> None:
+    value = None if slot is None else [slot.generation, slot.index]
+    study._storage.set_trial_system_attr(trial._trial_id, keys.CLAIM, value)
+
+
+class _Wait:
+    """Patience that starts anew whenever a trial settles or a slot is taken."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.since = self.warned = time.monotonic()
+        self.seen = (-1, -1)
+        self.pause = _POLL_SECONDS
+
+    def over(self, board: Board) -> bool:
+        """Whether to go on without those that are waited for."""
+        now, running = time.monotonic(), [trial.number for trial in board.live(board.generation)]
+        if (board.settled, len(running)) != self.seen:
+            self.seen, self.since, self.warned = (board.settled, len(running)), now, now
+        if now - self.warned >= _WARN_SECONDS:
+            self.warned = now
+            logger.warning("generation %d waits for trials %s", board.generation, running)
+        return bool(running) and now - self.since >= self.patience
+
+    def sleep(self) -> None:
+        """Until the next look."""
+        time.sleep(self.pause)
+        self.pause = min(1.2 * self.pause, 1.0)
