@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +16,7 @@ from optevo.errors import UserError
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
     from optevo.config import StudyConfig
@@ -31,7 +31,7 @@ app = typer.Typer(
 data = typer.Typer(help="Data sets: what is there, and getting what is not.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
-console = Console()
+console = Console(markup=False, emoji=False)  # names and messages are not ours to interpret
 
 DEFAULT_STORAGE = "sqlite:///optevo.db"
 Storage = Annotated[
@@ -69,7 +69,7 @@ def run(
         result = run_study(
             config,
             storage_url=storage,
-            workers=workers or default_workers(device),
+            workers=workers,
             device=device,
             data_root=data_root(data_dir),
             console=console,
@@ -89,12 +89,8 @@ def run(
 @app.command()
 def status(storage: Storage = DEFAULT_STORAGE) -> None:
     """Every study in the database: how far it is, what is running, its best so far."""
-    import optuna
-    from optuna.trial import TrialState
-
-    from optevo import keys
     from optevo.storage import open_storage
-    from optevo.study import is_alive, is_complete, load_study, n_trials, study_names
+    from optevo.study import study_names
 
     opened = open_storage(storage)
     names = study_names(opened)
@@ -103,34 +99,10 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
         return
     table = Table("study", "sampler", "gen.", "trials", "pruned", "failed", "running", "best", "state")
     for name in names:
-        if keys.CONFIG not in optuna.load_study(study_name=name, storage=opened).user_attrs:
-            table.add_row(name, *[""] * 7, "not optevo's")
-            continue
-        study, config = load_study(opened, name)
-        trials = study.get_trials(deepcopy=False)
-        by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
-        running = by_state[TrialState.RUNNING]
-        workers = [t.user_attrs[keys.WORKER] for t in running if keys.WORKER in t.user_attrs]
-        lost = sum(is_alive(worker) is False for worker in workers)
-        complete = by_state[TrialState.COMPLETE]
-        done = len(complete) + len(by_state[TrialState.PRUNED])
-        generation = str(max((t.user_attrs.get(keys.GENERATION, 0) for t in trials), default=""))
-        state = "idle"
-        if is_complete(study, config):
-            state = "complete" if keys.RERUN in study.user_attrs else "complete, not measured"
-        elif len(running) > lost:
-            state = "running"
-        table.add_row(
-            name,
-            config.sampler.kind,
-            generation if config.sampler.kind == "genetic" else "",
-            f"{done}/{n_trials(config)}",
-            str(len(by_state[TrialState.PRUNED])),
-            str(len(by_state[TrialState.FAIL])),
-            str(len(running)) + (f", {lost} lost" if lost else ""),
-            f"{max(t.value or 0.0 for t in complete):.4f}" if complete else "",
-            state,
-        )
+        try:
+            table.add_row(*_status_row(opened, name))
+        except UserError as error:
+            table.add_row(name, *[""] * 7, str(error).partition(";")[0])
     console.print(table)
 
 
@@ -141,12 +113,12 @@ def show(which: Which = "best", storage: Storage = DEFAULT_STORAGE, study: Study
     from optevo.progress import trial_lines
 
     loaded, config = _load(storage, study)
-    result = stored_result(loaded)
+    result = stored_result(loaded, config)
     if which == "best" and result is not None:
         _print_result(loaded, config, result)
         return
-    for line in trial_lines(loaded, config, _pick(loaded, which)):
-        console.print(line, markup=False, highlight=False)
+    for line in trial_lines(loaded, config, _pick(loaded, config, which)):
+        console.print(line, highlight=False)
 
 
 @app.command()
@@ -160,7 +132,7 @@ def export(
     """Write an optimizer as one self-contained file that needs torch alone."""
     _check_output(output)
     loaded, config = _load(storage, study)
-    _export(loaded, config, _pick(loaded, which), output, class_name)
+    _export(loaded, config, _pick(loaded, config, which), output, class_name)
 
 
 @app.command()
@@ -177,7 +149,7 @@ def dashboard(
     from optevo.storage import open_storage
 
     opened = open_storage(storage)
-    console.print(f"optuna-dashboard on http://{host}:{port}/ (Ctrl-C ends it)", markup=False)
+    console.print(f"optuna-dashboard on http://{host}:{port}/ (Ctrl-C ends it)")
     try:
         run_server(opened, host=host, port=port)
     except OSError as error:
@@ -193,7 +165,7 @@ def data_check(
     from optevo.tasks.data import NAMES, check, data_root
 
     root = data_root(data_dir)
-    console.print(f"data root: {root}", markup=False)
+    console.print(f"data root: {root}")
     table = Table("data set", "file or folder", "found", "bytes", "files", "SHA-256")
     for name in names or NAMES:
         for row in check(name, root):
@@ -213,27 +185,56 @@ def data_get(name: str, data_dir: DataDir = None) -> None:
 
     root = data_root(data_dir)
     get(name, root)
-    console.print(f"{name} is complete under {root}", markup=False)
+    console.print(f"{name} is complete under {root}")
 
 
 @app.command(hidden=True)
-def worker(study: str, device: str = "auto", data_dir: DataDir = None, limit: int | None = None) -> None:
+def worker(
+    study: str,
+    parent: Annotated[int, typer.Option()],
+    device: str = "auto",
+    data_dir: DataDir = None,
+    limit: int | None = None,
+) -> None:
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
     from optevo.tasks.data import data_root
     from optevo.worker import work
 
-    work(os.environ["OPTEVO_STORAGE"], study, device=device, data_root=data_root(data_dir), limit=limit)
+    storage = os.environ.get("OPTEVO_STORAGE")
+    if storage is None:
+        raise UserError("set OPTEVO_STORAGE to the database; workers are started by `optevo run`")
+    work(storage, study, device=device, data_root=data_root(data_dir), parent=parent, limit=limit)
 
 
-def default_workers(device: str) -> int:
-    """One worker a core on a CPU, one on a GPU."""
-    if device == "auto":
-        import torch
+def _status_row(storage: BaseStorage, name: str) -> list[str]:
+    from optuna.trial import TrialState
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda"):
-        return 1
-    return len(psutil.Process().cpu_affinity()) if psutil.LINUX else os.cpu_count() or 1
+    from optevo import keys
+    from optevo.lost import is_alive
+    from optevo.study import is_complete, load_study
+
+    study, config = load_study(storage, name)
+    trials = study.get_trials(deepcopy=False)
+    by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
+    running, complete = by_state[TrialState.RUNNING], by_state[TrialState.COMPLETE]
+    workers = [t.user_attrs[keys.WORKER] for t in running if keys.WORKER in t.user_attrs]
+    lost = sum(is_alive(worker) is False for worker in workers)
+    done = len(complete) + len(by_state[TrialState.PRUNED])
+    generation = str(max((t.user_attrs.get(keys.GENERATION, 0) for t in trials), default=""))
+    state = "running" if len(running) > lost else "idle"
+    if is_complete(study, config):
+        state = "complete" if keys.RERUN in study.user_attrs else "complete, not measured"
+    return [
+        name,
+        config.sampler.kind,
+        generation if config.sampler.kind == "genetic" else "",
+        f"{done}/{config.sampler.n_trials}",
+        str(len(by_state[TrialState.PRUNED])),
+        str(len(by_state[TrialState.FAIL])),
+        str(len(running)) + (f", {lost} lost" if lost else ""),
+        f"{max(t.value or 0.0 for t in complete):.4f}" if complete else "",
+        state,
+    ]
 
 
 def _load(storage: str, name: str | None) -> tuple[optuna.Study, StudyConfig]:
@@ -243,16 +244,16 @@ def _load(storage: str, name: str | None) -> tuple[optuna.Study, StudyConfig]:
     return load_study(open_storage(storage), name)
 
 
-def _pick(study: optuna.Study, which: str) -> FrozenTrial:
+def _pick(study: optuna.Study, config: StudyConfig, which: str) -> FrozenTrial:
     """The trial that `best` or a number names."""
     from optevo.evaluation.rerun import stored_result
     from optevo.study import best_trials
 
     trials = study.get_trials(deepcopy=False)
     if which == "best":
-        result = stored_result(study)
+        result = stored_result(study, config)
         return trials[result.winner] if result else best_trials(study, 1)[0]
-    if not which.isdecimal():
+    if not which.isdecimal() or len(which) > 9:
         raise UserError(f"{which!r} is neither `best` nor a trial's number")
     if int(which) >= len(trials):
         raise UserError(
@@ -266,14 +267,14 @@ def _print_result(study: optuna.Study, config: StudyConfig, result: Result) -> N
 
     console.print(result_table(result))
     for line in trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _export(
     study: optuna.Study, config: StudyConfig, trial: FrozenTrial, output: Path, class_name: str
 ) -> None:
     from optevo import __version__, keys
-    from optevo.optim import TermGenome, export_source
+    from optevo.evaluation.rerun import stored_result
     from optevo.study import make_space
 
     if keys.CANONICAL not in trial.user_attrs:
@@ -282,22 +283,26 @@ def _export(
     provenance = {
         "study": study.study_name,
         "trial": str(trial.number),
-        "fitness": str(trial.value),
-        "tasks": ", ".join(task.name for task in evaluation.tasks),
+        "fitness in search": str(trial.value),
+        "tasks": ", ".join(
+            " ".join([t.name, *(f"{k}={v}" for k, v in t.options.items())]) for t in evaluation.tasks
+        ),
+        "split": evaluation.split,
         "steps": str(evaluation.steps),
         "seeds": ", ".join(map(str, evaluation.seeds)),
-        "split": evaluation.split,
         "environment": str(study.user_attrs[keys.ENVIRONMENT]),
         "written by": f"optevo {__version__}",
     }
-    genome = make_space(config).candidate(trial.params)
-    assert isinstance(genome, TermGenome)  # the one kind of candidate so far
+    result = stored_result(study, config)
+    if result is not None and result.winner == trial.number:
+        row = result.rows[-1]
+        provenance["fitness on fresh seeds"] = f"{row.mean:.4f} ± {row.sd:.4f}, n = {len(row.by_seed)}"
     try:
-        source = export_source(genome, class_name=class_name, provenance=provenance)
+        source = make_space(config).candidate(trial.params).source(class_name, provenance)
     except ValueError as error:
         raise UserError(str(error)) from None
     output.write_text(source, encoding="utf-8")
-    console.print(f"wrote {output}: from {output.stem} import {class_name}, scheduler", markup=False)
+    console.print(f"wrote {output}: from {output.stem} import {class_name}, scheduler")
 
 
 def _check_output(path: Path) -> None:

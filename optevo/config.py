@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,7 +33,7 @@ class SpaceConfig(_Section):
     def _known(cls, names: Any) -> Any:
         if not isinstance(names, (list, tuple)):
             raise ValueError("expected a list of preset names")
-        unknown = [name for name in names if name not in PRESETS]
+        unknown = [name for name in names if not isinstance(name, str) or name not in PRESETS]
         if unknown:
             raise ValueError(f"unknown preset {unknown[0]!r}, expected some of {', '.join(PRESETS)}")
         if len(set(names)) < len(names):
@@ -65,7 +66,7 @@ class TrialsConfig(_Section):
     """Samplers that know no generations: `random` from the space's prior, Optuna's `tpe`."""
 
     kind: Literal["random", "tpe"]
-    n_trials: int = Field(ge=1, le=10_000_000)
+    n_trials: int = Field(ge=2, le=100_000)
 
 
 class TaskConfig(_Section):
@@ -77,7 +78,7 @@ class TaskConfig(_Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in TASKS and ":" not in name:
+        if name not in TASKS and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
             known = ", ".join(TASKS)
             raise ValueError(f"unknown task {name!r}, expected one of {known} or module:function")
         return name
@@ -141,8 +142,12 @@ class StudyConfig(_Section):
         return self
 
     def fingerprint(self) -> str:
-        """A digest of everything that decides the study's genomes and fitness."""
-        return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()[:16]
+        """A digest of `search`."""
+        return hashlib.sha256(json.dumps(self.search(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def search(self) -> dict[str, Any]:
+        """What decides the study's genomes and fitness: all but how the best are measured again."""
+        return {key: value for key, value in self.plain().items() if key != "rerun"}
 
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""
@@ -161,7 +166,9 @@ def load_config(path: Path) -> StudyConfig:
         raise UserError(f"no study file {path}; studies that come with optevo are in studies/") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read study file {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise UserError(f"{path} is not valid TOML: {error}") from None
     return parse_config(data, str(path))
 
@@ -200,8 +207,10 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
 
 def _explain(item: Any) -> str:
     """One pydantic error as ``key = value: what is wrong``."""
-    # The tag of a discriminated union is part of pydantic's path, not of the file's.
-    where = ".".join(str(part) for part in item["loc"] if part not in ("genetic", "random", "tpe"))
+    loc = list(item["loc"])
+    if loc[:1] == ["sampler"] and len(loc) > 1 and loc[1] in ("genetic", "random", "tpe"):
+        del loc[1]  # the tag of a discriminated union is part of pydantic's path, not of the file's
+    where = ".".join(map(str, loc))
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         return f"unknown key {where!r}; see the README's section on study files"

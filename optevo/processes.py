@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 
+import psutil
 
-def when_orphaned(action: Callable[[], None]) -> None:
-    """Call `action`, from another thread, once the parent process has gone, however it ended."""
-    parent = os.getppid()
+
+def when_orphaned(parent: int, action: Callable[[], None]) -> None:
+    """Call `action`, from another thread, once process `parent` has gone, however it ended."""
 
     def watch() -> None:
-        while os.getppid() == parent:
+        # A dead parent may linger as a zombie, which only its children's own parent number tells.
+        while psutil.pid_exists(parent) and (os.name == "nt" or os.getppid() == parent):
             time.sleep(1)
         action()
 

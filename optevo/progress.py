@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
+from rich.text import Text
 
 from optevo import keys
 from optevo.samplers import GeneticSampler
-from optevo.study import COUNTED, make_space, n_trials
+from optevo.study import COUNTED, make_space
 
 if TYPE_CHECKING:
     import optuna
@@ -33,7 +35,7 @@ class Progress:
     def __init__(self, study: optuna.Study, config: StudyConfig) -> None:
         self.study, self.config = study, config
         self.start = time.monotonic()
-        self.total = n_trials(config)
+        self.total = config.sampler.n_trials
         self.last_line = self.start
         self.told_generation = 0
         self.told_failures: set[int] = set()
@@ -90,23 +92,28 @@ class Progress:
     def table(self) -> Table:
         """The search as it stands, for a live display."""
         self._read()
-        table = Table(title=f"optevo: {self.study.study_name}", title_justify="left", show_header=False)
+        # Names and messages are other people's: as Text, nothing in them is taken for markup.
+        table = Table(show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
-        if isinstance(self.study.sampler, GeneticSampler) and self.config.sampler.kind == "genetic":
-            last = self.config.sampler.n_generations - 1
-            table.add_row("generation", f"{min(self.generation, last)} of {last}")
-        states = f"{self.counted} of {self.total}, {self.pruned} pruned, {self.running} running"
-        states += f", {len(self.failed)} failed" if self.failed else ""
-        table.add_row("trials", states)
-        if self.best is not None:
-            table.add_row("best fitness", f"{self.best.value:.4f} (trial {self.best.number})")
-            table.add_row("best rule", formula(self.best))
-            table.add_row("", self.best.user_attrs.get(keys.HYPERPARAMETERS, ""))
-        for trial in self.failed[-1:]:
-            table.add_row("last failure", f"trial {trial.number}: {_last_line(trial.user_attrs[keys.ERROR])}")
-        table.add_row("time", f"{_duration(time.monotonic() - self.start)}, {self._left()}")
+        for label, value in self._rows():
+            table.add_row(label, Text(value))
         return table
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        yield "study", self.study.study_name
+        if self.config.sampler.kind == "genetic":
+            last = self.config.sampler.n_generations - 1
+            yield "generation", f"{min(self.generation, last)} of {last}"
+        states = f"{self.counted} of {self.total}, {self.pruned} pruned, {self.running} running"
+        yield "trials", states + (f", {len(self.failed)} failed" if self.failed else "")
+        if self.best is not None:
+            yield "best fitness", f"{self.best.value:.4f} (trial {self.best.number})"
+            yield "best rule", formula(self.best)
+            yield "", str(self.best.user_attrs.get(keys.HYPERPARAMETERS, ""))
+        for trial in self.failed[-1:]:
+            yield "last failure", f"trial {trial.number}: {_last_line(trial.user_attrs[keys.ERROR])}"
+        yield "time", f"{_duration(time.monotonic() - self.start)}, {self._left()}"
 
     def _left(self) -> str:
         done = self.counted - self.at_start
@@ -127,7 +134,7 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
     value = "" if trial.value is None else f", fitness {trial.value:.4f}"
     lines = [f"trial {trial.number} of study {study.study_name!r}: {trial.state.name}{value}"]
     if keys.FORMULA in attrs:
-        lines += [f"  {formula(trial)}", f"  {attrs[keys.HYPERPARAMETERS]}"]
+        lines += [f"  {formula(trial)}", f"  {attrs.get(keys.HYPERPARAMETERS, '')}"]
     if keys.ORIGIN in attrs:
         origin = attrs[keys.ORIGIN]
         if origin == "preset":

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 import optuna
 from rich.console import Console
@@ -20,21 +20,21 @@ from rich.live import Live
 
 from optevo.config import StudyConfig
 from optevo.errors import UserError
-from optevo.evaluation.objective import Bench
-from optevo.evaluation.rerun import Result, measure, stored_result
+from optevo.evaluation.objective import Bench, default_workers
+from optevo.evaluation.rerun import Result, measure, store_result, stored_result
+from optevo.lost import fail_lost_trials
 from optevo.progress import Progress, result_markdown, trial_lines
 from optevo.storage import open_storage, shown
-from optevo.study import counted, create_or_resume, fail_lost_trials, is_complete
+from optevo.study import counted, create_or_resume, is_complete, load_study
 
 _POLL_SECONDS = 0.5
-_STOP_SECONDS = 60.0
 
 
 def run(
     config: StudyConfig,
     *,
     storage_url: str,
-    workers: int,
+    workers: int | None,
     device: str,
     data_root: Path,
     console: Console,
@@ -45,7 +45,7 @@ def run(
     Args:
         config: The study.
         storage_url: Where it lies; a missing database is made.
-        workers: Processes on this machine.
+        workers: Processes on this machine. None: one a core on a CPU, one on a GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         data_root: Where data sets lie.
         console: Where to print.
@@ -59,26 +59,30 @@ def run(
         KeyboardInterrupt: SIGINT or SIGTERM came; what is done has been recorded.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, wherever it comes
-    bench = Bench(config, device, data_root)  # missing data is found out before anything is written
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    known = _measured(config, storage_url)
+    if known is not None:
+        console.print(f"study {config.name!r} is complete")
+        return known
+    bench = Bench(config, device, data_root)  # what is missing or wrong is found before anything is written
+    bench.rehearse()
+    workers = workers or default_workers(bench.device)
     study = create_or_resume(config, open_storage(storage_url, create=True), str(bench.device))
-    result = stored_result(study)
-    if result is not None:
-        console.print(f"study {config.name!r} is complete", markup=False)
-        return result
     del bench
     if not is_complete(study, config):
         begun = len(study.get_trials(deepcopy=False))
         action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
-        console.print(f"{action} in {shown(storage_url)}, {workers} workers", markup=False)
+        console.print(f"{action} in {shown(storage_url)}, {workers} workers")
         limit = None if trials is None else counted(study) + trials
-        command = [sys.executable, "-m", "optevo", "worker", config.name, "--device", device]
-        command += ["--data-dir", str(data_root)] + ([] if limit is None else ["--limit", str(limit)])
+        # -P: nothing in the current folder is imported but what a study file names.
+        command = [sys.executable, "-P", "-m", "optevo", "worker", "--device", device]
+        command += ["--data-dir", str(data_root), "--parent", str(os.getpid())]
+        command += ([] if limit is None else ["--limit", str(limit)]) + ["--", config.name]
         stopped = _search(study, config, [command] * workers, storage_url, console)
         if stopped:
             raise KeyboardInterrupt
         if not is_complete(study, config):
-            console.print(f"paused at {counted(study)} trials; the same command goes on", markup=False)
+            console.print(f"paused at {counted(study)} trials; the same command goes on")
             return None
     console.print("the search is complete; measuring its best on fresh seeds …")
     with console.status("starting") as status:
@@ -91,7 +95,17 @@ def run(
             progress=lambda done: status.update(f"{done} runs measured"),
         )
     _leave_note(study, config, result)
+    store_result(study, config, result)
     return result
+
+
+def _measured(config: StudyConfig, storage_url: str) -> Result | None:
+    """The result of a study that has nothing left to do; its data need not be here."""
+    try:
+        study, stored = load_study(open_storage(storage_url), config.name)
+    except UserError:
+        return None  # whatever it is, creating or resuming the study tells
+    return stored_result(study, config) if stored == config else None
 
 
 def _search(
@@ -104,32 +118,35 @@ def _search(
         subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for command in commands
     ]
-    printed: list[list[str]] = []
-    for process in processes:
-        assert process.stdout is not None
-        printed.append([])
-        threading.Thread(target=_collect, args=(process.stdout, printed[-1]), daemon=True).start()
+    last_words: list[deque[str]] = [deque(maxlen=100) for _ in processes]
+    readers = [
+        threading.Thread(target=words.extend, args=(process.stdout,), daemon=True)
+        for process, words in zip(processes, last_words, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
     progress = Progress(study, config)
+    ended: set[int] = set()
     with _forwarded_signals(processes) as stopped, _display(console, progress) as show:
-        while any(process.poll() is None for process in processes):
+        while len(ended) < len(processes):
             time.sleep(_POLL_SECONDS)
             show()
-            if any(process.poll() not in (None, 0) for process in processes):
+            now = {i for i, process in enumerate(processes) if process.poll() is not None}
+            if any(processes[i].returncode for i in now - ended):
                 fail_lost_trials(study)
+            ended = now
         show()
-    failed = [i for i, process in enumerate(processes) if process.returncode not in (0, None)]
+    for reader in readers:
+        reader.join(timeout=5)
+    failed = [i for i, process in enumerate(processes) if process.returncode]
     for i in failed:
-        console.print(f"a worker ended with status {processes[i].returncode}:", markup=False)
-        console.print("".join(printed[i][-40:]), markup=False, highlight=False)
+        console.print(f"a worker ended with status {processes[i].returncode}:")
+        console.print("".join(last_words[i]), highlight=False)
     if failed and not stopped and not is_complete(study, config):
         if all(processes[i].returncode == 2 for i in failed):
             raise UserError("the workers could not go on; see above")
         raise RuntimeError("workers died, see above; nothing is lost, the same command goes on")
     return bool(stopped)
-
-
-def _collect(stream: IO[str], lines: list[str]) -> None:
-    lines.extend(stream)
 
 
 @contextlib.contextmanager
@@ -161,7 +178,7 @@ def _display(console: Console, progress: Progress) -> Iterator[Callable[[], None
 
         def lines() -> None:
             for line in progress.lines():
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                console.print(line, highlight=False, soft_wrap=True)
 
         yield lines
         return

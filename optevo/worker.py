@@ -13,19 +13,13 @@ import torch
 
 from optevo import keys
 from optevo.config import StudyConfig
+from optevo.errors import UserError
 from optevo.evaluation.objective import Bench, Interrupted, Objective
+from optevo.lost import fail_lost_trials
 from optevo.processes import when_orphaned
 from optevo.samplers import GeneticSampler, NoSlot
 from optevo.storage import open_storage
-from optevo.study import (
-    counted,
-    fail_lost_trials,
-    is_complete,
-    load_study,
-    make_space,
-    n_trials,
-    worker_identity,
-)
+from optevo.study import counted, is_complete, load_study, make_space
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +49,9 @@ class Stop:
             raise Interrupted("the worker was asked to stop")
 
 
-def work(storage_url: str, name: str, *, device: str, data_root: Path, limit: int | None = None) -> None:
+def work(
+    storage_url: str, name: str, *, device: str, data_root: Path, parent: int, limit: int | None = None
+) -> None:
     """Evaluate trials of a stored study until it is complete, a stop is requested or `limit` trials are done.
 
     Args:
@@ -63,36 +59,56 @@ def work(storage_url: str, name: str, *, device: str, data_root: Path, limit: in
         name: Its name.
         device: Where to train.
         data_root: Where data sets lie.
+        parent: Number of the process to end with: no worker trains on unseen after `optevo run` was killed.
         limit: The study-wide number of counted trials at which to stop. Default: None, the study's own.
 
     Raises:
         UserError: The study, its data or the device isn't there.
+        RuntimeError: Trials in three slots running failed: no genome's fault, more likely the task's.
     """
     stop = Stop()
-    when_orphaned(stop.request)  # no worker trains on unseen after `optevo run` was killed
+    when_orphaned(parent, stop.request)
     # Several one-thread processes beat a wide one, and sums come out the same for any number of them.
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study, config = load_study(open_storage(storage_url), name)
     objective = Objective(Bench(config, device, data_root), make_space(config), stop.check)
-    identity = worker_identity()
-
-    def tagged(trial: optuna.Trial) -> float:
-        trial.set_user_attr(keys.WORKER, identity)
-        return objective(trial)
-
-    failed = 0
+    outcome = _Outcome(objective)
     while not stop.requested and _await_slot(study, config, stop, limit):
         try:
-            study.optimize(tagged, n_trials=1, catch=(Exception,))
+            study.optimize(outcome, n_trials=1, catch=(Exception,))
         except NoSlot:
             continue  # another worker took the last open slot at the same moment
         except optuna.exceptions.UpdateFinishedTrialError:
             logger.warning("this worker was taken for dead and its trial given to another; going on")
-        last = study.get_trials(deepcopy=False)[-1]
-        failed = failed + 1 if keys.ERROR in last.user_attrs else 0
-        if failed >= 3 and not counted(study):
-            raise RuntimeError(f"the first {failed} trials failed:\n{last.user_attrs[keys.ERROR]}")
+        if isinstance(outcome.error, UserError):
+            raise outcome.error
+        if len(outcome.failed_slots) >= 3:
+            slots = len(outcome.failed_slots)
+            raise RuntimeError(f"trials failed in {slots} slots running, the last so") from outcome.error
+
+
+class _Outcome:
+    """The objective, and how this worker's last trials went."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.error: Exception | None = None
+        self.failed_slots: set[tuple[int, int]] = set()  # since the last trial that did not fail
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        self.error = None
+        try:
+            value = self.objective(trial)
+        except (optuna.TrialPruned, Interrupted):
+            self.failed_slots.clear()
+            raise
+        except Exception as error:
+            self.error = error
+            self.failed_slots.add((trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]))
+            raise
+        self.failed_slots.clear()
+        return value
 
 
 def _await_slot(study: optuna.Study, config: StudyConfig, stop: Stop, limit: int | None) -> bool:
@@ -117,4 +133,4 @@ def _has_open_slot(study: optuna.Study, config: StudyConfig, limit: int | None) 
     if isinstance(study.sampler, GeneticSampler):
         board = study.sampler.board(study)
         return len(board.open(board.generation)) > board.undecided()
-    return counted(study) + running < n_trials(config)
+    return counted(study) + running < config.sampler.n_trials

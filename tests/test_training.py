@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def test_a_run_says_what_was_measured():
 
 
 def test_a_run_shorter_than_fifty_steps_takes_the_mean_of_all_its_losses():
-    assert run(Scripted(lambda step: float(step)), steps=5).loss == pytest.approx(2.0)
+    assert run(Scripted(float), steps=5).loss == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -173,12 +174,14 @@ def test_the_split_that_was_asked_for_is_scored_and_no_other(split: str):
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 9, 10, 11, 37, 100, 101])
 def test_the_learning_curve_is_the_mean_of_each_tenth(steps: int):
     points: list[tuple[int, float]] = []
-    measured = run(Scripted(float), steps=steps, on_point=lambda step, loss: points.append((step, loss)))
+    measured = run(
+        Scripted(lambda step: step / 10), steps=steps, on_point=lambda step, loss: points.append((step, loss))
+    )
     assert len(measured.losses) <= 10
     ends = [step for step, _ in points] + [steps]
     assert ends == sorted(set(ends))
     starts = [0, *ends[:-1]]
-    assert measured.losses == pytest.approx([(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)])
+    assert measured.losses == pytest.approx([(a + b - 1) / 20 for a, b in zip(starts, ends, strict=True)])
     assert [loss for _, loss in points] == pytest.approx(list(measured.losses[:-1]))
 
 
@@ -193,7 +196,9 @@ def test_what_check_raises_ends_the_run():
     class Enough(Exception):
         pass
 
-    def check(times: Iterator[int] = iter(range(100))) -> None:
+    times = itertools.count()
+
+    def check() -> None:
         if next(times) == 7:
             raise Enough
 
@@ -252,7 +257,7 @@ def test_a_numerical_error_is_divergence(error: Exception, step: int):
 
 @pytest.mark.parametrize("error", NUMERICAL, ids=lambda error: type(error).__name__)
 def test_a_numerical_error_does_not_hide_an_earlier_divergence(error: Exception):
-    assert run(Scripted({3: math.nan}, {10: error})).diverged_at == 3
+    assert run(Scripted({3: math.nan}, {5: error})).diverged_at == 3
 
 
 def test_an_error_that_follows_a_divergence_is_divergence():
@@ -283,7 +288,7 @@ def test_a_score_that_is_not_finite_is_divergence(value: float):
 
 def test_the_losses_of_a_diverged_run_are_numbers_that_json_knows():
     for losses in ({3: math.nan}, {3: math.inf}, {40: -math.inf}):
-        assert all(math.isfinite(loss) for loss in run(Scripted(losses)).losses)
+        assert all(loss is None or math.isfinite(loss) for loss in run(Scripted(losses)).losses)
 
 
 @pytest.mark.parametrize("losses", [{3: math.nan}, {40: 99.0}])

@@ -5,6 +5,7 @@ Source: *Evolving Deep Learning Optimizers*, its repository's definition.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 MAX_LOSS = 50.0  # a training loss above this, or not finite, is divergence
@@ -15,7 +16,7 @@ LOSS_BONUS = 0.05
 
 def fitness(metric: float | None, mean_loss: float | None) -> float:
     """metric + 0.05 · max(0, 1 − mean training loss of the last 50 steps), −1 for a diverged run."""
-    if metric is None or mean_loss is None:
+    if metric is None or mean_loss is None or not math.isfinite(metric + mean_loss):
         return DIVERGED
     return metric + LOSS_BONUS * max(0.0, 1.0 - mean_loss)
 

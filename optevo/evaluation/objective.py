@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import torch
 
 from optevo import keys
@@ -51,7 +53,26 @@ class Bench:
             splits = _load(task, task_config, data_root)
             if config.evaluation.split != "test":
                 splits.pop("test", None)  # nobody can look at what isn't there
+            if any(task.name == other.name for other, _ in self.tasks):
+                raise UserError(f"evaluation.tasks: two tasks have the name {task.name!r}")
             self.tasks.append((task, {name: split.to(self.device) for name, split in splits.items()}))
+
+    def rehearse(self) -> None:
+        """One forward pass of each task, so that what is wrong with one is found before a study begins.
+
+        Raises:
+            UserError: A model cannot be built, or the batch size doesn't fit the data.
+        """
+        for task, splits in self.tasks:
+            generator = torch.Generator().manual_seed(0)
+            model = task.model(generator).to(self.device)
+            batches = task.batches(
+                splits["train"],
+                self.config.evaluation.batch_size,
+                torch.Generator(self.device).manual_seed(0),
+            )
+            with torch.no_grad():
+                task.loss(model, next(batches))
 
     def run(self, candidate: Candidate, task: int, seed: int, **options: Any) -> Run:
         """Train `candidate` on one task with one seed, with the study's budget."""
@@ -89,9 +110,12 @@ class Objective:
             return self._evaluate(trial)
         except optuna.TrialPruned:
             raise
-        except Interrupted:
+        except (Interrupted, UserError):  # not the genome's fault
             trial.set_user_attr(keys.INTERRUPTED, True)
             raise
+        except SystemExit as error:  # from a user's task: it ends the trial, not the search
+            trial.set_user_attr(keys.ERROR, traceback.format_exc()[-_TRACEBACK_CHARS:])
+            raise RuntimeError(f"the task called sys.exit({error})") from error
         except Exception:
             trial.set_user_attr(keys.ERROR, traceback.format_exc()[-_TRACEBACK_CHARS:])
             raise
@@ -144,7 +168,7 @@ class _Curve:
         self.reported = 0
 
     def within(self, step: int, loss: float) -> None:
-        self._report(len(self.done) * self.steps + step, [*self.done, math.exp(-loss)])
+        self._report(len(self.done) * self.steps + step, [*self.done, math.exp(min(0.0, -loss))])
 
     def after(self, run: Run) -> None:
         self.done.append(run.fitness)
@@ -192,6 +216,13 @@ def resolve_device(name: str) -> torch.device:
     elif device.type != "cpu":
         raise UserError(f"device {name!r} is not supported; expected auto, cpu, cuda or cuda:N")
     return device
+
+
+def default_workers(device: torch.device) -> int:
+    """One worker a core on a CPU, one on a GPU."""
+    if device.type == "cuda":
+        return 1
+    return len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1
 
 
 def _load(task: Task, config: TaskConfig, data_root: Path) -> dict[str, Split]:

@@ -88,10 +88,10 @@ class Result:
         return list(dict.fromkeys(run.task for run in self.rows[0].runs))
 
 
-def stored_result(study: optuna.Study) -> Result | None:
-    """The result as it was measured, None before."""
+def stored_result(study: optuna.Study, config: StudyConfig) -> Result | None:
+    """The result as it was measured with the configuration's settings, None before."""
     stored = study.user_attrs.get(keys.RERUN)
-    if stored is None:
+    if stored is None or stored["settings"] != config.rerun.model_dump(mode="json"):
         return None
     rows = (Row(row["name"], row["search"], _runs(row["runs"])) for row in stored["rows"])
     return Result(stored["winner"], tuple(rows))
@@ -106,7 +106,7 @@ def measure(
     workers: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Result:
-    """Re-run the best trials and the presets, name the winner, and store the result in the study.
+    """Re-run the best trials and the presets, and name the winner.
 
     Each candidate is stored as soon as it is measured, so a killed measurement goes on where it was; a trial
     that is a preset, gene for gene, is measured once.
@@ -131,7 +131,7 @@ def measure(
         max_workers=workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start,
-        initargs=(config, device, data_root),
+        initargs=(os.getpid(), config, device, data_root),
     )
     try:
         measurer = _Measurer(study, config, pool, progress)
@@ -144,9 +144,13 @@ def measure(
         pool.shutdown(wait=False, cancel_futures=True)
     rows = [Row(name, None, measured[name]) for name in presets]
     rows.append(Row(winner, shortlist[winner].value, measured[winner]))
-    result = Result(shortlist[winner].number, tuple(rows))
-    study.set_user_attr(keys.RERUN, dataclasses.asdict(result))
-    return result
+    return Result(shortlist[winner].number, tuple(rows))
+
+
+def store_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
+    """Keep the result with the study, under the settings that it was measured with."""
+    settings = config.rerun.model_dump(mode="json")
+    study.set_user_attr(keys.RERUN, {"settings": settings, **dataclasses.asdict(result)})
 
 
 class _Measurer:
@@ -191,9 +195,9 @@ class _Measurer:
 _here: list[tuple[Bench, Space]] = []  # a pool process's own, made once
 
 
-def _start(config: StudyConfig, device: str, data_root: Path) -> None:
+def _start(parent: int, config: StudyConfig, device: str, data_root: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
-    when_orphaned(lambda: os._exit(1))
+    when_orphaned(parent, lambda: os._exit(1))
     torch.set_num_threads(1)
     _here.append((Bench(config, device, data_root), make_space(config)))
 

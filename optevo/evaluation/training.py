@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,10 +35,11 @@ class Run:
         fitness: See `optevo.evaluation.fitness`; −1 for a diverged run.
         metric: What the task's `score` returned; None for a diverged run.
         loss: Mean training loss of the last 50 steps; None for a diverged run.
-        losses: Mean training loss over each tenth of the run.
+        losses: Mean training loss over each tenth of the run, None where it is not finite.
         steps: Training steps taken.
         seconds: Wall-clock time, scoring included.
-        diverged_at: The first step, from 0, whose loss was not finite or above 50.
+        diverged_at: The first step, from 0, whose loss was not finite or above 50; the number of steps where
+            only the score was not finite.
     """
 
     task: str
@@ -45,7 +47,7 @@ class Run:
     fitness: float
     metric: float | None
     loss: float | None
-    losses: tuple[float, ...]
+    losses: tuple[float | None, ...]
     steps: int
     seconds: float
     diverged_at: int | None
@@ -83,44 +85,48 @@ def train(
     device = splits["train"].device
     with _isolated(task.name, seed, device):
         model = task.model(_generator(torch.device("cpu"), task.name, seed, "model")).to(device)
-        if device.type == "cuda" or any(p.dim() == 4 for p in model.parameters()):
-            model = model.to(memory_format=torch.channels_last)
         model.train()
         optimizer, scheduler = candidate.build(model.parameters(), steps)
         batches = task.batches(splits["train"], batch_size, _generator(device, task.name, seed, "batches"))
         losses = torch.zeros(steps, device=device)
         marks = sorted({round(steps * i / 10) for i in range(1, 11)} - {0})
         looked, diverged_at, taken = 0, None, 0
-        try:
-            for taken in range(1, steps + 1):
-                check()
+        for taken in range(1, steps + 1):
+            check()
+            try:
                 optimizer.zero_grad(set_to_none=True)
                 loss = task.loss(model, next(batches))
                 losses[taken - 1] = loss.detach()
                 loss.backward()
                 optimizer.step()
                 scheduler.step()
-                if taken in marks or taken % LOOK_EVERY == 0:
-                    diverged_at = _first_bad(losses, looked, taken)
-                    looked = taken
-                    if diverged_at is not None:
-                        break
-                    if taken in marks and taken < steps:
-                        on_point(taken, _curve(losses, marks[: marks.index(taken) + 1])[-1])
-        except _NUMERICAL:
-            diverged_at = taken - 1
-        curve = tuple(_curve(losses, [m for m in marks if m <= taken]))
+            except Exception as error:
+                # The loss may have gone bad earlier, unlooked at; then that is what happened.
+                diverged_at = _first_bad(losses, looked, taken)
+                if diverged_at is None and isinstance(error, _NUMERICAL):
+                    diverged_at = taken - 1
+                if diverged_at is None:
+                    raise
+            if diverged_at is None and (taken in marks or taken % LOOK_EVERY == 0):
+                diverged_at, looked = _first_bad(losses, looked, taken), taken
+            if diverged_at is not None:
+                break
+            if taken in marks and taken < steps:
+                on_point(taken, _curve(losses, marks[: marks.index(taken) + 1])[-1])
+        curve = _curve(losses, [m for m in marks if m <= taken])
         metric = mean_loss = None
         if diverged_at is None:
             metric = task.score(model, splits[split])
             mean_loss = float(losses[-FINAL_STEPS:].mean())
+            if not math.isfinite(metric):  # the last step did it, after the last loss
+                diverged_at, metric, mean_loss = steps, None, None
     return Run(
         task=task.name,
         seed=seed,
         fitness=fitness(metric, mean_loss),
         metric=metric,
         loss=mean_loss,
-        losses=curve,
+        losses=tuple(loss if math.isfinite(loss) else None for loss in curve),
         steps=taken,
         seconds=time.perf_counter() - start,
         diverged_at=diverged_at,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import re
 from collections.abc import Mapping
 
 import torch
@@ -103,18 +104,30 @@ class @NAME@(Optimizer):
         return loss
 
     def _update(self, params, states, group, k):
+        grads = [p.grad for p in params]
+|m|        m = [state["exp_avg"] for state in states]
+|v|        v = [state["exp_avg_sq"] for state in states]
+        if params[0].dtype in (torch.float16, torch.bfloat16):  # update in float32, round once
+            narrow = [params@STATES@]
+            params, grads = [p.float() for p in params], [g.float() for g in grads]
+|m|            m = [x.float() for x in m]
+|v|            v = [x.float() for x in v]
+            self._change(params, grads, group, k@STATES@)
+            for tensors, values in zip(narrow, [params@STATES@]):
+                torch._foreach_copy_(tensors, values)
+        else:
+            self._change(params, grads, group, k@STATES@)
+
+    def _change(self, params, grads, group, k@STATES@):
         lr = float(group["lr"])
 |m|        beta1 = group["betas"][0]
 |v|        beta2 = group["betas"][1]
-        grads = [p.grad for p in params]
         if group["maximize"]:
             grads = torch._foreach_neg(grads)
 |clip|        grads = torch._foreach_clamp_max(grads, @CLIP@)
 |clip|        torch._foreach_clamp_min_(grads, -@CLIP@)
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-|m|        m = [state["exp_avg"] for state in states]
 |m|        torch._foreach_lerp_(m, grads, 1 - beta1)
-|v|        v = [state["exp_avg_sq"] for state in states]
 |v|        torch._foreach_mul_(v, beta2)
 |v|        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
 |a|        torch._foreach_add_(params, grads, alpha=-(lr * @A@))
@@ -188,8 +201,7 @@ def export_source(
     Raises:
         ValueError: `class_name` is not an identifier or is a name that the file itself needs.
     """
-    taken = {"Optimizer", "LambdaLR", "Schedule", "PROVENANCE", "scheduler", "self_check", "torch", "math"}
-    taken |= {*dir(builtins), *keyword.kwlist}
+    taken = {*dir(builtins), *keyword.kwlist, *re.findall(r"\w+", _TEMPLATE)} - {"Evolved"}
     if not class_name.isidentifier() or class_name in taken:
         raise ValueError(f"Invalid class_name: {class_name!r} cannot name a class in the exported file")
     rule = genome.rule()
@@ -217,6 +229,7 @@ def export_source(
         "WEIGHT_DECAY": repr(genome.weight_decay),
         "CLIP": repr(rule.clip_value),
         "CORRECTION": " / (1 - beta1**k)" if rule.bias_correction else "",
+        "STATES": ", m" * rule.reads_m + ", v" * rule.reads_v,
         "WARMUP": repr(genome.warmup_steps),
         "RECORDED": "".join(f"        {value!r},\n" for value in _recorded(genome)),
     } | {name: repr(value) for name, value in zip("ABCDSU", (a, b, c, d, s, u), strict=True)}

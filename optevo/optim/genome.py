@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +128,11 @@ class TermGenome:
         return WarmupCosine(total_steps, warmup_steps=steps, cosine=self.cosine_decay)
 
     def canonical(self) -> str:
-        """A string that two genomes share exactly when they are the same optimizer with the same schedule."""
+        """A string that two genomes share only when they are the same optimizer with the same schedule.
+
+        Terms are folded and what is never read is left out; (2·lr, weight_decay/2, alphas/2), which follows
+        the same path up to rounding, is another string.
+        """
         rule = dataclasses.asdict(self.rule())
         form = {name: value + 0.0 if type(value) is float else value for name, value in rule.items()}
         # A warmup of one step multiplies the first rate by 1: no warmup at all.
@@ -173,6 +177,12 @@ class TermGenome:
         """Optimizer and scheduler for a run of `total_steps` steps."""
         optimizer = self.optimizer(params, **options)
         return optimizer, self.scheduler(optimizer, total_steps)
+
+    def source(self, class_name: str, provenance: Mapping[str, str]) -> str:
+        """The optimizer as one self-contained file, see `optevo.optim.export_source`."""
+        from optevo.optim.export import export_source  # noqa: PLC0415  torch only where it is needed
+
+        return export_source(self, class_name=class_name, provenance=provenance)
 
     def to_dict(self) -> dict[str, Any]:
         """The genes as JSON-ready values."""

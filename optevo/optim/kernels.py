@@ -47,8 +47,26 @@ def foreach_update(
 ) -> None:
     """Update `params` and the moments in place; an empty list of moments means that none is kept.
 
-    Terms whose coefficient is zero are not computed. All tensors are of one device and dtype.
+    Terms whose coefficient is zero are not computed. All tensors are of one device and dtype. Half-precision
+    ones are updated in float32 and rounded once, as the compiled kernel does.
     """
+    if params[0].dtype not in (torch.float16, torch.bfloat16):
+        return _foreach(params, grads, exp_avgs, exp_avg_sqs, k)
+    wide = [[t.float() for t in tensors] for tensors in (params, grads, exp_avgs, exp_avg_sqs)]
+    _foreach(wide[0], wide[1], wide[2], wide[3], k)
+    for tensors, values in ((params, wide[0]), (exp_avgs, wide[2]), (exp_avg_sqs, wide[3])):
+        if tensors:
+            torch._foreach_copy_(tensors, values)
+    return None
+
+
+def _foreach(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    k: Scalars,
+) -> None:
     if k.clip != float("inf"):
         grads = list(torch._foreach_clamp_max(grads, k.clip))
         torch._foreach_clamp_min_(grads, -k.clip)
@@ -130,7 +148,9 @@ def compiled_update(
         # Dynamo counts recompilations by code object: a copy a layout keeps each well below the limit.
         copy = types.FunctionType(_kernel.__code__.replace(), _kernel.__globals__, "genome_update")
         _kernels[layout] = torch.compile(copy, fullgraph=True, dynamic=False)
-    scalars = torch.tensor(k, dtype=torch.float64).to(params[0].device, non_blocking=True)
+    device = params[0].device
+    scalars = torch.tensor(k, dtype=torch.float64, pin_memory=device.type == "cuda")
+    scalars = scalars.to(device, non_blocking=True)
     _kernels[layout](params, grads, exp_avgs, exp_avg_sqs, scalars)
 
 

@@ -32,14 +32,14 @@ class GenomeOptimizer(Optimizer):
     Args:
         params: Parameters, named parameters or groups.
         genome: The update rule with its hyperparameters.
-        lr: Learning rate η. Default: the genome's.
+        lr: Learning rate η; a CUDA tensor costs a wait for the device each step. Default: the genome's.
         weight_decay: Decoupled weight decay λ. Default: the genome's.
         compiled: True updates with one `torch.compile`d kernel, False with eager `torch._foreach_*` calls.
             Default: None, the kernel for 500,000 parameters and more where there is a compiler.
         maximize: Ascend instead of descend. Default: False.
 
     Raises:
-        ValueError: `lr` or `weight_decay` is negative or not finite, or a parameter is complex.
+        ValueError: A hyperparameter of a group is out of range, or a parameter is complex.
         RuntimeError: In `step`, a gradient is sparse.
 
     Example:
@@ -60,12 +60,6 @@ class GenomeOptimizer(Optimizer):
     ) -> None:
         lr = genome.lr if lr is None else lr
         weight_decay = genome.weight_decay if weight_decay is None else weight_decay
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError(f"Invalid learning rate: a tensor of {lr.numel()} elements, expected 1")
-        if not 0 <= lr < float("inf"):
-            raise ValueError(f"Invalid learning rate: {lr}")
-        if not 0 <= weight_decay < float("inf"):
-            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
         rule = genome.rule()
         defaults = {
             "lr": lr,
@@ -83,9 +77,11 @@ class GenomeOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, also after steps were taken."""
         super().add_param_group(param_group)
-        if any(p.is_complex() for p in self.param_groups[-1]["params"]):
+        try:
+            _check_group(self.param_groups[-1])
+        except ValueError:
             self.param_groups.pop()
-            raise ValueError("GenomeOptimizer has no update for complex parameters: sign(g) is not defined")
+            raise
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -143,6 +139,23 @@ class GenomeOptimizer(Optimizer):
                 k = int(state["step"])
             buckets[p.device, p.dtype, k].append(p)
         return buckets
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    lr, betas = group["lr"], group["betas"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"Invalid learning rate: a tensor of {lr.numel()} elements, expected 1")
+    if not 0 <= lr < float("inf"):
+        raise ValueError(f"Invalid learning rate: {lr}")
+    if not 0 <= group["weight_decay"] < float("inf"):
+        raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
+    for i, beta in enumerate(betas):
+        if not 0 <= beta < 1:
+            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+    if not group["eps"] >= 0:
+        raise ValueError(f"Invalid epsilon value: {group['eps']}")
+    if any(p.is_complex() for p in group["params"]):
+        raise ValueError("GenomeOptimizer has no update for complex parameters: sign(g) is not defined")
 
 
 def _scalars(group: dict[str, Any], k: int) -> Scalars:

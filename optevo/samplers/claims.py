@@ -58,6 +58,7 @@ def claim(
     wait = _Wait(patience)
     # Not the search's randomness: it only keeps workers that met on a slot from meeting again.
     jitter: random.Random | None = None
+    passed = 0
     while True:
         with lock:
             board = look()
@@ -65,9 +66,11 @@ def claim(
             if not endless and (not slots or board.generation >= (n_generations or 0)):
                 break
             slot = taken_over = board.longest_held() if not slots and wait.over(board) else None
-            if slots:
-                position = min(board.undecided(before=trial.number), len(slots) - 1)
-                slot = slots[position] if jitter is None else jitter.choice(slots)
+            ahead = board.undecided(before=trial.number)
+            # Those ahead are served first. One that lets three looks pass is dead, or as good as dead.
+            passed = passed + 1 if 0 < len(slots) <= ahead else 0
+            if slots and (ahead < len(slots) or passed > 3 or not patience or not endless):
+                slot = slots[min(ahead, len(slots) - 1)] if jitter is None else jitter.choice(slots)
         if slot is None:
             wait.sleep()
             continue

@@ -71,7 +71,7 @@ class GeneticSampler(BaseSampler):
         seed: Seed of the search. Default: None, derived from the study's name and first moment.
         space: Variation on a known space. Default: None, generic operators.
         presets: Parameters that hold the first slots of generation 0.
-        max_failures: Failed trials after which a slot counts as worst. Default: 3.
+        max_failures: Failed trials after which a slot is given up and leaves the population. Default: 3.
         patience: Seconds, see above. Default: 600.
         endless: False makes `ask` raise `NoSlot` instead of waiting or starting a generation beyond
             `n_generations`; the surplus trial is marked FAIL. Default: True.

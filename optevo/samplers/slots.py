@@ -7,9 +7,10 @@ later of two writers always sees the earlier one's claim, no lock is needed. Ask
 are ordered by trial number and take the open slots in that order, so that they rarely meet. Which trial takes
 which slot does not matter: the genome is the slot's.
 
-A slot is decided by the trial that finishes in it (COMPLETE or PRUNED), or given up after `max_failures`
-failed ones. Should a trial that was presumed dead finish after another has decided its slot, it is late and
-does not count. A generation ends when all its slots have: only then are children bred from it.
+A slot is decided by the trial that finishes in it (COMPLETE or PRUNED). After `max_failures` failed ones it
+is given up and leaves the population. Should a trial that was presumed dead finish after another has decided
+its slot, it is late and does not count. A generation ends when all its slots have: only then are children
+bred from it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.samplers.operators import Params
+
+# A trial that names its worker but no error was killed with it: rather often the machine's fault.
+MAX_LOSSES = 10
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class Member:
 class _Holders:
     live: dict[int, FrozenTrial] = field(default_factory=dict)
     finished: list[FrozenTrial] = field(default_factory=list)
-    failures: int = 0
+    failures: int = 0  # that say something about the genome
+    losses: int = 0  # of a process, about which the genome can do nothing, most likely
 
 
 class Board:
@@ -90,16 +95,19 @@ class Board:
             if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 holders.finished.append(trial)
             elif trial.state == TrialState.FAIL:
-                holders.failures += not trial.user_attrs.get(keys.INTERRUPTED, False)
+                lost = keys.WORKER in trial.user_attrs and keys.ERROR not in trial.user_attrs
+                if not trial.user_attrs.get(keys.INTERRUPTED, False):
+                    holders.losses += lost
+                    holders.failures += not lost
             else:
                 holders.live[trial.number] = trial
         while not self.open(self.generation) and not self.live(self.generation):
             self._finish(direction)
 
     def open(self, generation: int) -> list[Slot]:
-        """Slots that nobody holds, in order."""
+        """Slots that nobody holds, those that failed before last."""
         slots = (Slot(generation, i) for i in range(self.size(generation)))
-        return [slot for slot in slots if self._is_open(slot)]
+        return sorted(filter(self._is_open, slots), key=self._attempts)
 
     def live(self, generation: int) -> list[FrozenTrial]:
         """Trials at work on undecided slots of a generation, the longest-running first."""
@@ -137,7 +145,12 @@ class Board:
         holders = self._holders.get(slot)
         if holders is None:
             return True
-        return not holders.live and not holders.finished and holders.failures < self.max_failures
+        spent = holders.failures >= self.max_failures or holders.losses >= MAX_LOSSES
+        return not holders.live and not holders.finished and not spent
+
+    def _attempts(self, slot: Slot) -> int:
+        holders = self._holders.get(slot)
+        return 0 if holders is None else holders.failures + holders.losses
 
     def _finish(self, direction: StudyDirection) -> None:
         """Rank the generation in progress, with the elites before it, and go on to the next."""

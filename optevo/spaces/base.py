@@ -38,10 +38,10 @@ class Candidate(Protocol):
         """The hyperparameters as one line."""
 
     def canonical(self) -> str:
-        """A string that two candidates share exactly when they are the same optimizer."""
+        """A string that two candidates share only when they are the same optimizer."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """The candidate as JSON-ready values."""
+    def source(self, class_name: str, provenance: Mapping[str, str]) -> str:
+        """A self-contained Python file that holds the optimizer; ValueError for a useless class name."""
 
 
 class Space(abc.ABC):
