@@ -230,7 +230,7 @@ def _status_row(storage: BaseStorage, name: str) -> list[str]:
         generation if config.sampler.kind == "genetic" else "",
         f"{done}/{config.sampler.n_trials}",
         str(len(by_state[TrialState.PRUNED])),
-        str(len(by_state[TrialState.FAIL])),
+        str(sum(keys.SURPLUS not in t.user_attrs for t in by_state[TrialState.FAIL])),
         str(len(running)) + (f", {lost} lost" if lost else ""),
         f"{max(t.value or 0.0 for t in complete):.4f}" if complete else "",
         state,

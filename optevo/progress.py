@@ -176,7 +176,7 @@ def result_cells(result: Result) -> list[list[str]]:
 def result_table(result: Result) -> Table:
     """`result_cells` for a terminal."""
     header, *rows = result_cells(result)
-    table = Table(title="mean ± sd", title_justify="left")
+    table = Table(title="mean ± sd of fitness, and of each task's metric", title_justify="left")
     for i, name in enumerate(header):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
     for row in rows:

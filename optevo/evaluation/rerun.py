@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.evaluation.objective import Bench, total_fitness
@@ -39,7 +40,7 @@ class Row:
 
     Attributes:
         name: A preset's name, or "trial N" for the winner.
-        search: Fitness in the search, None for what the search did not evaluate under this name.
+        search: Fitness in the search, None where the search did not evaluate it.
         runs: Task by task, seed by seed.
     """
 
@@ -124,7 +125,8 @@ def measure(
     """
     shortlist = {f"trial {t.number}": t for t in best_trials(study, config.rerun.candidates)}
     candidates = {name: trial.params for name, trial in shortlist.items()}
-    presets = make_space(config).presets()
+    space = make_space(config)
+    presets = space.presets()
     n, first = config.rerun.seeds, max(config.evaluation.seeds) + 1
     choosing, reporting = range(first, first + n), range(first + n, first + 2 * n)
     pool = ProcessPoolExecutor(
@@ -142,7 +144,11 @@ def measure(
         measured = measurer.measure({**presets, winner: candidates[winner]}, reporting)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    rows = [Row(name, None, measured[name]) for name in presets]
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    found = {trial.user_attrs[keys.CANONICAL]: trial.value for trial in trials}
+    rows = [
+        Row(name, found.get(space.candidate(p).canonical()), measured[name]) for name, p in presets.items()
+    ]
     rows.append(Row(winner, shortlist[winner].value, measured[winner]))
     return Result(shortlist[winner].number, tuple(rows))
 
