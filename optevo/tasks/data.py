@@ -18,6 +18,7 @@ from optevo.tasks.sources import (
     TEXT_FILE,
     data_root,
     decoded_root,
+    digits_file,
     layout_of,
     load_images,
     load_text,
@@ -82,9 +83,7 @@ def check(name: str, root: Path) -> list[DataRow]:
     """
     _known(name)
     if name == "digits":
-        import sklearn.datasets  # noqa: PLC0415 - slow to import, and only this set needs it
-
-        return [_file_row(Path(sklearn.datasets.__file__).parent / "data" / "digits.csv.gz", None)]
+        return [_file_row(digits_file(), None)]
     if name == "char_lm":
         return [_file_row(root / TEXT_FILE, PUBLISHED[TEXT_FILE.as_posix()])]
     layout, archive = layout_of(name, root), IMAGES[name].archive

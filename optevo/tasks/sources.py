@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,23 @@ def remedy(name: str, root: Path) -> str:
         f"run `optevo data get {name}` (delete damaged files first), or put the files below {root}, "
         "or point OPTEVO_DATA or --data-dir at a folder that has them"
     )
+
+
+def digits_file() -> Path:
+    """Scikit-learn's packaged digits, to be read as the file that they are.
+
+    `sklearn.datasets` itself takes longer to import than a search trial takes to run.
+
+    Raises:
+        UserError: Scikit-learn isn't installed, or its file is elsewhere.
+    """
+    package = importlib.util.find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
+        raise UserError("the digits task needs scikit-learn, which isn't installed")
+    path = Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    if not path.is_file():
+        raise UserError(f"this version of scikit-learn has its digits elsewhere than in {path}")
+    return path
 
 
 def load_images(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:

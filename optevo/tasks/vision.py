@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from optevo.errors import UserError
 from optevo.tasks import models
 from optevo.tasks.base import Normalise, Split, Splits, Task
 from optevo.tasks.data import load_images
+from optevo.tasks.sources import digits_file
 
 
 def fixed_order(count: int, key: str) -> list[int]:
@@ -67,17 +67,8 @@ class Digits(Task):
 
 
 def _read_digits() -> tuple[Tensor, Tensor]:
-    """Pixels 0 to 16, float64 (1797, 64), and int64 labels, of scikit-learn's packaged file.
-
-    Read as the file that it is: `sklearn.datasets` takes longer to import than a search trial to run.
-    """
-    package = importlib.util.find_spec("sklearn")
-    if package is None or not package.submodule_search_locations:
-        raise UserError("the digits task needs scikit-learn, which isn't installed")
-    path = Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
-    if not path.is_file():
-        raise UserError(f"this version of scikit-learn has its digits elsewhere than in {path}")
-    table = torch.from_numpy(np.loadtxt(path, delimiter=","))
+    """Pixels 0 to 16, float64 (1797, 64), and int64 labels, of scikit-learn's packaged file."""
+    table = torch.from_numpy(np.loadtxt(digits_file(), delimiter=","))
     return table[:, :-1].contiguous(), table[:, -1].to(torch.int64)
 
 
