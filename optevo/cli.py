@@ -31,7 +31,8 @@ app = typer.Typer(
 data = typer.Typer(help="Data sets: what is there, and getting what is not.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
-console = Console(markup=False, emoji=False)  # names and messages are not ours to interpret
+# Names and messages are not ours to interpret. A pipe or file has no width: tables there are not squeezed.
+console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 
 DEFAULT_STORAGE = "sqlite:///optevo.db"
 Storage = Annotated[

@@ -178,7 +178,7 @@ def result_table(result: Result) -> Table:
     header, *rows = result_cells(result)
     table = Table(title="mean ± sd of fitness, and of each task's metric", title_justify="left")
     for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+        table.add_column(name, justify="right" if i else "left", overflow="fold")  # never cut a number
     for row in rows:
         table.add_row(*row, style="bold" if row is rows[-1] else None)
     return table
