@@ -191,7 +191,7 @@ class GeneticSampler(BaseSampler):
         if not search_space:
             return {}
         slot = self._slot(study, trial)
-        if slot is None:  # asked without an ask: no slot, so a child of whatever is known
+        if slot is None:  # called without `study.ask`: no slot, so a draw
             rng = self._rng(study, _LOOSE, trial.number)
             return (self.space or Generic(search_space)).sample(rng)
         child = self._brood(study, slot.generation, search_space)[slot.index]
@@ -318,16 +318,15 @@ class _Known:
     seed: int
     start: datetime.datetime | None  # of the first trial: tells a study from one that had its number before
     broods: dict[tuple[int, tuple[str, ...]], list[Params]] = field(default_factory=dict)
-    seen: dict[tuple[str, ...], tuple[int, set[int]]] = field(default_factory=dict)
+    seen: dict[tuple[str, ...], list[set[int]]] = field(default_factory=dict)
 
     def seen_before(self, generation: int, names: tuple[str, ...]) -> set[int]:
         """The identity of every member of earlier generations, as far as `names` go."""
-        done, seen = self.seen.get(names, (0, set()))
-        for g in range(done, generation):
-            for member in self.board.populations[g]:
-                seen.add(identity({name: member.params.get(name) for name in names}))
-        self.seen[names] = max(done, generation), seen
-        return set(seen)
+        by_generation = self.seen.setdefault(names, [])
+        for g in range(len(by_generation), generation):
+            members = self.board.populations[g]
+            by_generation.append({identity({n: m.params.get(n) for n in names}) for m in members})
+        return set().union(*by_generation[:generation])
 
 
 def _check_presets(presets: Sequence[Mapping[str, Any]], space: Mapping[str, BaseDistribution]) -> None:
