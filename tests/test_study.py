@@ -478,3 +478,15 @@ def test_the_best_trials_are_distinct_optimizers_best_first(url: str):
 def test_a_study_without_a_complete_trial_has_no_best(url: str):
     with pytest.raises(UserError, match="no complete trial"):
         best_trials(create(url), 1)
+
+
+@pytest.mark.parametrize("sampler", [GENETIC, RANDOM, TPE], ids=lambda sampler: sampler["kind"])
+def test_a_trial_knows_its_lineage_while_it_runs(url: str, sampler: dict[str, Any]):
+    # A worker counts failures by slot, which it reads from the trial at hand.
+    def objective(trial: optuna.Trial) -> float:
+        assert {"generation", "slot", "parents", "origin"} <= set(trial.user_attrs)
+        return fitness(trial)
+
+    study = create(url, sampler=sampler)
+    study.optimize(objective, n_trials=4)
+    assert [trial.user_attrs["slot"] for trial in study.trials] == [0, 1, 2, 3]

@@ -49,6 +49,7 @@ class SeededSampler(BaseSampler):
         }
         for key, value in attrs.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
 
     def _slot(self, study: Study, trial: FrozenTrial) -> int:
         return int(study._storage.get_trial(trial._trial_id).user_attrs.get(keys.SLOT, trial.number))
