@@ -13,7 +13,7 @@ $(STAMP): requirements.txt pyproject.toml
 	touch $@
 
 quickstart: $(STAMP)
-	$(BIN)/optevo run studies/quickstart.toml --storage sqlite:///quickstart.db --export evolved.py
+	$(BIN)/optevo run studies/quickstart.toml --export evolved.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -30,7 +30,7 @@ bench: $(STAMP)
 	$(BIN)/python -m analysis.benchmarks.step
 
 dashboard: $(STAMP)
-	$(BIN)/optevo dashboard --storage sqlite:///quickstart.db
+	$(BIN)/optevo dashboard
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

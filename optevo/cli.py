@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from optevo.errors import UserError
 
@@ -98,7 +98,8 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
     if not names:
         console.print("no study in this database yet")
         return
-    table = Table("study", "sampler", "gen.", "trials", "pruned", "failed", "running", "best", "state")
+    names_of_columns = ("study", "sampler", "gen.", "trials", "pruned", "failed", "running", "best", "state")
+    table = Table(*(Column(name, overflow="fold") for name in names_of_columns))
     for name in names:
         try:
             table.add_row(*_status_row(opened, name))
@@ -167,7 +168,8 @@ def data_check(
 
     root = data_root(data_dir)
     console.print(f"data root: {root}")
-    table = Table("data set", "file or folder", "found", "bytes", "files", "SHA-256")
+    columns = ("data set", "file or folder", "found", "bytes", "files", "SHA-256")
+    table = Table(*(Column(name, overflow="fold") for name in columns))
     for name in names or NAMES:
         for row in check(name, root):
             size = "" if row.size is None else str(row.size)
@@ -180,7 +182,10 @@ def data_check(
 
 
 @data.command("get")
-def data_get(name: str, data_dir: DataDir = None) -> None:
+def data_get(
+    name: Annotated[str, typer.Argument(help="mnist, fashion_mnist, cifar10 or char_lm.")],
+    data_dir: DataDir = None,
+) -> None:
     """Download a data set, where there is a network."""
     from optevo.tasks.data import data_root, get
 
@@ -231,7 +236,7 @@ def _status_row(storage: BaseStorage, name: str) -> list[str]:
         generation if config.sampler.kind == "genetic" else "",
         f"{done}/{config.sampler.n_trials}",
         str(len(by_state[TrialState.PRUNED])),
-        str(sum(keys.SURPLUS not in t.user_attrs for t in by_state[TrialState.FAIL])),
+        str(sum(keys.ERROR in t.user_attrs for t in by_state[TrialState.FAIL])),
         str(len(running)) + (f", {lost} lost" if lost else ""),
         f"{max(t.value or 0.0 for t in complete):.4f}" if complete else "",
         state,
@@ -303,7 +308,8 @@ def _export(
     except ValueError as error:
         raise UserError(str(error)) from None
     output.write_text(source, encoding="utf-8")
-    console.print(f"wrote {output}: from {output.stem} import {class_name}, scheduler")
+    importable = output.suffix == ".py" and output.stem.isidentifier()
+    console.print(f"wrote {output}" + f": from {output.stem} import {class_name}, scheduler" * importable)
 
 
 def _check_output(path: Path) -> None:

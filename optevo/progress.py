@@ -151,6 +151,13 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
         lines.append(f"  {run['task']}, seed {run['seed']}: {outcome}, {run['seconds']:.1f} s")
     if keys.PRUNED_BY in attrs:
         lines.append(f"  pruned: {attrs[keys.PRUNED_BY]}")
+    if trial.state == TrialState.FAIL and keys.ERROR not in attrs:
+        why = "its process was lost"
+        if attrs.get(keys.INTERRUPTED):
+            why = "interrupted"
+        if attrs.get(keys.SURPLUS):
+            why = "surplus: every slot was taken"
+        lines.append(f"  not counted: {why}")
     if keys.ERROR in attrs:
         lines += ["  failed:", *(f"    {line}" for line in attrs[keys.ERROR].splitlines())]
     return lines

@@ -72,7 +72,7 @@ def run(
     if not is_complete(study, config):
         begun = len(study.get_trials(deepcopy=False))
         action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
-        console.print(f"{action} in {shown(storage_url)}, {workers} workers")
+        console.print(f"{action} in {shown(storage_url)}, {workers} worker{'s' * (workers > 1)}")
         limit = None if trials is None else counted(study) + trials
         # -P: nothing in the current folder is imported but what a study file names.
         command = [sys.executable, "-P", "-m", "optevo", "worker", "--device", device]
@@ -127,7 +127,7 @@ def _search(
         reader.start()
     progress = Progress(study, config)
     ended: set[int] = set()
-    with _forwarded_signals(processes) as stopped, _display(console, progress) as show:
+    with _forwarded_signals(processes, console) as stopped, _display(console, progress) as show:
         while len(ended) < len(processes):
             time.sleep(_POLL_SECONDS)
             show()
@@ -150,7 +150,7 @@ def _search(
 
 
 @contextlib.contextmanager
-def _forwarded_signals(processes: list[subprocess.Popen[str]]) -> Iterator[list[int]]:
+def _forwarded_signals(processes: list[subprocess.Popen[str]], console: Console) -> Iterator[list[int]]:
     """Pass SIGINT and SIGTERM on to the workers, once, and wait for them; a second one kills."""
     received: list[int] = []
 
@@ -158,6 +158,8 @@ def _forwarded_signals(processes: list[subprocess.Popen[str]]) -> Iterator[list[
         for process in processes:
             if process.poll() is None:
                 process.kill() if received else process.terminate()
+        if not received:
+            console.print("stopping; what is finished stays recorded (once more kills)")
         received.append(signum)
 
     old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
