@@ -37,7 +37,6 @@ class Progress:
         self.start = time.monotonic()
         self.total = config.sampler.n_trials
         self.last_line = self.start
-        self.told_generation = 0
         self.told_failures: set[int] = set()
         self._read()
         self.at_start = self.counted

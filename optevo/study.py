@@ -161,6 +161,11 @@ def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
         why = f": all {len(pruned)} so far diverged" if pruned else " yet"
         raise UserError(f"study {study.study_name!r} has no complete trial{why}")
     best: dict[str, FrozenTrial] = {}
-    for trial in sorted(trials, key=lambda t: (-(t.value or 0.0), t.number)):
+    for trial in sorted(trials, key=_rank):
         best.setdefault(trial.user_attrs[keys.CANONICAL], trial)
     return list(best.values())[:n]
+
+
+def _rank(trial: FrozenTrial) -> tuple[float, int, int]:
+    # Ties by slot: which trial came to evaluate it depends on the workers, and must not change the winner.
+    return -(trial.value or 0.0), trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]

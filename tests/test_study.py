@@ -490,3 +490,19 @@ def test_a_trial_knows_its_lineage_while_it_runs(url: str, sampler: dict[str, An
     study = create(url, sampler=sampler)
     study.optimize(objective, n_trials=4)
     assert [trial.user_attrs["slot"] for trial in study.trials] == [0, 1, 2, 3]
+
+
+def test_equally_fit_trials_rank_by_slot_whichever_trial_evaluated_them(url: str):
+    # A trial that failed leaves its slot to one with a higher number, as any other worker might.
+    study = create(url)
+    study.optimize(lambda trial: 1 / 0, n_trials=1, catch=ZeroDivisionError)
+    space = make_space(config())
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_user_attr(keys.CANONICAL, space.candidate(space.suggest(trial)).canonical())
+        return 0.5
+
+    study.optimize(objective, n_trials=6)
+    ranked = best_trials(study, 6)
+    assert [trial.user_attrs["slot"] for trial in ranked] == list(range(6))
+    assert [trial.number for trial in ranked] != sorted(trial.number for trial in ranked)
