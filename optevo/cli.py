@@ -49,7 +49,9 @@ Which = Annotated[str, typer.Argument(help="`best`, or a trial's number.", metav
 def run(
     file: Annotated[Path, typer.Argument(help="A study file, such as studies/quickstart.toml.")],
     storage: Storage = DEFAULT_STORAGE,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     trials: Annotated[int | None, typer.Option(min=1, help="Stop after so many more trials.")] = None,
     data_dir: DataDir = None,
@@ -201,6 +203,7 @@ def worker(
     device: str = "auto",
     data_dir: DataDir = None,
     limit: int | None = None,
+    sharing: int = 1,
 ) -> None:
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
     from optevo.tasks.data import data_root
@@ -209,7 +212,8 @@ def worker(
     storage = os.environ.get("OPTEVO_STORAGE")
     if storage is None:
         raise UserError("set OPTEVO_STORAGE to the database; workers are started by `optevo run`")
-    work(storage, study, device=device, data_root=data_root(data_dir), parent=parent, limit=limit)
+    root = data_root(data_dir)
+    work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
 
 
 def _status_row(storage: BaseStorage, name: str) -> list[str]:

@@ -92,6 +92,10 @@ class EvaluationConfig(_Section):
     seeds: tuple[Seed, ...] = Field(default=(0, 1), min_length=1)
     batch_size: int = Field(default=128, ge=1)
     split: Literal["validation", "test"] = "validation"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    gate: bool = True  # turn away, untrained, rules that cannot descend
+    pruner: Literal["racing", "wilcoxon", "median", "none"] = "racing"
+    batch_candidates: int = Field(default=1, ge=1, le=1000)  # so many train as one stacked model
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -112,6 +116,8 @@ class EvaluationConfig(_Section):
             raise ValueError("tasks: a task is named twice")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is named twice")
+        if self.batch_candidates > 1 and self.pruner not in ("racing", "none"):
+            raise ValueError(f"pruner {self.pruner!r} judges one trial at a time: set batch_candidates = 1")
         return self
 
 
@@ -139,6 +145,8 @@ class StudyConfig(_Section):
             raise ValueError(
                 f"space.presets names {len(self.space.presets)}, the sampler has {places} places"
             )
+        if self.evaluation.batch_candidates > 1 and self.sampler.kind == "tpe":
+            raise ValueError("evaluation.batch_candidates: tpe proposes one trial at a time; set it to 1")
         return self
 
     def fingerprint(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Study user attributes.
 SCHEMA = "optevo:schema"
 CONFIG = "optevo:config"
 FINGERPRINT = "optevo:fingerprint"
 ENVIRONMENT = "optevo:environment"
+COSTS = "optevo:costs"  # of a forward pass of each task, in floating-point operations
 RERUN = "optevo:rerun"
 
 # Trial system attribute: the slot that a trial claims, [generation, index], or None once given up.
@@ -27,6 +28,9 @@ CANONICAL = "canonical"
 RUNS = "runs"
 FITNESS_PREFIX = "fitness:"
 SECONDS = "seconds"
+TRAINED_STEPS = "trained_steps"  # training steps that this trial took itself
+COPIED_FROM = "copied_from"  # the trial of the same canonical form whose runs were taken over
+COPIED_RUNS = "copied_runs"  # how many
 DIVERGED_AT = "diverged_at"
 PRUNED_BY = "pruned_by"
 ERROR = "error"

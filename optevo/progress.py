@@ -148,6 +148,10 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
         if run["diverged_at"] is None:
             outcome = f"metric {run['metric']:.4f}, training loss {run['loss']:.4f}"
         lines.append(f"  {run['task']}, seed {run['seed']}: {outcome}, {run['seconds']:.1f} s")
+    if keys.COPIED_FROM in attrs:
+        lines.append(
+            f"  the first {attrs[keys.COPIED_RUNS]} runs are those of trial {attrs[keys.COPIED_FROM]}"
+        )
     if keys.PRUNED_BY in attrs:
         lines.append(f"  pruned: {attrs[keys.PRUNED_BY]}")
     if trial.state == TrialState.FAIL and keys.ERROR not in attrs:

@@ -20,7 +20,7 @@ from rich.live import Live
 
 from optevo.config import StudyConfig
 from optevo.errors import UserError
-from optevo.evaluation.objective import Bench, default_workers
+from optevo.evaluation.bench import Bench, worker_devices
 from optevo.evaluation.rerun import Result, measure, store_result, stored_result
 from optevo.lost import fail_lost_trials
 from optevo.progress import Progress, result_markdown, trial_lines
@@ -45,7 +45,7 @@ def run(
     Args:
         config: The study.
         storage_url: Where it lies; a missing database is made.
-        workers: Processes on this machine. None: one a core on a CPU, one on a GPU.
+        workers: Processes on this machine. None: one a core on a CPU, one a GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         data_root: Where data sets lie.
         console: Where to print.
@@ -65,20 +65,23 @@ def run(
         console.print(f"study {config.name!r} is complete")
         return known
     bench = Bench(config, device, data_root)  # what is missing or wrong is found before anything is written
-    bench.rehearse()
-    workers = workers or default_workers(bench.device)
-    study = create_or_resume(config, open_storage(storage_url, create=True), str(bench.device))
+    costs = bench.rehearse()
+    devices = worker_devices(device, workers)
+    study = create_or_resume(config, open_storage(storage_url, create=True), str(bench.device), costs)
     del bench
     if not is_complete(study, config):
         begun = len(study.get_trials(deepcopy=False))
         action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
-        console.print(f"{action} in {shown(storage_url)}, {workers} worker{'s' * (workers > 1)}")
+        console.print(f"{action} in {shown(storage_url)}, {len(devices)} worker{'s' * (len(devices) > 1)}")
         limit = None if trials is None else counted(study) + trials
         # -P: nothing in the current folder is imported but what a study file names.
-        command = [sys.executable, "-P", "-m", "optevo", "worker", "--device", device]
+        command = [sys.executable, "-P", "-m", "optevo", "worker"]
         command += ["--data-dir", str(data_root), "--parent", str(os.getpid())]
-        command += ([] if limit is None else ["--limit", str(limit)]) + ["--", config.name]
-        stopped = _search(study, config, [command] * workers, storage_url, console)
+        command += [] if limit is None else ["--limit", str(limit)]
+        commands = [
+            [*command, "--device", d, "--sharing", str(devices.count(d)), "--", config.name] for d in devices
+        ]
+        stopped = _search(study, config, commands, storage_url, console)
         if stopped:
             raise KeyboardInterrupt
         if not is_complete(study, config):
@@ -89,9 +92,8 @@ def run(
         result = measure(
             study,
             config,
-            device=device,
+            devices=devices,
             data_root=data_root,
-            workers=workers,
             progress=lambda done: status.update(f"{done} runs measured"),
         )
     _leave_note(study, config, result)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -48,6 +50,7 @@ def make_sampler(config: StudyConfig) -> GeneticSampler | SeededSampler:
             seed=config.seed,
             space=space,
             presets=presets,
+            group_size=config.evaluation.batch_candidates,
             endless=False,
         )
     inner = sampler.before_trial
@@ -61,15 +64,37 @@ def make_sampler(config: StudyConfig) -> GeneticSampler | SeededSampler:
     return sampler
 
 
-def create_or_resume(config: StudyConfig, storage: BaseStorage, device: str) -> optuna.Study:
+def make_pruner(config: StudyConfig) -> BasePruner:
+    """Optuna's pruner of that name; racing is no pruner of Optuna's, since it compares generations."""
+    kinds = {"median": MedianPruner, "wilcoxon": WilcoxonPruner}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return kinds.get(config.evaluation.pruner, NopPruner)()
+
+
+def create_or_resume(
+    config: StudyConfig, storage: BaseStorage, device: str, costs: Mapping[str, int] | None = None
+) -> optuna.Study:
     """The study of this configuration: a new one, or the stored one if it is the same.
+
+    Args:
+        config: The study.
+        storage: Where it lies.
+        device: Where it is trained, for the record.
+        costs: What a forward pass of each task costs; a trial's cheapest runs go first. A resumed study keeps
+            those that it was begun with. Default: all alike.
 
     Raises:
         UserError: A study of that name exists with another configuration; the message lists what differs.
     """
     sampler = make_sampler(config)
     study = optuna.create_study(
-        study_name=config.name, storage=storage, sampler=sampler, direction="maximize", load_if_exists=True
+        study_name=config.name,
+        storage=storage,
+        sampler=sampler,
+        pruner=make_pruner(config),
+        direction="maximize",
+        load_if_exists=True,
     )
     stored = study.user_attrs
     if keys.FINGERPRINT not in stored:
@@ -85,6 +110,7 @@ def create_or_resume(config: StudyConfig, storage: BaseStorage, device: str) -> 
         study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
         study.set_user_attr(keys.CONFIG, config.plain())
         study.set_user_attr(keys.ENVIRONMENT, environment(device))
+        study.set_user_attr(keys.COSTS, dict(costs or {}))
         study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
         return study
     _check_schema(study)
@@ -119,7 +145,7 @@ def load_study(storage: BaseStorage, name: str | None) -> tuple[optuna.Study, St
         raise UserError(f"study {name!r} was not made by optevo")
     _check_schema(study)
     config = parse_config(study.user_attrs[keys.CONFIG], f"study {name!r}")
-    study.sampler = make_sampler(config)
+    study.sampler, study.pruner = make_sampler(config), make_pruner(config)
     return study, config
 
 
@@ -158,7 +184,7 @@ def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not trials:
         pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-        why = f": all {len(pruned)} so far diverged" if pruned else " yet"
+        why = f": all {len(pruned)} so far were pruned" if pruned else " yet"
         raise UserError(f"study {study.study_name!r} has no complete trial{why}")
     best: dict[str, FrozenTrial] = {}
     for trial in sorted(trials, key=_rank):

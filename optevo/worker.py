@@ -14,7 +14,8 @@ import torch
 from optevo import keys
 from optevo.config import StudyConfig
 from optevo.errors import UserError
-from optevo.evaluation.objective import Bench, Interrupted, Objective
+from optevo.evaluation.bench import Bench, share_device
+from optevo.evaluation.objective import Interrupted, Objective
 from optevo.lost import fail_lost_trials
 from optevo.processes import when_orphaned
 from optevo.samplers import GeneticSampler, NoSlot
@@ -50,7 +51,14 @@ class Stop:
 
 
 def work(
-    storage_url: str, name: str, *, device: str, data_root: Path, parent: int, limit: int | None = None
+    storage_url: str,
+    name: str,
+    *,
+    device: str,
+    data_root: Path,
+    parent: int,
+    limit: int | None = None,
+    sharing: int = 1,
 ) -> None:
     """Evaluate trials of a stored study until it is complete, a stop is requested or `limit` trials are done.
 
@@ -61,6 +69,7 @@ def work(
         data_root: Where data sets lie.
         parent: Number of the process to end with: no worker trains on unseen after `optevo run` was killed.
         limit: The study-wide number of counted trials at which to stop. Default: None, the study's own.
+        sharing: Processes that share the device, a GPU. Default: 1.
 
     Raises:
         UserError: The study, its data or the device isn't there.
@@ -72,6 +81,7 @@ def work(
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study, config = load_study(open_storage(storage_url), name)
+    share_device(device, sharing)
     objective = Objective(Bench(config, device, data_root), make_space(config), stop.check)
     outcome = _Outcome(objective)
     while not stop.requested and _await_slot(study, config, stop, limit):
@@ -132,5 +142,5 @@ def _has_open_slot(study: optuna.Study, config: StudyConfig, limit: int | None) 
         return False
     if isinstance(study.sampler, GeneticSampler):
         board = study.sampler.board(study)
-        return len(board.open(board.generation)) > board.undecided()
+        return len(board.claimable(board.generation)) > board.undecided()
     return counted(study) + running < config.sampler.n_trials

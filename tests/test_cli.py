@@ -20,7 +20,8 @@ from rich.console import Console
 
 from optevo import cli, keys
 from optevo.config import StudyConfig, parse_config
-from optevo.evaluation.objective import Bench, Objective
+from optevo.evaluation.bench import Bench
+from optevo.evaluation.objective import Objective
 from optevo.progress import Progress
 from optevo.storage import open_storage
 from optevo.study import create_or_resume, load_study, make_space

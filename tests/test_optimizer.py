@@ -15,6 +15,8 @@ from strategies import ORACLE, TERMS, genome, genomes, oracle_genome, random_gen
 from torch import Tensor, nn
 
 from optevo.optim import PRESETS, GenomeOptimizer, ReferenceOptimizer, TermGenome
+from optevo.optim.kernels import stacked_update
+from optevo.optim.optimizer import step_scalars
 
 EAGER = functools.partial(GenomeOptimizer, compiled=False)
 COMPILED = functools.partial(GenomeOptimizer, compiled=True)
@@ -369,11 +371,22 @@ def test_wild_gradients_come_out_alike_of_every_path(term, clipped):
     for k, (fast, kernel, plain) in enumerate(
         zip(seen["eager"], seen["compiled"], seen["reference"], strict=True)
     ):
-        torch.testing.assert_close(kernel, fast, rtol=1e-12, atol=1e-15, equal_nan=True, msg=f"step {k}")
         # Inf or NaN is a matter of association (lerp takes inf from inf), finite or not is not.
         finite = plain.isfinite()
-        assert torch.equal(fast.isfinite(), finite), f"step {k}"
-        torch.testing.assert_close(fast[finite], plain[finite], rtol=1e-12, atol=1e-15)
+        for w in (fast, kernel):
+            assert torch.equal(w.isfinite(), finite), f"step {k}"
+            torch.testing.assert_close(w[finite], plain[finite], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "terms", [("GRAD",), ("GRAD", "SIGN_GRAD"), ("MOMENTUM",), ("MOMENTUM", "SIGN_GRAD")]
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_an_infinite_gradient_makes_an_infinite_weight_where_nothing_is_divided(path, terms):
+    """Absent divided terms do not turn it into NaN, as 0·∞ would."""
+    make = functools.partial(PATHS[path], genome=genome(*terms, use_second_moment=False))
+    (w,) = weights_after(make, torch.zeros(2).double(), [torch.tensor([math.inf, -math.inf])])
+    assert w.tolist() == [-math.inf, math.inf]
 
 
 # --- compiling ------------------------------------------------------------------------------------
@@ -403,7 +416,7 @@ def test_compiled_really_compiles(graphs):
 
 
 def test_no_genome_is_compiled_for_itself(graphs):
-    """The coefficients are inputs: one kernel for each combination of flags serves them all."""
+    """The coefficients are inputs: one kernel for each set of moments, with and without clipping."""
     torch._dynamo.reset()
     flags = [(c, b) for c in (False, True) for b in (False, True)]
     for g in KERNELS.values():
@@ -416,11 +429,12 @@ def test_no_genome_is_compiled_for_itself(graphs):
     assert graphs() == warm
 
 
-def test_the_kernels_are_no_more_than_four(graphs):
+@pytest.mark.parametrize("clipped", [False, True])
+def test_the_kernels_are_no_more_than_four_and_four_that_clip(graphs, clipped):
     torch._dynamo.reset()
     for seed in range(60):
-        one_step(random_genome(seed))
-    assert 1 <= graphs() <= 4
+        one_step(random_genome(seed, gradient_clipping=clipped))
+    assert 1 <= graphs() <= (8 if clipped else 4)  # where only the sign is read, nothing is clipped
 
 
 def test_a_changing_learning_rate_compiles_nothing(graphs):
@@ -463,6 +477,42 @@ def test_the_compiled_path_serves_mixed_groups_as_the_eager_one_does():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
+def test_a_compiled_step_is_seen_by_autograd():
+    w = nn.Parameter(torch.ones(6))
+    loss = (w * w).sum()
+    w.grad = torch.ones(6)
+    COMPILED([w], PRESETS["adamw"]).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_frozen_parameter_shares_the_kernel_of_a_trained_one():
+    g, results = PRESETS["adamw"], []
+    for trained in (True, False, True):
+        w = nn.Parameter(torch.ones(5), requires_grad=trained)
+        w.grad = torch.linspace(-1, 1, 5)
+        COMPILED([w], g).step()
+        results.append(w.detach())
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_moments_of_another_memory_layout_are_compiled_for_anew():
+    """A checkpoint brings its own strides, and a kernel has no guards but the layout."""
+    g, results = PRESETS["adamw"], []
+    for make in (EAGER, COMPILED):
+        w = nn.Parameter(torch.linspace(-1, 1, 24).reshape(1, 4, 2, 3))
+        optimizer = make([w], g)
+        for k in range(4):
+            w.grad = torch.linspace(-1, 2, 24).reshape(w.shape) + k
+            optimizer.step()
+            if k == 1:
+                state = optimizer.state[w]
+                state["exp_avg"] = state["exp_avg"].to(memory_format=torch.channels_last)
+        results.append(w.detach())
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.slow
 def test_a_process_may_compile_for_many_models_of_different_shapes():
     """Dynamo gives up on a function after eight variants; a long study must not hit that."""
@@ -480,6 +530,74 @@ def test_a_process_may_compile_for_many_models_of_different_shapes():
             runs.append(params)
         for a, b in zip(*runs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+# --- candidates stacked ---------------------------------------------------------------------------
+
+
+def stack_and_rows(
+    stack: list[TermGenome], gradients: list[Tensor], *, work: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The weights (K, P) of K genomes after all gradients, updated at once and one by one."""
+    k, p = gradients[0].shape
+    start = torch.linspace(-1, 1, k * p, dtype=gradients[0].dtype).reshape(k, p)
+    rules = [g.rule() for g in stack]
+    together = start.clone()
+    m = torch.zeros_like(start) if any(rule.reads_m for rule in rules) else None
+    v = torch.zeros_like(start) if any(rule.reads_v for rule in rules) else None
+    memory = torch.empty(4, k, p, dtype=start.dtype) if work else None
+    for t, gradient in enumerate(gradients, start=1):
+        rows = [
+            step_scalars(
+                rule.coefficients,
+                lr=g.lr,
+                betas=(rule.beta1 or 0.0, rule.beta2 or 0.0),
+                eps=rule.eps or 0.0,
+                weight_decay=g.weight_decay,
+                clip_value=rule.clip_value,
+                k=t if rule.bias_correction else 0,
+            ).folded()
+            for g, rule in zip(stack, rules, strict=True)
+        ]
+        before = gradient.clone()
+        stacked_update(together, gradient, m, v, torch.tensor(rows, dtype=start.dtype).T, memory)
+        torch.testing.assert_close(gradient, before, rtol=0, atol=0, equal_nan=True)
+    alone = [
+        weights_after(functools.partial(EAGER, genome=g), w, [x[i] for x in gradients])[-1]
+        for i, (g, w) in enumerate(zip(stack, start, strict=True))
+    ]
+    return together, torch.stack(alone)
+
+
+@given(st.lists(genomes(), min_size=1, max_size=5), st.integers(0, 10_000), st.booleans())
+@example([genome("SIGN_GRAD"), genome("ADAM_TERM"), genome("GRAD", "GRAD", alphas=(1.0, -1.0))], 0, True)
+@example([genome("ADAM_TERM", use_second_moment=False), genome("RMS_NORM")], 1, False)
+@example([genome("UNIT_GRAD"), genome("GRAD")], 2, False)
+@example([genome(t, bias_correction=True, gradient_clipping=True, clip_value=0.1) for t in TERMS], 3, True)
+def test_a_stacked_update_is_each_rows_own(stack, seed, work):
+    gradients = random_gradients(seed, (len(stack), 6), 6, torch.float64)
+    together, alone = stack_and_rows(stack, gradients, work=work)
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11 * float(b.abs().max().clamp(min=1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_stacked_row_of_zero_gradients_moves_by_weight_decay_alone(dtype):
+    stack = [genome(t) for t in TERMS]
+    together, alone = stack_and_rows(stack, [torch.zeros(len(stack), 6, dtype=dtype)])
+    torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("others", [(), ("GRAD",), ("MOMENTUM",), ("RMS_NORM",), ("ADAM_TERM", "UNIT_GRAD")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_stacked_rows_of_infinite_gradients_stay_finite_as_alone(others, dtype):
+    stack = [genome("SIGN_GRAD"), *(genome(t) for t in others), genome("ADAM_TERM", gradient_clipping=True)]
+    stack = stack if others else stack[:1]
+    wild = torch.tensor([math.inf, -math.inf, 0.0, 1.5], dtype=dtype).repeat(len(stack), 1)
+    together, alone = stack_and_rows(stack, [wild.sign(), wild, wild.sign()])
+    assert torch.equal(together.isfinite(), alone.isfinite())
+    finite = alone.isfinite()
+    torch.testing.assert_close(together[finite], alone[finite])
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_last_bit():

@@ -15,7 +15,8 @@ from optevo import keys
 from optevo.config import StudyConfig, parse_config
 from optevo.errors import UserError
 from optevo.evaluation import rerun
-from optevo.evaluation.objective import Bench, Objective
+from optevo.evaluation.bench import Bench
+from optevo.evaluation.objective import Objective
 from optevo.evaluation.rerun import Result, Row, measure, store_result, stored_result
 from optevo.evaluation.training import Run
 from optevo.storage import open_storage
@@ -87,7 +88,7 @@ def study(tmp_path: Path) -> Iterator[optuna.Study]:
 
 
 def measured(study: optuna.Study, one: StudyConfig | None = None) -> Result:
-    result = measure(study, one or config(), device="cpu", data_root=Path(), workers=1)
+    result = measure(study, one or config(), devices=["cpu"], data_root=Path())
     store_result(study, one or config(), result)
     return result
 
@@ -205,7 +206,7 @@ def test_a_study_without_a_complete_trial_has_no_result(pool: type[Inline], tmp_
 
 def test_progress_counts_every_run(pool: type[Inline], study: optuna.Study):
     seen: list[int] = []
-    measure(study, config(), device="cpu", data_root=Path(), workers=1, progress=seen.append)
+    measure(study, config(), devices=["cpu"], data_root=Path(), progress=seen.append)
     assert seen == list(range(1, len(pool.asked) + 1))
 
 

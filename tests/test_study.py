@@ -167,7 +167,7 @@ def test_an_empty_study_with_attributes_of_another_program_is_left_alone(url: st
     refused(url)
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
+@pytest.mark.parametrize("version", [0, 1, 3, None, "2"])
 def test_a_study_of_another_schema_version_is_refused_for_running_and_reading(url: str, version: Any):
     create(url).set_user_attr(keys.SCHEMA, version)
     assert "schema version" in refused(url)

@@ -310,6 +310,62 @@ def test_networks_have_the_published_number_of_parameters(name: str, parameters:
     assert model.training
 
 
+def published(name: str) -> nn.Sequential:
+    """The networks as the publication writes them, without dropout, of torch's modules alone."""
+
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        return [
+            *(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()),
+            *(nn.Conv2d(outputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        ]
+
+    def head(features: int, hidden: int) -> list[nn.Module]:
+        return [nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, 10)]
+
+    if name == "cifar_cnn":
+        return nn.Sequential(*block(3, 32), *block(32, 64), *head(4096, 512))
+    return nn.Sequential(
+        *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *head(3136, 256),
+    )
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["random", "ties"])
+@pytest.mark.parametrize(("name", "shape"), [("small_cnn", (8, 1, 28, 28)), ("cifar_cnn", (8, 3, 32, 32))])
+def test_the_networks_compute_what_the_published_ones_do(
+    name: str, shape: tuple[int, ...], flat: bool
+) -> None:
+    theirs, ours = published(name).double(), getattr(models, name)(seeded()).double()
+    size = shape[2] // 4
+
+    def reorder(weight: Tensor) -> Tensor:
+        """Ours count features with the channels innermost."""
+        return (
+            weight.view(-1, size, size, 64).permute(0, 3, 1, 2).flatten(1)
+            if weight.shape[1:] == (64 * size * size,)
+            else weight
+        )
+
+    values = [reorder(value) for value in ours.state_dict().values() if value.dtype == torch.float64]
+    keys = [key for key, value in theirs.state_dict().items() if value.dtype == torch.float64]
+    theirs.load_state_dict(dict(zip(keys, values, strict=True)), strict=False)
+    for module in ours.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.0
+    inputs = torch.randn(shape, dtype=torch.float64, generator=seeded())
+    if flat:  # wide areas of one value, where all of a pooling window is equal
+        inputs = (inputs > 1.5).double()
+    targets = torch.arange(8)
+    for model, layout in ((theirs, torch.contiguous_format), (ours, torch.channels_last)):
+        out = model(inputs.contiguous(memory_format=layout))
+        F.cross_entropy(out, targets).backward()
+    torch.testing.assert_close(out, theirs(inputs))
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert p.grad is not None
+        torch.testing.assert_close(reorder(p.grad), q.grad)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -447,6 +503,56 @@ def test_dropouts_of_one_model_draw_apart() -> None:
     model = models.cifar_cnn(seeded())
     seeds = [module.seed for module in model.modules() if isinstance(module, Dropout)]
     assert len(set(seeds)) == len(seeds) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("p", [0.1, 0.25, 0.3, 0.5, 0.999, 1 / 65536])
+def test_dropout_zeroes_as_often_as_p_says(p: float, dtype: torch.dtype) -> None:
+    count = 1_000_001
+    zeros = int((Dropout(p, seed=4)(torch.ones(count, dtype=dtype)) == 0).sum())
+    assert abs(zeros - p * count) < 4 * math.sqrt(p * (1 - p) * count) + count / 131072
+
+
+@pytest.mark.parametrize("p", [0.1, 0.25, 0.3, 0.5, 0.999])
+def test_dropout_scales_by_the_share_that_it_keeps(p: float) -> None:
+    kept = 1 - round(p * 65536) / 65536
+    out = Dropout(p)(torch.ones(10_000, dtype=torch.float64))
+    assert out[out > 0].unique().tolist() == [1 / kept]
+
+
+@pytest.mark.parametrize("p", [0.25, 0.3])
+def test_dropouts_decisions_are_independent(p: float) -> None:
+    """No covariance between neighbours, those out of one 64-bit number included, nor between calls."""
+    dropout, count = Dropout(p, seed=2), 800_000
+    first, second = (dropout(torch.ones(count)) == 0).double(), (dropout(torch.ones(count)) == 0).double()
+    bound = 4.5 * p * (1 - p) / math.sqrt(count)
+    for lag in range(1, 17):
+        assert abs(((first[lag:] - p) * (first[:-lag] - p)).mean()) < bound
+    assert abs(((first - p) * (second - p)).mean()) < bound
+
+
+def test_dropout_draws_for_ever_what_it_draws_today() -> None:
+    """Runs of years may be repeated with it: these digits are not to be updated."""
+    for p, expected in ((0.5, "11001000000100101110"), (0.3, "10000110101111011011")):
+        out = Dropout(p, seed=11)(torch.ones(20))
+        assert "".join("01"[int(x > 0)] for x in out) == expected
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (13,), (3, 5, 7), (2, 3, 5, 7), (2, 0, 3, 4)])
+def test_dropout_takes_any_shape_and_layout_and_draws_the_same(shape: tuple[int, ...]) -> None:
+    ones = torch.ones(shape)
+    out = Dropout(0.3, seed=1)(ones)
+    assert out.shape == ones.shape
+    if out.numel() and out.dim() == 4:
+        last = ones.contiguous(memory_format=torch.channels_last)
+        assert Dropout(0.3, seed=1)(last).stride() == last.stride()
+        assert torch.equal(Dropout(0.3, seed=1)(last), out)
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (4, 3, 6, 6)])
+def test_stacked_dropouts_share_the_mask_of_one(shape: tuple[int, ...]) -> None:
+    stacked = torch.vmap(Dropout(0.3, seed=1), randomness="same")(torch.ones(5, *shape))
+    assert torch.equal(stacked, Dropout(0.3, seed=1)(torch.ones(shape)).expand(5, *shape))
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.0])

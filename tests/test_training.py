@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import platform
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from optevo.evaluation.training import LOOK_EVERY, Run, train
+from optevo.evaluation.training import LOOK_EVERY, PRECISIONS, Run, train
 from optevo.optim import PRESETS
 from optevo.tasks import Split, Task, build, get_task
 
@@ -307,3 +309,97 @@ def test_a_real_optimizer_that_explodes_diverges(digits):
         measured = train(task, splits, wild, seed=0, steps=40)
     assert measured.diverged_at is not None
     assert measured.fitness == -1.0
+
+
+# Precision and speed
+
+
+class Watched(Task):
+    """A convolution on one-channel images; notes the types that it sees."""
+
+    name = "watched"
+
+    def __init__(self) -> None:
+        self.seen: dict[str, set[Any]] = {}
+
+    def note(self, **values: Any) -> None:
+        for name, value in values.items():
+            self.seen.setdefault(name, set()).add(value)
+
+    def load(self, root: Path) -> dict[str, Split]:
+        x = torch.arange(0, 64 * 16, dtype=torch.int32).remainder(251).to(torch.uint8).view(64, 1, 4, 4)
+        return dict.fromkeys(("train", "validation", "test"), Split(x, torch.arange(64) % 2))
+
+    def model(self, generator: torch.Generator) -> nn.Module:
+        return build(
+            lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)), generator
+        )
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        assert isinstance(model, nn.Sequential)
+        hidden = model[0](batch[0])
+        self.note(training=hidden.dtype, last=hidden.is_contiguous(memory_format=torch.channels_last))
+        self.note(weights=next(model.parameters()).dtype)
+        return super().loss(model, batch)
+
+    def score(self, model: nn.Module, split: Split) -> float:
+        self.note(scoring=model(self.prepare(split.inputs)).dtype)
+        return super().score(model, split)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precision_is_that_of_the_forward_pass_and_of_nothing_else(precision: str):
+    task = Watched()
+    with torch.autocast("cpu", torch.bfloat16):  # a caller's own
+        run(task, PRESETS["adam"], precision=precision)
+    expected = {getattr(torch, precision)}
+    assert task.seen["training"] == task.seen["scoring"] == expected
+    assert task.seen["weights"] == {torch.float32}
+
+
+def test_activations_of_one_channel_images_are_channels_last():
+    task = Watched()
+    run(task)
+    assert task.seen["last"] == {True}
+
+
+def test_a_bfloat16_run_is_reproducible_and_not_the_float32_one(digits):
+    half = on_digits(digits, precision="bfloat16")
+    assert same(half, on_digits(digits, precision="bfloat16"))
+    assert half.losses != on_digits(digits).losses
+    assert half.losses == pytest.approx(on_digits(digits).losses, rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bf16", None])
+def test_an_unknown_precision_is_refused(precision: Any):
+    with pytest.raises(ValueError, match=f"precision must be one of float32, bfloat16, not {precision!r}"):
+        run(Scripted({}), precision=precision)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep its memory")
+def test_the_memory_of_freed_tensors_is_kept():
+    import resource  # noqa: PLC0415 - not on Windows
+
+    run(Scripted({}), steps=1)
+    faults = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(4 * 2**20)  # 4,096 pages
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert statistics.median(faults) < 100
+
+
+@pytest.mark.slow
+def test_bfloat16_learns_fashion_as_float32_does(data_root: Path):
+    task = get_task("fashion_mnist")
+    splits = task.load(data_root)
+    metrics = {
+        precision: [
+            train(task, splits, PRESETS["evolved"], seed=seed, steps=300, precision=precision).metric
+            for seed in range(3)
+        ]
+        for precision in PRECISIONS
+    }
+    means = {precision: statistics.mean(values) for precision, values in metrics.items()}
+    assert means["float32"] > 0.85
+    assert abs(means["bfloat16"] - means["float32"]) < 0.01, metrics

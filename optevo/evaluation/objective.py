@@ -1,30 +1,28 @@
-"""One trial: a candidate trained on every task with every seed."""
+"""One trial: a candidate trained on every task with every seed, and what the storage keeps of it."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import optuna
-import psutil
 import torch
+from optuna.trial import TrialState
 
 from optevo import keys
-from optevo.config import StudyConfig, TaskConfig
 from optevo.errors import UserError
-from optevo.evaluation.fitness import DIVERGED, combine
-from optevo.evaluation.training import Run, train
+from optevo.evaluation.archive import Archive
+from optevo.evaluation.bench import Bench
+from optevo.evaluation.course import Course, by_task
+from optevo.evaluation.curve import Pruned, make_curve
+from optevo.evaluation.training import Run
+from optevo.samplers import GeneticSampler
+from optevo.samplers.slots import claimed
 from optevo.spaces import Candidate, Space
-from optevo.tasks import get_task
-from optevo.tasks.base import SPLITS, Split, Task
 
-CURVE_POINTS = 10  # intermediate values a trial; a dashboard page of 2,500 trials with more is slow
 _TRACEBACK_CHARS = 8000
 
 
@@ -32,69 +30,20 @@ class Interrupted(Exception):
     """The worker was asked to stop; the trial's slot is to be evaluated again."""
 
 
-class Bench:
-    """Tasks with their data on a device, ready to train candidates on.
-
-    Args:
-        config: The study.
-        device: Where to train.
-        data_root: Where data sets lie.
-
-    Raises:
-        UserError: Data is missing or damaged, or CUDA is asked for where there is none.
-    """
-
-    def __init__(self, config: StudyConfig, device: str, data_root: Path) -> None:
-        self.config = config
-        self.device = resolve_device(device)
-        self.tasks: list[tuple[Task, dict[str, Split]]] = []
-        for task_config in config.evaluation.tasks:
-            task = get_task(task_config.name, **task_config.options)
-            splits = _load(task, task_config, data_root)
-            if config.evaluation.split != "test":
-                splits.pop("test", None)  # nobody can look at what isn't there
-            if any(task.name == other.name for other, _ in self.tasks):
-                raise UserError(f"evaluation.tasks: two tasks have the name {task.name!r}")
-            self.tasks.append((task, {name: split.to(self.device) for name, split in splits.items()}))
-
-    def rehearse(self) -> None:
-        """One forward pass of each task, so that what is wrong with one is found before a study begins.
-
-        Raises:
-            UserError: A model cannot be built, or the batch size doesn't fit the data.
-        """
-        for task, splits in self.tasks:
-            generator = torch.Generator().manual_seed(0)
-            model = task.model(generator).to(self.device)
-            batches = task.batches(
-                splits["train"],
-                self.config.evaluation.batch_size,
-                torch.Generator(self.device).manual_seed(0),
-            )
-            with torch.no_grad():
-                task.loss(model, next(batches))
-
-    def run(self, candidate: Candidate, task: int, seed: int, **options: Any) -> Run:
-        """Train `candidate` on one task with one seed, with the study's budget."""
-        evaluation = self.config.evaluation
-        one, splits = self.tasks[task]
-        return train(
-            one,
-            splits,
-            candidate,
-            seed=seed,
-            steps=evaluation.steps,
-            batch_size=evaluation.batch_size,
-            split=evaluation.split,
-            **options,
-        )
+# Another attempt may do better with the whole stack, so that its last bits stay those of an untroubled study.
+_NOT_THE_CANDIDATES = (Interrupted, UserError, MemoryError, OSError, torch.OutOfMemoryError)
 
 
 class Objective:
     """Callable on an Optuna trial: suggests a candidate, trains it, records everything, returns its fitness.
 
-    A diverged run ends the trial at once: it is pruned and counts −1. Any other exception fails the trial,
-    with the traceback in its attributes.
+    A trial ends early, as pruned, where its rule cannot descend or a run diverges (both count −1), where it
+    is behind in the race, or where the study's own pruner says so. Runs that an earlier generation has
+    already made of the same canonical form are taken over. Any other exception fails the trial, with the
+    traceback in its attributes.
+
+    With `batch_candidates`, the trial trains together with the other slots of its group, and adds their
+    trials to the study, finished.
 
     Args:
         bench: What to train on.
@@ -104,6 +53,7 @@ class Objective:
 
     def __init__(self, bench: Bench, space: Space, check: Callable[[], None] = lambda: None) -> None:
         self.bench, self.space, self.check = bench, space, check
+        self._known: _Known | None = None
 
     def __call__(self, trial: optuna.Trial) -> float:
         try:
@@ -122,111 +72,164 @@ class Objective:
 
     def _evaluate(self, trial: optuna.Trial) -> float:
         start = time.perf_counter()
+        known = self._open(trial.study)
         candidate = self.space.candidate(self.space.suggest(trial))
-        trial.set_user_attr(keys.FORMULA, candidate.formula())
-        trial.set_user_attr(keys.HYPERPARAMETERS, candidate.describe())
-        trial.set_user_attr(keys.CANONICAL, candidate.canonical())
-        seeds, steps = self.bench.config.evaluation.seeds, self.bench.config.evaluation.steps
-        total = len(self.bench.tasks) * len(seeds)
-        curve = _Curve(trial, total, steps)
-        runs: list[Run] = []
-        for task in range(len(self.bench.tasks)):
-            for seed in seeds:
-                run = self.bench.run(candidate, task, seed, on_point=curve.within, check=self.check)
-                runs.append(run)
-                if run.diverged_at is not None:
-                    self._record(trial, runs, start)
-                    trial.set_user_attr(keys.DIVERGED_AT, (len(runs) - 1) * steps + run.diverged_at)
-                    trial.set_user_attr(
-                        keys.PRUNED_BY, f"diverged: {run.task}, seed {run.seed}, step {run.diverged_at}"
-                    )
-                    trial.report(DIVERGED, step=total * steps)
-                    raise optuna.TrialPruned(f"diverged at step {run.diverged_at} of {run.task}")
+        for key, value in _description(candidate).items():
+            trial.set_user_attr(key, value)
+        entry = self._enter(known, candidate, trial.user_attrs[keys.GENERATION])
+        if self.bench.config.evaluation.batch_candidates > 1:
+            self._train_group(known, trial, entry)
+        else:
+            self._train(known, trial, entry.course)
+        for key, value in self._outcome(entry, time.perf_counter() - start).items():
+            trial.set_user_attr(key, value)
+        course = entry.course
+        assert course.value is not None
+        trial.report(course.value, step=self._last_step(known))
+        if course.verdict is not None:
+            raise optuna.TrialPruned(course.verdict)
+        return course.value
+
+    def _open(self, study: optuna.Study) -> _Known:
+        if self._known is None or self._known.study is not study:
+            order = self.bench.order(study.user_attrs.get(keys.COSTS, {}))
+            self._known = _Known(study, Archive(study), order)
+        return self._known
+
+    def _enter(self, known: _Known, candidate: Candidate, generation: int) -> _Entry:
+        """The candidate at the start of its course, as far as what is known carries it."""
+        config, n_runs = self.bench.config.evaluation, len(known.order)
+        record = known.archive.record(candidate.canonical(), generation)
+        bars = known.archive.bars(generation, n_runs) if config.pruner == "racing" else []
+        course = Course(candidate, n_runs, record.runs if record else (), bars)
+        if config.gate:
+            course.enter()
+        course.take_known()
+        return _Entry(course, record.number if record else None)
+
+    def _train(self, known: _Known, trial: optuna.Trial, course: Course) -> None:
+        curve = make_curve(trial, self.bench.config, len(known.order))
+        try:
+            for run in [] if course.ended else course.runs:
                 curve.after(run)
-        self._record(trial, runs, start)
-        value = total_fitness(runs)
-        trial.report(value, step=total * steps)
-        return value
+            while not course.ended:
+                task, seed = known.order[len(course.runs)]
+                run = self.bench.run(course.candidate, task, seed, on_point=curve.within, check=self.check)
+                course.add(run)
+                if not course.ended:
+                    curve.after(run)
+        except Pruned as pruned:
+            course.stop(str(pruned))
 
-    def _record(self, trial: optuna.Trial, runs: Sequence[Run], start: float) -> None:
-        trial.set_user_attr(keys.RUNS, [dataclasses.asdict(run) for run in runs])
-        for task, values in by_task(runs).items():
-            trial.set_user_attr(keys.FITNESS_PREFIX + task, sum(values) / len(values))
-        trial.set_user_attr(keys.SECONDS, time.perf_counter() - start)
+    def _run_all(self, courses: list[Course], own: Course, task: int, seed: int) -> list[Run | None]:
+        """A run each. Where the stack raises, each alone; None for another's that raises: it will lead."""
+        try:
+            return [*self.bench.run_together([c.candidate for c in courses], task, seed, self.check)]
+        except _NOT_THE_CANDIDATES:
+            raise
+        except Exception:
+            return [self._run_alone(course, own, task, seed) for course in courses]
+
+    def _run_alone(self, course: Course, own: Course, task: int, seed: int) -> Run | None:
+        try:
+            return self.bench.run(course.candidate, task, seed, check=self.check)
+        except _NOT_THE_CANDIDATES:
+            raise
+        except Exception:
+            if course is own:
+                raise
+            return None
+
+    def _train_group(self, known: _Known, trial: optuna.Trial, own: _Entry) -> None:
+        """Train the trial's whole group and record the others' outcomes.
+
+        Those whose slot has been decided run along: so the stack, and with it every last bit, is the same
+        after a kill.
+        """
+        start = time.perf_counter()
+        study, sampler = known.study, known.study.sampler
+        assert isinstance(sampler, GeneticSampler)
+        frozen = study._storage.get_trial(trial._trial_id)
+        slot = claimed(frozen)
+        assert slot is not None
+        members = sampler.group(study, slot)
+        others = {
+            other: (params, self._enter(known, self.space.candidate(params), slot.generation))
+            for other, params in members.items()
+            if other != slot
+        }
+        stack = [own.course if other == slot else others[other][1].course for other in members]
+        for i, (task, seed) in enumerate(known.order):
+            courses = [course for course in stack if not course.ended and len(course.runs) == i]
+            if courses:
+                for course, run in zip(courses, self._run_all(courses, own.course, task, seed), strict=True):
+                    if run is not None:
+                        course.add(run)
+        seconds = (time.perf_counter() - start) / len(stack)
+        if study._storage.get_trial(trial._trial_id).state.is_finished():
+            raise optuna.exceptions.UpdateFinishedTrialError("the group was given to another worker")
+        for other, (params, entry) in others.items():
+            course = entry.course
+            if course.value is None or sampler.board(study).decided(other):
+                continue
+            finished = optuna.trial.create_trial(
+                state=TrialState.COMPLETE if course.verdict is None else TrialState.PRUNED,
+                value=course.value,
+                params=params,
+                distributions=self.space.distributions(),
+                user_attrs={
+                    **sampler.lineage(study, other),
+                    **_description(course.candidate),
+                    **self._outcome(entry, seconds),
+                },
+                system_attrs={keys.CLAIM: [other.generation, other.index]},
+                intermediate_values={self._last_step(known): course.value},
+            )
+            finished.datetime_start = frozen.datetime_start
+            study.add_trial(finished)
+
+    def _outcome(self, entry: _Entry, seconds: float) -> dict[str, Any]:
+        """What a trial keeps of how it went."""
+        course, steps = entry.course, self.bench.config.evaluation.steps
+        attrs: dict[str, Any] = {
+            keys.RUNS: [dataclasses.asdict(run) for run in course.runs],
+            keys.TRAINED_STEPS: sum(run.steps for run in course.runs[course.copied :]),
+            keys.SECONDS: seconds,
+        }
+        for task, values in by_task(course.runs).items():
+            attrs[keys.FITNESS_PREFIX + task] = sum(values) / len(values)
+        if course.runs and course.runs[-1].diverged_at is not None:
+            attrs[keys.DIVERGED_AT] = (len(course.runs) - 1) * steps + course.runs[-1].diverged_at
+        if course.verdict is not None:
+            attrs[keys.PRUNED_BY] = course.verdict
+        if course.copied:
+            attrs |= {keys.COPIED_FROM: entry.source, keys.COPIED_RUNS: course.copied}
+        return attrs
+
+    def _last_step(self, known: _Known) -> int:
+        return len(known.order) * self.bench.config.evaluation.steps
 
 
-class _Curve:
-    """Reports at most ten points a trial, on one step axis that is the same for all trials.
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What the objective keeps of a study from trial to trial."""
 
-    Within a run a point is exp(−training loss), the likelihood of the right answer, averaged with the fitness
-    of the runs already done; it costs nothing and lies on fitness's scale. The last point is the fitness.
-    """
-
-    def __init__(self, trial: optuna.Trial, total: int, steps: int) -> None:
-        self.trial, self.total, self.steps = trial, total, steps
-        self.done: list[float] = []
-        self.reported = 0
-
-    def within(self, step: int, loss: float) -> None:
-        self._report(len(self.done) * self.steps + step, [*self.done, math.exp(min(0.0, -loss))])
-
-    def after(self, run: Run) -> None:
-        self.done.append(run.fitness)
-        self._report(len(self.done) * self.steps, self.done)
-
-    def _report(self, step: int, values: Sequence[float]) -> None:
-        passed = step * CURVE_POINTS // (self.total * self.steps)
-        if self.reported < passed < CURVE_POINTS:
-            self.reported = passed
-            self.trial.report(sum(values) / len(values), step=step)
+    study: optuna.Study
+    archive: Archive
+    order: list[tuple[int, int]]  # (task, seed) of a trial's runs
 
 
-def by_task(runs: Sequence[Run]) -> dict[str, list[float]]:
-    """Fitness of each run by task, in order."""
-    values: dict[str, list[float]] = {}
-    for run in runs:
-        values.setdefault(run.task, []).append(run.fitness)
-    return values
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """A course, and the earlier trial that its known runs are from."""
+
+    course: Course
+    source: int | None
 
 
-def total_fitness(runs: Sequence[Run]) -> float:
-    """Mean over seeds, then tasks; −1 where any run diverged."""
-    if any(run.diverged_at is not None for run in runs):
-        return DIVERGED
-    return combine(by_task(runs))
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto`, or a device's name.
-
-    Raises:
-        UserError: There is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError(f"device {name!r} was asked for, but torch sees no CUDA device; use --device cpu")
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise UserError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
-    elif device.type != "cpu":
-        raise UserError(f"device {name!r} is not supported; expected auto, cpu, cuda or cuda:N")
-    return device
-
-
-def default_workers(device: torch.device) -> int:
-    """One worker a core on a CPU, one on a GPU."""
-    if device.type == "cuda":
-        return 1
-    return len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1
-
-
-def _load(task: Task, config: TaskConfig, data_root: Path) -> dict[str, Split]:
-    splits = task.load(data_root)
-    if missing := [name for name in SPLITS if name not in splits]:
-        raise UserError(f"task {config.name!r}: load() returned no {missing[0]!r} split")
-    return splits
+def _description(candidate: Candidate) -> dict[str, str]:
+    return {
+        keys.FORMULA: candidate.formula(),
+        keys.HYPERPARAMETERS: candidate.describe(),
+        keys.CANONICAL: candidate.canonical(),
+    }

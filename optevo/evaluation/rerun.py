@@ -22,13 +22,17 @@ import torch
 from optuna.trial import TrialState
 
 from optevo import keys
-from optevo.evaluation.objective import Bench, total_fitness
+from optevo.evaluation.archive import read_run
+from optevo.evaluation.bench import Bench, share_device
+from optevo.evaluation.course import total_fitness
 from optevo.evaluation.training import Run
 from optevo.processes import when_orphaned
 from optevo.spaces import Params, Space
 from optevo.study import best_trials, make_space
 
 if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+
     import optuna
 
     from optevo.config import StudyConfig
@@ -102,9 +106,8 @@ def measure(
     study: optuna.Study,
     config: StudyConfig,
     *,
-    device: str,
+    devices: Sequence[str],
     data_root: Path,
-    workers: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Result:
     """Re-run the best trials and the presets, and name the winner.
@@ -115,9 +118,8 @@ def measure(
     Args:
         study: A finished search.
         config: Its configuration; `config.rerun` says how many candidates and seeds.
-        device: Where to train.
+        devices: Where to train, one a process.
         data_root: Where data sets lie.
-        workers: Processes.
         progress: Called with the number of runs done so far.
 
     Raises:
@@ -129,11 +131,15 @@ def measure(
     presets = space.presets()
     n, first = config.rerun.seeds, max(config.evaluation.seeds) + 1
     choosing, reporting = range(first, first + n), range(first + n, first + 2 * n)
+    context = multiprocessing.get_context("spawn")
+    free = context.SimpleQueue()
+    for device in devices:
+        free.put((device, devices.count(device)))
     pool = ProcessPoolExecutor(
-        max_workers=workers,
-        mp_context=multiprocessing.get_context("spawn"),
+        max_workers=len(devices),
+        mp_context=context,
         initializer=_start,
-        initargs=(os.getpid(), config, device, data_root),
+        initargs=(os.getpid(), config, free, data_root),
     )
     try:
         measurer = _Measurer(study, config, pool, progress)
@@ -201,10 +207,12 @@ class _Measurer:
 _here: list[tuple[Bench, Space]] = []  # a pool process's own, made once
 
 
-def _start(parent: int, config: StudyConfig, device: str, data_root: Path) -> None:
+def _start(parent: int, config: StudyConfig, free: SimpleQueue[tuple[str, int]], data_root: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     when_orphaned(parent, lambda: os._exit(1))
     torch.set_num_threads(1)
+    device, sharing = free.get()
+    share_device(device, sharing)
     _here.append((Bench(config, device, data_root), make_space(config)))
 
 
@@ -214,4 +222,4 @@ def _train(params: Params, task: int, seed: int) -> Run:
 
 
 def _runs(stored: Sequence[dict[str, Any]]) -> tuple[Run, ...]:
-    return tuple(Run(**{**run, "losses": tuple(run["losses"])}) for run in stored)
+    return tuple(read_run(run) for run in stored)

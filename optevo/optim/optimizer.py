@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from optevo.optim.kernels import Scalars, update
 
 if TYPE_CHECKING:
     from optevo.optim.genome import TermGenome
+    from optevo.optim.rule import Rule
 
 
 class GenomeOptimizer(Optimizer):
@@ -104,41 +104,59 @@ class GenomeOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _, b, c, d, _, _ = group["coefficients"]
-            reads_m = b != 0 or d != 0
-            reads_v = (c != 0 or d != 0) and group["betas"][1] > 0
-            for (*_, k), params in self._buckets(group, reads_m, reads_v).items():
-                grads = [p.grad for p in params if p.grad is not None]
-                if group["maximize"]:
-                    grads = list(torch._foreach_neg(grads))
-                exp_avgs = [self.state[p]["exp_avg"] for p in params] if reads_m else []
-                exp_avg_sqs = [self.state[p]["exp_avg_sq"] for p in params] if reads_v else []
-                update(params, grads, exp_avgs, exp_avg_sqs, _scalars(group, k), compiled=group["compiled"])
+            for (*_, k), (params, gradients, exp_avgs, exp_avg_sqs) in self._buckets(group).items():
+                grads = list(torch._foreach_neg(gradients)) if group["maximize"] else gradients
+                scalars = _group_scalars(group, k)
+                update(params, grads, exp_avgs, exp_avg_sqs, scalars, compiled=group["compiled"])
         return loss
 
-    def _buckets(
-        self, group: dict[str, Any], reads_m: bool, reads_v: bool
-    ) -> dict[tuple[torch.device, torch.dtype, int], list[Tensor]]:
-        """Parameters with a gradient by (device, dtype, step count); creates and counts their state."""
-        buckets: dict[tuple[torch.device, torch.dtype, int], list[Tensor]] = defaultdict(list)
+    def _buckets(self, group: dict[str, Any]) -> dict[tuple[torch.device, torch.dtype, int], _Tensors]:
+        """What has a gradient by (device, dtype, step count); creates and counts the state."""
+        _, b, c, d, _, _ = group["coefficients"]
+        reads_m = b != 0 or d != 0
+        reads_v = (c != 0 or d != 0) and group["betas"][1] > 0
         counts = group["bias_correction"] and (reads_m or reads_v)
+        buckets: dict[tuple[torch.device, torch.dtype, int], _Tensors] = {}
+        counters: list[Tensor] = []
         for p in group["params"]:
-            if p.grad is None:
+            g = p.grad
+            if g is None:
                 continue
-            if p.grad.is_sparse:
+            if g.is_sparse:
                 raise RuntimeError("GenomeOptimizer does not support sparse gradients")
             state, k = self.state[p], 0
-            if reads_m and "exp_avg" not in state:
-                state["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-            if reads_v and "exp_avg_sq" not in state:
-                state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
             if counts:
-                if "step" not in state:
-                    state["step"] = torch.zeros((), dtype=torch.float32)
-                state["step"] += 1
-                k = int(state["step"])
-            buckets[p.device, p.dtype, k].append(p)
+                counter = state.get("step")
+                if not isinstance(counter, Tensor):  # none yet, or a number out of somebody's checkpoint
+                    counter = state["step"] = torch.tensor(float(counter or 0), dtype=torch.float32)
+                counters.append(counter)
+                k = int(counter.item()) + 1
+            bucket = buckets.get((p.device, p.dtype, k))
+            if bucket is None:
+                bucket = buckets[p.device, p.dtype, k] = _Tensors([], [], [], [])
+            bucket.params.append(p)
+            bucket.grads.append(g)
+            if reads_m:
+                bucket.exp_avgs.append(_moment(state, "exp_avg", p))
+            if reads_v:
+                bucket.exp_avg_sqs.append(_moment(state, "exp_avg_sq", p))
+        if counters:
+            torch._foreach_add_(counters, 1)
         return buckets
+
+
+class _Tensors(NamedTuple):
+    params: list[Tensor]
+    grads: list[Tensor]
+    exp_avgs: list[Tensor]
+    exp_avg_sqs: list[Tensor]
+
+
+def _moment(state: dict[str, Any], name: str, p: Tensor) -> Tensor:
+    moment: Tensor | None = state.get(name)
+    if moment is None:
+        moment = state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+    return moment
 
 
 def _check_group(group: dict[str, Any]) -> None:
@@ -158,13 +176,44 @@ def _check_group(group: dict[str, Any]) -> None:
         raise ValueError("GenomeOptimizer has no update for complex parameters: sign(g) is not defined")
 
 
-def _scalars(group: dict[str, Any], k: int) -> Scalars:
-    """The twelve numbers of a step; k is the step count from 1 on, 0 without bias correction."""
-    lr, (beta1, beta2) = float(group["lr"]), group["betas"]
-    a, b, c, d, s, u = group["coefficients"]
+def _group_scalars(group: dict[str, Any], k: int) -> Scalars:
+    return step_scalars(
+        group["coefficients"],
+        lr=float(group["lr"]),
+        betas=group["betas"],
+        eps=group["eps"],
+        weight_decay=group["weight_decay"],
+        clip_value=group["clip_value"],
+        k=k,
+    )
+
+
+def step_scalars(
+    coefficients: Sequence[float],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    clip_value: float | None,
+    k: int,
+) -> Scalars:
+    """The numbers of one step.
+
+    Args:
+        coefficients: (a, b, c, d, s, u) of `Rule.coefficients`.
+        lr: Learning rate η of this step, the schedule's factor included.
+        betas: Decays (β₁, β₂) of the moments, 0 where one is not kept.
+        eps: ε; anything where nothing is divided.
+        weight_decay: λ.
+        clip_value: Limit of |g|, None for none.
+        k: Step count from 1 on, 0 without bias correction.
+    """
+    a, b, c, d, s, u = coefficients
+    beta1, beta2 = betas
     first, second = (1 - beta1**k, 1 - beta2**k) if k else (1.0, 1.0)
     return Scalars(
-        keep=1 - lr * group["weight_decay"],
+        keep=1 - lr * weight_decay,
         grad=lr * a,
         momentum=lr * b / first,
         rms=lr * c,
@@ -172,8 +221,28 @@ def _scalars(group: dict[str, Any], k: int) -> Scalars:
         sign=lr * s,
         unit=lr * u,
         root=second**0.5,
-        eps=group["eps"],
+        eps=eps,
         beta1=beta1,
         beta2=beta2,
-        clip=float("inf") if group["clip_value"] is None else group["clip_value"],
+        clip=float("inf") if clip_value is None else clip_value,
+    )
+
+
+def rule_scalars(rule: Rule, *, lr: float, weight_decay: float, step: int) -> Scalars:
+    """The numbers of a rule's step.
+
+    Args:
+        rule: The canonical update.
+        lr: Learning rate η of this step, the schedule's factor included.
+        weight_decay: λ.
+        step: Step count from 1 on.
+    """
+    return step_scalars(
+        rule.coefficients,
+        lr=lr,
+        betas=(rule.beta1 or 0.0, rule.beta2 or 0.0),
+        eps=rule.eps or 0.0,
+        weight_decay=weight_decay,
+        clip_value=rule.clip_value,
+        k=step if rule.bias_correction else 0,
     )

@@ -62,7 +62,7 @@ def claim(
     while True:
         with lock:
             board = look()
-            slots = board.open(board.generation)
+            slots = board.claimable(board.generation)
             if not endless and (not slots or board.generation >= (n_generations or 0)):
                 break
             slot = taken_over = board.longest_held() if not slots and wait.over(board) else None

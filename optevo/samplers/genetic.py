@@ -71,6 +71,7 @@ class GeneticSampler(BaseSampler):
         seed: Seed of the search. Default: None, derived from the study's name and first moment.
         space: Variation on a known space. Default: None, generic operators.
         presets: Parameters that hold the first slots of generation 0.
+        group_size: So many neighbouring slots belong to one trial at a time, see `group`. Default: 1.
         max_failures: Failed trials after which a slot is given up and leaves the population. Default: 3.
         patience: Seconds, see above. Default: 600.
         endless: False makes `ask` raise `NoSlot` instead of waiting or starting a generation beyond
@@ -95,6 +96,7 @@ class GeneticSampler(BaseSampler):
         seed: int | None = None,
         space: Space | None = None,
         presets: Sequence[Mapping[str, Any]] = (),
+        group_size: int = 1,
         max_failures: int = 3,
         patience: float = 600.0,
         endless: bool = True,
@@ -111,6 +113,8 @@ class GeneticSampler(BaseSampler):
             raise ValueError(f"Invalid presets: {len(presets)} of them in a population of {population_size}")
         if seed is not None and seed < 0:
             raise ValueError(f"Invalid seed: {seed}, expected at least 0")
+        if group_size < 1:
+            raise ValueError(f"Invalid group_size: {group_size}, expected at least 1")
         if max_failures < 1:
             raise ValueError(f"Invalid max_failures: {max_failures}, expected at least 1")
         if not patience >= 0:
@@ -124,6 +128,7 @@ class GeneticSampler(BaseSampler):
         self.seed = seed
         self.space = space
         self.presets = [dict(preset) for preset in presets]
+        self.group_size = group_size
         self.max_failures = max_failures
         self.patience = patience
         self.endless = endless
@@ -155,18 +160,9 @@ class GeneticSampler(BaseSampler):
             endless=self.endless,
             n_generations=self.n_generations,
         )
-        parents = self._mates(study, slot)
-        origin = "crossover+mutation" if parents else "random"
-        if slot.generation == 0 and slot.index < len(self.presets):
-            origin = "preset"
+        attrs = self.lineage(study, slot)
         if trial.system_attrs.get("fixed_params"):
-            parents, origin = [], "enqueued"
-        attrs = {
-            keys.GENERATION: slot.generation,
-            keys.SLOT: slot.index,
-            keys.PARENTS: [member.number for member in parents],
-            keys.ORIGIN: origin,
-        }
+            attrs |= {keys.PARENTS: [], keys.ORIGIN: "enqueued"}
         for key, value in attrs.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
         trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
@@ -234,6 +230,32 @@ class GeneticSampler(BaseSampler):
             board.update(trials, study.direction)
             return board
 
+    def group(self, study: Study, slot: Slot) -> dict[Slot, Params]:
+        """The individuals that train together with the one in `slot`, in order of their slots.
+
+        They are the same whatever is decided already: those who stack them get the same stack again.
+
+        Raises:
+            ValueError: The sampler has no space, so it doesn't know what a trial will suggest.
+        """
+        if self.space is None:
+            raise ValueError("a GeneticSampler without a space does not know its individuals beforehand")
+        brood = self._brood(study, slot.generation, self.space.distributions())
+        return {other: brood[other.index] for other in self._memory(study).board.group(slot)}
+
+    def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
+        """User attributes that say where a slot's individual comes from."""
+        parents = self._mates(study, slot)
+        origin = "crossover+mutation" if parents else "random"
+        if slot.generation == 0 and slot.index < len(self.presets):
+            origin = "preset"
+        return {
+            keys.GENERATION: slot.generation,
+            keys.SLOT: slot.index,
+            keys.PARENTS: [member.number for member in parents],
+            keys.ORIGIN: origin,
+        }
+
     # Slots
 
     def _slot(self, study: Study, trial: FrozenTrial) -> Slot | None:
@@ -260,7 +282,8 @@ class GeneticSampler(BaseSampler):
             # The first trial's start is the one random thing about a study that all workers read alike.
             text = f"{study.study_name}\n{start.astimezone(datetime.UTC) if start else None}"
             seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-            known = _Known(Board(self.population_size, self.n_elites, self.max_failures), seed, start)
+            board = Board(self.population_size, self.n_elites, self.max_failures, self.group_size)
+            known = _Known(board, seed, start)
             known.board.update(trials, study.direction)
             if trials:
                 studies[study._study_id] = known

@@ -11,12 +11,15 @@ A slot is decided by the trial that finishes in it (COMPLETE or PRUNED). After `
 is given up and leaves the population. Should a trial that was presumed dead finish after another has decided
 its slot, it is late and does not count. A generation ends when all its slots have: only then are children
 bred from it.
+
+With a `group_size` above one, neighbouring slots form groups and a trial claims its whole group: nobody else
+takes a slot in which a trial of the group is at work.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from optuna.study import StudyDirection
@@ -62,12 +65,14 @@ class Board:
         population_size: Slots of generation 0.
         n_elites: Members carried over into each later generation.
         max_failures: Failed trials after which a slot is given up.
+        group_size: Slots of a group. Default: 1.
     """
 
-    def __init__(self, population_size: int, n_elites: int, max_failures: int) -> None:
+    def __init__(self, population_size: int, n_elites: int, max_failures: int, group_size: int = 1) -> None:
         self.population_size = population_size
         self.n_elites = n_elites
         self.max_failures = max_failures
+        self.group_size = group_size
         self.generation = 0  # the one in progress
         self.populations: dict[int, list[Member]] = {}  # finished generations, best member first
         self._unsettled: dict[int, FrozenTrial] = {}
@@ -109,6 +114,20 @@ class Board:
         slots = (Slot(generation, i) for i in range(self.size(generation)))
         return sorted(filter(self._is_open, slots), key=self._attempts)
 
+    def group(self, slot: Slot) -> list[Slot]:
+        """The slots that train together with `slot`, itself among them, in order."""
+        first = slot.index - slot.index % self.group_size
+        last = min(first + self.group_size, self.size(slot.generation))
+        return [Slot(slot.generation, i) for i in range(first, last)]
+
+    def claimable(self, generation: int) -> list[Slot]:
+        """Open slots for new trials: of each group in which nobody is at work, the first of `open`."""
+        first: dict[int, Slot] = {}
+        for slot in self.open(generation):
+            if not any(self._at_work(other) for other in self.group(slot)):
+                first.setdefault(slot.index // self.group_size, slot)
+        return list(first.values())
+
     def live(self, generation: int) -> list[FrozenTrial]:
         """Trials at work on undecided slots of a generation, the longest-running first."""
         slots = (Slot(generation, i) for i in range(self.size(generation)))
@@ -127,9 +146,9 @@ class Board:
         return slot.generation < self.generation or (holders is not None and bool(holders.finished))
 
     def rivals(self, slot: Slot, number: int) -> bool:
-        """Whether a trial other than `number` works on `slot` or has decided it."""
-        holders = self._holders.get(slot, _Holders())
-        return self.decided(slot) or any(n != number for n in holders.live)
+        """Whether a trial other than `number` works on the group of `slot` or has decided `slot`."""
+        at_work = (n for other in self.group(slot) for n in self._at_work(other))
+        return self.decided(slot) or any(n != number for n in at_work)
 
     @property
     def settled(self) -> int:
@@ -140,6 +159,10 @@ class Board:
         """The live slot of the generation in progress that was claimed first, least often taken over."""
         slots = [slot for trial in self.live(self.generation) if (slot := claimed(trial)) is not None]
         return min(slots, key=lambda slot: (slots.count(slot), slots.index(slot)))
+
+    def _at_work(self, slot: Slot) -> Iterable[int]:
+        holders = self._holders.get(slot)
+        return () if holders is None else holders.live
 
     def _is_open(self, slot: Slot) -> bool:
         holders = self._holders.get(slot)

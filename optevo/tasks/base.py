@@ -74,7 +74,9 @@ class Normalise:
             scale = torch.tensor(self.std, device=images.device).mul_(255).reciprocal_().view(shape)
             self._constants[images.device] = mean, scale
         mean, scale = self._constants[images.device]
-        return images.to(torch.float32, memory_format=torch.channels_last).sub_(mean).mul_(scale)
+        # Channels last at the end: inner loops of 3 made it 1.0 ms instead of 0.25 for 128 of 3 x 32 x 32.
+        normalised = images.to(torch.float32).sub_(mean).mul_(scale)
+        return normalised.contiguous(memory_format=torch.channels_last)
 
     def __getstate__(self) -> dict[str, object]:
         return {"mean": self.mean, "std": self.std, "_constants": {}}
@@ -113,7 +115,8 @@ class Task(abc.ABC):
 
     Attributes:
         name: A short name, unique in a study; results are stored under it.
-        metric: What `score` returns, as a word for tables. Default "accuracy". Higher is better, at most 1.
+        metric: What `score` returns, as a word for tables. Default "accuracy". Higher is better, from 0 to 1:
+            racing counts a run that was not made as 0.
         normalise: How `prepare` treats uint8 images. Default: to 0..1.
         score_batch_size: Examples a forward pass in `score`. Default 250: on one core twice as fast as 1,000.
     """

@@ -88,12 +88,25 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
         initialise(child, generator)
 
 
+class Flatten(nn.Module):
+    """(N, C, H, W) to (N, H·W·C): nn.Flatten with the channels innermost, as channels_last activations lie.
+
+    nn.Flatten copies such activations, and its gradient makes the max-pooling before it copy its own twice.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.movedim(1, -1).flatten(1)
+
+
 class Dropout(nn.Module):
-    """Dropout that draws from a generator of its own: zero with probability p, else scaled by 1/(1-p).
+    """Dropout that draws from a generator of its own: zero with probability p, else scaled to keep the mean.
 
     The generator is made on the input's device when first needed. Copies and `state_dict` carry its state
     (as a uint8 tensor), so a copied or restored model draws what the original would have drawn; on another
-    kind of device it starts again from its seed.
+    kind of device it starts again from its seed. Which entries become zero depends on the shape alone, not on
+    dtype, strides or, under `torch.vmap`, the batch.
+
+    On the CPU p is rounded to a multiple of 1/65536, and the scale is one over the share kept then.
 
     Args:
         p: Probability of a zero, in [0, 1). Default 0.5.
@@ -120,9 +133,11 @@ class Dropout(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return inputs
-        mask = torch.empty(inputs.shape, dtype=inputs.dtype, device=inputs.device)
-        mask.bernoulli_(1 - self.p, generator=self._generator_on(inputs.device))
-        return inputs * mask.div_(1 - self.p)
+        generator = self._generator_on(inputs.device)
+        if inputs.device.type != "cpu":
+            mask = torch.empty(inputs.shape, dtype=inputs.dtype, device=inputs.device)
+            return inputs * mask.bernoulli_(1 - self.p, generator=generator).div_(1 - self.p)
+        return inputs * _mask(inputs.shape, inputs.dtype, self.p, generator)
 
     def _generator_on(self, device: torch.device) -> torch.Generator:
         if self._generator is None or self._generator.device != device:
@@ -156,3 +171,25 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+def _mask(shape: torch.Size, dtype: torch.dtype, p: float, generator: torch.Generator) -> Tensor:
+    """Zero with probability p, else 1/(1-p), on the CPU: several decisions out of each 64-bit number drawn.
+
+    bernoulli_ took 8.8 ms for the million decisions of CIFAR-10's first dropout; this takes 0.9 ms.
+    """
+    if p * 256 % 1 == 0:  # 8 bits a decision say it exactly
+        levels, view = 256, torch.uint8
+    else:
+        levels, view = 65536, torch.uint16
+    zeros = min(round(p * levels), levels - 1)
+    count = math.prod(shape)
+    words = torch.empty(-(-count * view.itemsize // 8), dtype=torch.int64)
+    words.random_(-(2**63), None, generator=generator)
+    # float32 holds all levels, bfloat16 does not.
+    mask = words.view(view)[:count].to(torch.float32).ge_(zeros).to(dtype).mul_(levels / (levels - zeros))
+    if len(shape) != 4:
+        return mask.view(shape)
+    # Images' activations are channels_last, and a product of unlike strides takes several times as long.
+    images, channels, height, width = shape
+    return mask.view(images, height, width, channels).permute(0, 3, 1, 2)

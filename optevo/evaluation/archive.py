@@ -1,0 +1,93 @@
+"""What is known already: runs of earlier generations by canonical form, and how their best fared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from optevo import keys
+from optevo.evaluation.racing import thresholds
+from optevo.evaluation.training import Run
+from optevo.samplers import GeneticSampler
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Record:
+    """Runs of one canonical form, in the order in which runs are trained.
+
+    Attributes:
+        number: The trial that trained or copied them.
+        runs: As many of a trial's runs as it had before it ended.
+    """
+
+    number: int
+    runs: tuple[Run, ...]
+
+
+@dataclass
+class Archive:
+    """Finished generations, read from the storage as they end.
+
+    Only generations before a trial's own are looked at: so what it copies and what it must beat depend on
+    neither timing nor the number of workers. A study without generations has nothing to offer.
+    """
+
+    study: optuna.Study
+    _read: int = 0  # generations
+    _by_form: dict[str, Record] = field(default_factory=dict)
+    _bars: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+
+    def record(self, canonical: str, generation: int) -> Record | None:
+        """The longest record of a canonical form in the generations before `generation`."""
+        self._update(generation)
+        return self._by_form.get(canonical)
+
+    def bars(self, generation: int, n_runs: int) -> list[float]:
+        """What racing asks of a trial of `generation` after each run; see `racing.thresholds`."""
+        sampler = self.study.sampler
+        if generation == 0 or not isinstance(sampler, GeneticSampler):
+            return []
+        key = (generation, n_runs)
+        if key not in self._bars:
+            trials = self._trials()
+            members = sampler.board(self.study).populations[generation - 1]
+            fitness = [[run["fitness"] for run in _runs(trials[member.number])] for member in members]
+            self._bars = {key: thresholds(fitness, n_runs)}
+        return self._bars[key]
+
+    def _update(self, generation: int) -> None:
+        sampler = self.study.sampler
+        if generation <= self._read or not isinstance(sampler, GeneticSampler):
+            return
+        trials, board = self._trials(), sampler.board(self.study)
+        for g in range(self._read, generation):
+            for member in sorted(board.populations[g], key=lambda m: (m.slot.generation, m.slot.index)):
+                trial = trials[member.number]
+                self._add(trial)
+        self._read = generation
+
+    def _add(self, trial: FrozenTrial) -> None:
+        form, stored = trial.user_attrs.get(keys.CANONICAL), _runs(trial)
+        before = self._by_form.get(form) if form else None
+        if form and stored and (before is None or len(before.runs) < len(stored)):
+            self._by_form[form] = Record(trial.number, tuple(read_run(run) for run in stored))
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study._storage.get_all_trials(self.study._study_id, deepcopy=False)
+
+
+def _runs(trial: FrozenTrial) -> Sequence[dict[str, Any]]:
+    finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    runs: Sequence[dict[str, Any]] = trial.user_attrs.get(keys.RUNS, []) if finished else []
+    return runs
+
+
+def read_run(stored: Mapping[str, Any]) -> Run:
+    """A run as `dataclasses.asdict` stored it."""
+    return Run(**{**stored, "losses": tuple(stored["losses"])})

@@ -1,0 +1,52 @@
+"""Racing: a trial that cannot place among the useful part of its generation stops early. Pure Python.
+
+Runs go in one order for all trials. After each, what a trial has earned so far is compared with what the
+useful part of the generation before had earned by then, and a trial behind every one of them stops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+# With tournaments of four, three parents in four come from the best 30 % of a population.
+USEFUL = 0.3
+
+
+def thresholds(population: Sequence[Sequence[float]], n_runs: int) -> list[float]:
+    """The least that a trial must have earned after each run but the last.
+
+    Args:
+        population: The fitness of each member's runs, best member first; a member that stopped early has
+            fewer than `n_runs`.
+        n_runs: Runs of a whole trial.
+
+    Returns:
+        n_runs − 1 sums of fitness: of the useful members that had as many runs, the lowest.
+    """
+    useful = population[: math.ceil(USEFUL * len(population))]
+    bars = []
+    for n in range(1, n_runs):
+        sums = [math.fsum(fitness[:n]) for fitness in useful if len(fitness) >= n]
+        bars.append(min(sums, default=-math.inf))
+    return bars
+
+
+def behind(earned: Sequence[float], bars: Sequence[float]) -> str | None:
+    """Why a trial with these runs stops, or None: it goes on, or it has no run left to save."""
+    n = len(earned)
+    if not 0 < n <= len(bars) or math.fsum(earned) >= bars[n - 1]:
+        return None
+    return (
+        f"racing: {math.fsum(earned) / n:.4f} a run after {n} of {len(bars) + 1}, "
+        f"the last of the useful part of the generation before had {bars[n - 1] / n:.4f}"
+    )
+
+
+def worth(earned: Sequence[float], n_runs: int) -> float:
+    """The fitness of a trial that stopped early: runs not taken count 0.
+
+    A trial that stopped earned less by then than any that went on, so it ranks below them, and among its
+    like by how far it came.
+    """
+    return math.fsum(earned) / n_runs
