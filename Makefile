@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# An hour and a half on two cores; one alone: make bench BENCHMARKS=step
+BENCHMARKS := step loop ask startup stack genomes search
 
 .PHONY: quickstart test test-slow lint bench dashboard clean
 
@@ -27,7 +29,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python -m analysis.benchmarks.step
+	for name in $(BENCHMARKS); do $(BIN)/python -m analysis.benchmarks.$$name || exit 1; done
 
 dashboard: $(STAMP)
 	$(BIN)/optevo dashboard

@@ -53,7 +53,9 @@ def run(
         int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    trials: Annotated[int | None, typer.Option(min=1, help="Stop after so many more trials.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many more trials, groups being finished.")
+    ] = None,
     data_dir: DataDir = None,
     export_to: Annotated[
         Path | None,

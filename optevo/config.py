@@ -116,6 +116,8 @@ class EvaluationConfig(_Section):
             raise ValueError("tasks: a task is named twice")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is named twice")
+        if self.pruner == "wilcoxon" and len(self.tasks) * len(self.seeds) < 5:
+            raise ValueError("pruner 'wilcoxon' needs at least 5 runs (tasks × seeds) to find anything")
         if self.batch_candidates > 1 and self.pruner not in ("racing", "none"):
             raise ValueError(f"pruner {self.pruner!r} judges one trial at a time: set batch_candidates = 1")
         return self

@@ -149,9 +149,8 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
             outcome = f"metric {run['metric']:.4f}, training loss {run['loss']:.4f}"
         lines.append(f"  {run['task']}, seed {run['seed']}: {outcome}, {run['seconds']:.1f} s")
     if keys.COPIED_FROM in attrs:
-        lines.append(
-            f"  the first {attrs[keys.COPIED_RUNS]} runs are those of trial {attrs[keys.COPIED_FROM]}"
-        )
+        copied = f"{attrs[keys.COPIED_RUNS]} of {len(attrs[keys.RUNS])} runs"
+        lines.append(f"  {copied} taken over from trial {attrs[keys.COPIED_FROM]}, the same optimizer")
     if keys.PRUNED_BY in attrs:
         lines.append(f"  pruned: {attrs[keys.PRUNED_BY]}")
     if trial.state == TrialState.FAIL and keys.ERROR not in attrs:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 import optuna
+import torch
 from rich.console import Console
 from rich.live import Live
 
@@ -22,6 +23,7 @@ from optevo.config import StudyConfig
 from optevo.errors import UserError
 from optevo.evaluation.bench import Bench, worker_devices
 from optevo.evaluation.rerun import Result, measure, store_result, stored_result
+from optevo.evaluation.stacked import stacks
 from optevo.lost import fail_lost_trials
 from optevo.progress import Progress, result_markdown, trial_lines
 from optevo.storage import open_storage, shown
@@ -64,10 +66,16 @@ def run(
     if known is not None:
         console.print(f"study {config.name!r} is complete")
         return known
-    bench = Bench(config, device, data_root)  # what is missing or wrong is found before anything is written
-    costs = bench.rehearse()
     devices = worker_devices(device, workers)
-    study = create_or_resume(config, open_storage(storage_url, create=True), str(bench.device), costs)
+    bench = Bench(config, "cpu", data_root)  # what is missing or wrong is found before anything is written
+    costs = bench.rehearse()  # on the CPU, for a GPU's memory is the workers'
+    study = create_or_resume(config, open_storage(storage_url, create=True), devices[0], costs)
+    if config.evaluation.batch_candidates > 1 and not any(
+        stacks(task, torch.device(devices[0])) for task, _ in bench.tasks
+    ):
+        console.print(
+            "no task of this study gains by stacking here: batch_candidates trains one after another"
+        )
     del bench
     if not is_complete(study, config):
         begun = len(study.get_trials(deepcopy=False))

@@ -159,7 +159,7 @@ def _check_schema(study: optuna.Study) -> None:
     if version != keys.SCHEMA_VERSION:
         raise UserError(
             f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads version "
-            f"{keys.SCHEMA_VERSION}; use the version of optevo that made it"
+            f"{keys.SCHEMA_VERSION}; use the optevo that made it: {study.user_attrs.get(keys.ENVIRONMENT)}"
         )
 
 

@@ -138,7 +138,7 @@ def _await_slot(study: optuna.Study, config: StudyConfig, stop: Stop, limit: int
 
 def _has_open_slot(study: optuna.Study, config: StudyConfig, limit: int | None) -> bool:
     running = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)))
-    if limit is not None and counted(study) + running >= limit:
+    if limit is not None and counted(study) + running * config.evaluation.batch_candidates >= limit:
         return False
     if isinstance(study.sampler, GeneticSampler):
         board = study.sampler.board(study)

@@ -15,7 +15,7 @@ from strategies import ORACLE, oracle_genome
 from analysis.benchmarks import ask, plain
 from optevo.optim import ReferenceOptimizer
 from optevo.storage import open_storage
-from optevo.tasks import get_task
+from optevo.tasks import get_task, models
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(
@@ -53,9 +53,21 @@ def test_the_plain_update_is_the_published_one(case):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
-def test_the_plain_networks_are_the_published_ones():
-    assert sum(p.numel() for p in plain.SmallCNN().parameters()) == 824_458
-    assert sum(p.numel() for p in plain.CifarCNN().parameters()) == 2_168_554
+@pytest.mark.parametrize(
+    ("make", "ours", "shape", "count"),
+    [
+        (plain.SmallCNN, models.small_cnn, (4, 1, 28, 28), 824_458),
+        (plain.CifarCNN, models.cifar_cnn, (4, 3, 32, 32), 2_168_554),
+    ],
+)
+def test_the_plain_networks_are_the_published_ones_and_ours(make, ours, shape, count):
+    mine, theirs = make().eval(), ours(torch.Generator().manual_seed(0)).eval()
+    assert sum(p.numel() for p in mine.parameters()) == count
+    with torch.no_grad():
+        for p, q in zip(mine.parameters(), theirs.parameters(), strict=True):
+            p.copy_(q)
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(mine(images), theirs(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", plain.STATISTICS)

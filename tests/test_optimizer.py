@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from strategies import ORACLE, TERMS, genome, genomes, oracle_genome, random_genome
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS, GenomeOptimizer, ReferenceOptimizer, TermGenome
+from optevo.optim import PRESETS, GenomeOptimizer, ReferenceOptimizer, TermGenome, kernels
 from optevo.optim.kernels import stacked_update
 from optevo.optim.optimizer import step_scalars
 
@@ -449,6 +449,56 @@ def test_a_changing_learning_rate_compiles_nothing(graphs):
         w.grad = torch.ones_like(w)
         optimizer.step()
     assert graphs() == warm
+
+
+def test_gradients_that_were_one_tensor_may_be_two_later():
+    # Without guards, a kernel compiled for a shared gradient would go on using the first for both.
+    first, second = (nn.Parameter(torch.zeros(5, dtype=torch.float64)) for _ in range(2))
+    optimizer = COMPILED(
+        [first, second], TermGenome(terms=("GRAD",), alphas=(1.0,), lr=0.1, weight_decay=0.0)
+    )
+    first.grad = second.grad = torch.ones_like(first)
+    optimizer.step()
+    first.grad, second.grad = torch.ones_like(first), torch.full_like(second, 5.0)
+    optimizer.step()
+    torch.testing.assert_close(first.detach(), torch.full_like(first, -0.2))
+    torch.testing.assert_close(second.detach(), torch.full_like(second, -0.6))
+
+
+def test_a_step_at_rate_zero_moves_the_moments_of_a_clipping_genome():
+    g = TermGenome(terms=("ADAM_TERM",), alphas=(1.0,), lr=1e-3, gradient_clipping=True, clip_value=0.5)
+    moments = []
+    for make in (COMPILED, lambda p, g: GenomeOptimizer(p, g, compiled=False)):
+        w = nn.Parameter(torch.ones(4, dtype=torch.float64))
+        optimizer = make([w], g)
+        optimizer.param_groups[0]["lr"] = 0.0
+        w.grad = torch.ones_like(w)
+        optimizer.step()
+        moments.append((optimizer.state[w]["exp_avg"], optimizer.state[w]["exp_avg_sq"]))
+    torch.testing.assert_close(*moments)
+    assert moments[0][0].min() > 0
+
+
+def test_layouts_are_counted_an_optimizer_so_that_a_run_depends_on_no_other(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(kernels, "pays", lambda params: True)
+    monkeypatch.setattr(
+        kernels, "compiled_update", lambda params, *rest, layout: compiled.append(len(params[0]))
+    )
+    sizes = list(range(1, 3 + kernels._MOST_LAYOUTS))
+    for size in sizes:  # one after the other, as a worker meets the networks of many tasks
+        w = nn.Parameter(torch.ones(size))
+        w.grad = torch.ones(size)
+        GenomeOptimizer([w], PRESETS["adamw"]).step()
+    assert compiled == sizes
+    compiled.clear()
+    weights = [nn.Parameter(torch.ones(size)) for size in sizes]
+    optimizer = GenomeOptimizer(weights, PRESETS["adamw"])
+    for w in weights:  # gradients that come and go
+        optimizer.zero_grad()
+        w.grad = torch.ones_like(w)
+        optimizer.step()
+    assert compiled == sizes[: kernels._MOST_LAYOUTS]
 
 
 def test_a_small_model_is_not_worth_compiling(graphs):

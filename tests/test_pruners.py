@@ -112,7 +112,7 @@ class Search:
     [("racing", NopPruner), ("none", NopPruner), ("median", MedianPruner), ("wilcoxon", WilcoxonPruner)],
 )
 def test_a_study_has_optunas_own_pruner_of_that_name(name: str, kind: type):
-    one = config(name)
+    one = config(name, n_runs=5)
     assert type(make_pruner(one)) is kind
     assert type(opened(one).pruner) is kind
 
@@ -123,7 +123,7 @@ def test_a_study_has_optunas_own_pruner_of_that_name(name: str, kind: type):
 )
 def test_the_study_that_was_just_created_has_it_too(name: str, kind: type):
     # Optuna's default is a MedianPruner: whoever optimizes this study would prune under "none".
-    assert type(create_or_resume(config(name), InMemoryStorage(), "cpu").pruner) is kind
+    assert type(create_or_resume(config(name, n_runs=5), InMemoryStorage(), "cpu").pruner) is kind
 
 
 # Median
@@ -238,12 +238,18 @@ def test_copied_runs_that_the_pruner_frowns_on_do_not_fail_the_trial(
 @pytest.mark.parametrize("pruner", ["median", "wilcoxon"])
 def test_a_pruner_that_judges_one_trial_at_a_time_is_refused_for_groups(pruner: str):
     with pytest.raises(UserError, match="batch_candidates"):
-        config(pruner, evaluation={"batch_candidates": 2})
+        config(pruner, n_runs=5, evaluation={"batch_candidates": 2})
 
 
 @pytest.mark.parametrize("pruner", ["racing", "none"])
 def test_other_pruners_go_with_groups(pruner: str):
     assert config(pruner, evaluation={"batch_candidates": 2}).evaluation.batch_candidates == 2
+
+
+def test_a_wilcoxon_pruner_that_could_never_prune_is_refused():
+    with pytest.raises(UserError, match="at least 5 runs"):
+        config("wilcoxon", n_runs=4)
+    assert config("wilcoxon", n_runs=5).evaluation.pruner == "wilcoxon"
 
 
 def test_tpe_is_refused_for_groups():

@@ -324,9 +324,28 @@ def frozen() -> nn.Module:
     return model
 
 
+class Scaled(nn.Sequential):
+    """A Sequential that is more than the chain of its layers."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * 0.1
+
+
+def scaled() -> nn.Module:
+    return Scaled(nn.Flatten(), nn.Linear(36, 12), nn.ReLU(), nn.Linear(12, 4))
+
+
+def hooked() -> nn.Module:
+    model = mlp()
+    model[1].register_forward_hook(lambda module, inputs, output: output * 0.1)
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "shape"),
     [
+        pytest.param(scaled, (1, 6, 6), id="a Sequential with its own forward"),
+        pytest.param(hooked, (1, 6, 6), id="a forward hook"),
         pytest.param(no_flatten, (36,), id="without a Flatten"),
         pytest.param(no_bias, (1, 6, 6), id="without a bias"),
         pytest.param(normed, (1, 6, 6), id="norms"),

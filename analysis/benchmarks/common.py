@@ -7,19 +7,23 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Column, Table
 
 console = Console(width=120, markup=False, highlight=False)
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """A parser that knows `--quick`; `doc` is the script's docstring."""
+def parser(doc: str | None, *, device: bool = False) -> argparse.ArgumentParser:
+    """A parser that knows `--quick` and, with `device`, `--device`; `doc` is the script's docstring."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--quick", action="store_true", help="does it run, not how fast")
+    if device:
+        made.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
     return made
 
 
@@ -27,9 +31,18 @@ def print_header(how: str) -> None:
     """The machine, the versions, and how the figures below were measured."""
     versions = (f"{name} {importlib.metadata.version(name)}" for name in ("torch", "optuna"))
     console.print(f"{cpu()}, {cores()} cores, Python {platform.python_version()}, {', '.join(versions)}")
+    for i in range(torch.cuda.device_count()):
+        console.print(f"cuda:{i}: {torch.cuda.get_device_name(i)}")
     if hasattr(os, "getloadavg"):  # figures taken beside other work are no figures
         console.print(f"load before: {os.getloadavg()[0]:.1f}")
     console.print(f"measured: {how}")
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def cpu() -> str:

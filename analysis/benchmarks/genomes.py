@@ -1,6 +1,6 @@
 """Genomes an hour on two cores: the plain way beside ours, on MNIST, Fashion-MNIST and CIFAR-10.
 
-    python -m analysis.benchmarks.genomes [--quick] [--accuracy] [--steps N] [--seeds N]
+    python -m analysis.benchmarks.genomes [--quick] [--rounds N] [--accuracy] [--steps N] [--seeds N]
 
 The plain way (`plain.py`) is one process of two threads with two loader processes. Ours are two processes of
 one thread each at the same time, as `optevo run --workers 2` has them. All train the published winner on the
@@ -181,6 +181,7 @@ def accuracy(single: Runner, pair: Sequence[Runner], tasks: Sequence[str], steps
 def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__)
+    arguments.add_argument("--rounds", type=int, default=5, help="of plain and ours in turn. Default: 5")
     arguments.add_argument("--accuracy", action="store_true", help="compare accuracies, not times")
     arguments.add_argument("--steps", type=int, default=200, help="of a run for --accuracy. Default: 200")
     arguments.add_argument("--seeds", type=int, default=3, help="runs a task for --accuracy. Default: 3")
@@ -190,7 +191,7 @@ def main() -> None:
     single, pair = Runner(plain.THREADS, examples), [Runner(1, examples), Runner(1, examples)]
     try:
         if options.quick or not options.accuracy:
-            rounds, of_plain, of_ours = (1, 3, 3) if options.quick else (5, 40, 60)
+            rounds, of_plain, of_ours = (1, 3, 3) if options.quick else (options.rounds, 40, 60)
             print_header(
                 f"{rounds} rounds, in each a short run with its scoring for every task and way in turn, "
                 f"{of_plain} steps the plain way and {of_ours} ours; those missing to {STEPS} are added at "

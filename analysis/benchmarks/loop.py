@@ -1,9 +1,9 @@
-"""Time of a training step, whole loop, as a share of what the processor's matrix products reach.
+"""Time of a training step, whole loop, as a share of what the device's matrix products reach.
 
-    python -m analysis.benchmarks.loop [--quick]
+    python -m analysis.benchmarks.loop [--quick] [--device cuda]
 
 The loop is `optevo.evaluation.training.train` itself: batch, augmentation, forward, loss, backward, update
-and records. After each of its steps come one matrix product (1024 x 1024 x 1024) in the same precision, and
+and records. After each of its steps come one square matrix product in the same precision, and
 one forward and backward pass of another copy of the network on a batch that is ready: the three see the same
 machine. The share is floating-point operations a second of the loop over those of the product.
 """
@@ -11,13 +11,12 @@ machine. The share is floating-point operations a second of the loop over those 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.benchmarks.common import console, middle, parser, print_header, table
+from analysis.benchmarks.common import console, middle, now, parser, print_header, table
 from optevo.errors import UserError
 from optevo.evaluation.training import PRECISIONS, autocast, train
 from optevo.optim import PRESETS
@@ -25,8 +24,8 @@ from optevo.tasks import Split, Task, get_task
 from optevo.tasks.data import data_root
 
 TASKS = {"fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-BATCH, SIZE, WARMUP = 128, 1024, 10
-CPU = torch.device("cpu")
+BATCH, WARMUP = 128, 10
+SIZE = {"cpu": 1024, "cuda": 8192}  # of a product large enough for the device's peak
 
 
 def load(task: Task) -> tuple[dict[str, Split], str]:
@@ -47,11 +46,12 @@ def load(task: Task) -> tuple[dict[str, Split], str]:
 
 def bare(task: Task, splits: dict[str, Split], precision: str) -> tuple[Callable[[], None], int]:
     """A forward and backward pass on a batch that is ready, and its floating-point operations."""
-    model = task.model(torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
-    batch = next(task.batches(splits["train"], BATCH, torch.Generator().manual_seed(0)))
+    device = splits["train"].device
+    model = task.model(torch.Generator().manual_seed(0)).to(device, memory_format=torch.channels_last)
+    batch = next(task.batches(splits["train"], BATCH, torch.Generator(device).manual_seed(0)))
 
     def step() -> None:
-        with autocast(CPU, precision):
+        with autocast(device, precision):
             loss = task.loss(model, batch)
         loss.backward()
         model.zero_grad()
@@ -64,7 +64,10 @@ def bare(task: Task, splits: dict[str, Split], precision: str) -> tuple[Callable
 def measure(task: Task, splits: dict[str, Split], precision: str, steps: int) -> tuple[str, ...]:
     """One row of the table."""
     step, flops = bare(task, splits, precision)
-    a = torch.rand(SIZE, SIZE, generator=torch.Generator().manual_seed(0)).to(getattr(torch, precision))
+    device, size = splits["train"].device, SIZE[splits["train"].device.type]
+    a = torch.rand(size, size, generator=torch.Generator().manual_seed(0)).to(
+        device, getattr(torch, precision)
+    )
     others = {"product": lambda: a @ a, "bare": step}
     times: dict[str, list[float]] = {"loop": [], **{name: [] for name in others}}
     resumed = None
@@ -72,19 +75,19 @@ def measure(task: Task, splits: dict[str, Split], precision: str, steps: int) ->
     def check() -> None:  # called between steps: what is done in here is no part of the loop's time
         nonlocal resumed
         if resumed is not None:
-            times["loop"].append(time.perf_counter() - resumed)
+            times["loop"].append(now(device) - resumed)
         for name, run in others.items():
-            start = time.perf_counter()
+            start = now(device)
             run()
-            times[name].append(time.perf_counter() - start)
-        resumed = time.perf_counter()
+            times[name].append(now(device) - start)
+        resumed = now(device)
 
     train(
         task, splits, PRESETS["evolved"], seed=0, steps=steps + WARMUP, batch_size=BATCH,
         precision=precision, check=check,
     )  # fmt: skip
     times = {name: values[WARMUP:] for name, values in times.items()}
-    peak = 2 * SIZE**3 / statistics.median(times["product"])
+    peak = 2 * size**3 / statistics.median(times["product"])
     loop, alone = (statistics.median(times[name]) for name in ("loop", "bare"))
     return (
         f"{task.name} {precision}",
@@ -100,7 +103,8 @@ def measure(task: Task, splits: dict[str, Split], precision: str, steps: int) ->
 
 def main() -> None:
     """Measure and print."""
-    steps = 3 if parser(__doc__).parse_args().quick else 60
+    options = parser(__doc__, device=True).parse_args()
+    steps = 3 if options.quick else 60
     torch.set_num_threads(1)
     tasks = [(task, *load(task)) for task in map(get_task, TASKS)]
     kinds = ", ".join(f"{task.name}: {kind} images" for task, _, kind in tasks)
@@ -109,7 +113,8 @@ def main() -> None:
         f"a training step; {kinds}", "task", "GFLOP", "peak",
         "loop ms", "of peak", "images/s", "fwd+bwd ms", "of peak",
     )  # fmt: skip
-    for task, splits, _ in tasks:
+    for task, loaded, _ in tasks:
+        splits = {name: split.to(options.device) for name, split in loaded.items()}
         for precision in PRECISIONS:
             rows.add_row(*measure(task, splits, precision, steps))
     console.print(rows)

@@ -1,6 +1,6 @@
 """Genomes an hour on digits, one by one and as a stack: `batch_candidates = 1` and `= K`.
 
-    python -m analysis.benchmarks.stack [--quick]
+    python -m analysis.benchmarks.stack [--quick] [--device cuda]
 
 Both ways go through the same objective and the same kind of SQLite study, in one process with one thread;
 every genome of a generation is trained in full (no gate, no racing) at the default budget.
@@ -25,7 +25,7 @@ from optevo.storage import open_storage
 from optevo.study import create_or_resume, make_space
 
 
-def generation(size: int, batch: int, steps: int, seed: int, url: str) -> tuple[float, float]:
+def generation(size: int, batch: int, steps: int, seed: int, url: str, device: str) -> tuple[float, float]:
     """Seconds for one generation, and of it seconds spent outside training."""
     evaluation = {"tasks": ["digits"], "steps": steps, "gate": False, "pruner": "none"}
     config = parse_config(
@@ -37,8 +37,8 @@ def generation(size: int, batch: int, steps: int, seed: int, url: str) -> tuple[
         },
         "benchmark",
     )
-    study = create_or_resume(config, open_storage(url, create=True), "cpu")
-    objective = Objective(Bench(config, "cpu", Path()), make_space(config))
+    study = create_or_resume(config, open_storage(url, create=True), device)
+    objective = Objective(Bench(config, device, Path()), make_space(config))
     start = time.perf_counter()
     study.optimize(objective, n_trials=-(-size // batch))
     seconds = time.perf_counter() - start
@@ -49,7 +49,8 @@ def generation(size: int, batch: int, steps: int, seed: int, url: str) -> tuple[
 
 def main() -> None:
     """Measure and print."""
-    quick = parser(__doc__).parse_args().quick
+    options = parser(__doc__, device=True).parse_args()
+    quick = options.quick
     size, steps, rounds = (4, 5, 1) if quick else (24, 500, 7)
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -64,7 +65,7 @@ def main() -> None:
         for seed in range(rounds):
             for batch in batches:
                 url = f"sqlite:///{folder}/{batch}.db"
-                times[batch].append(generation(size, batch, steps, seed, url))
+                times[batch].append(generation(size, batch, steps, seed, url, str(options.device)))
     columns = ("genomes an hour", "times one by one", "ms of storage a genome")
     rows = table("digits, one process", "batch_candidates", *columns)
     alone = [seconds for seconds, _ in times[1]]

@@ -44,7 +44,7 @@ class Archive:
     _bars: dict[tuple[int, int], list[float]] = field(default_factory=dict)
 
     def record(self, canonical: str, generation: int) -> Record | None:
-        """The longest record of a canonical form in the generations before `generation`."""
+        """The longest record of a canonical form before `generation`, the one in progress."""
         self._update(generation)
         return self._by_form.get(canonical)
 

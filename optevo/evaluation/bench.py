@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from optevo.config import StudyConfig, TaskConfig
 from optevo.errors import UserError
 from optevo.evaluation.stacked import stacks, train_stacked
-from optevo.evaluation.training import Run, train
+from optevo.evaluation.training import Run, autocast, train
 from optevo.optim.genome import TermGenome
 from optevo.spaces import Candidate
 from optevo.tasks import get_task
@@ -36,6 +37,8 @@ class Bench:
     def __init__(self, config: StudyConfig, device: str, data_root: Path) -> None:
         self.config = config
         self.device = resolve_device(device)
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # for users' code that names no number
         self.tasks: list[tuple[Task, dict[str, Split]]] = []
         for task_config in config.evaluation.tasks:
             task = get_task(task_config.name, **task_config.options)
@@ -61,7 +64,8 @@ class Bench:
             model = task.model(torch.Generator().manual_seed(0)).to(self.device)
             generator = torch.Generator(self.device).manual_seed(0)
             batches = task.batches(splits["train"], self.config.evaluation.batch_size, generator)
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            precise = autocast(self.device, self.config.evaluation.precision)
+            with torch.no_grad(), precise, FlopCounterMode(display=False) as counter:
                 task.loss(model, next(batches))
             costs[task.name] = counter.get_total_flops()
         return costs
@@ -86,9 +90,14 @@ class Bench:
         """The same for several: as one stacked model where the device and the model gain by it."""
         one, splits = self.tasks[task]
         genomes = [candidate for candidate in candidates if isinstance(candidate, TermGenome)]
-        if len(genomes) == len(candidates) > 1 and stacks(one, self.device):
+        if len(genomes) == len(candidates) > 1 and self.stacks(task):
             return train_stacked(one, splits, genomes, seed=seed, check=check, **self._budget)
         return [self.run(candidate, task, seed, check=check) for candidate in candidates]
+
+    @functools.cache  # noqa: B019  a worker has one bench
+    def stacks(self, task: int) -> bool:
+        """Whether candidates of a task train as one model on this device."""
+        return stacks(self.tasks[task][0], self.device)
 
     @property
     def _budget(self) -> dict[str, Any]:
@@ -138,7 +147,8 @@ def worker_devices(name: str, workers: int | None) -> list[str]:
 def share_device(device: str, processes: int) -> None:
     """Limit this process to its part of a GPU's memory: one that asks for more fails, not the others."""
     if device != "cpu" and processes > 1:
-        torch.cuda.set_per_process_memory_fraction(1 / processes, device)
+        # A tenth is for the contexts.
+        torch.cuda.set_per_process_memory_fraction(0.9 / processes, device)
 
 
 def _load(task: Task, config: TaskConfig, data_root: Path) -> dict[str, Split]:

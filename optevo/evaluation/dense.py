@@ -15,7 +15,7 @@ _ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.LeakyReLU, nn
 
 def chain(task: Task, model: nn.Module) -> list[nn.Module] | None:
     """The layers of a chain of dense ones under the default loss, None for any other model."""
-    if type(task).loss is not Task.loss or not isinstance(model, nn.Sequential):
+    if type(task).loss is not Task.loss or type(model) is not nn.Sequential or _hooked(model):
         return None
     layers = list(model)
     if len(set(layers)) < len(layers) or not all(p.requires_grad for p in model.parameters()):
@@ -24,6 +24,11 @@ def chain(task: Task, model: nn.Module) -> list[nn.Module] | None:
     linear = [layer for layer in inner if type(layer) is nn.Linear and layer.bias is not None]
     dense = all(layer in linear or type(layer) in _ELEMENTWISE for layer in inner)
     return inner if dense and linear and inner[0] is linear[0] else None
+
+
+def _hooked(model: nn.Module) -> bool:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, name) for module in model.modules() for name in hooks)
 
 
 def logits(layers: Sequence[nn.Module], leaves: Sequence[Tensor], inputs: Tensor) -> Tensor:
@@ -50,9 +55,10 @@ class CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         x = logits.float()
         x = x - x.amax(dim=1, keepdim=True)
-        share = (targets != -100).to(x.dtype)  # what F.cross_entropy ignores
+        ignored = targets == -100  # as F.cross_entropy does
+        share = (~ignored).to(x.dtype)
         share = share / share.sum()
-        index = targets.clamp_min(0).expand(len(x), 1, -1)
+        index = targets.masked_fill(ignored, 0).expand(len(x), 1, -1)
         picked = x.gather(1, index).squeeze(1)
         p = x.exp_()
         total = p.sum(dim=1, keepdim=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 import traceback
 from collections.abc import Callable
@@ -23,15 +24,13 @@ from optevo.samplers import GeneticSampler
 from optevo.samplers.slots import claimed
 from optevo.spaces import Candidate, Space
 
+logger = logging.getLogger(__name__)
+
 _TRACEBACK_CHARS = 8000
 
 
 class Interrupted(Exception):
     """The worker was asked to stop; the trial's slot is to be evaluated again."""
-
-
-# Another attempt may do better with the whole stack, so that its last bits stay those of an untroubled study.
-_NOT_THE_CANDIDATES = (Interrupted, UserError, MemoryError, OSError, torch.OutOfMemoryError)
 
 
 class Objective:
@@ -78,10 +77,11 @@ class Objective:
             trial.set_user_attr(key, value)
         entry = self._enter(known, candidate, trial.user_attrs[keys.GENERATION])
         if self.bench.config.evaluation.batch_candidates > 1:
-            self._train_group(known, trial, entry)
+            seconds = self._train_group(known, trial, entry)
         else:
             self._train(known, trial, entry.course)
-        for key, value in self._outcome(entry, time.perf_counter() - start).items():
+            seconds = time.perf_counter() - start
+        for key, value in self._outcome(entry, seconds).items():
             trial.set_user_attr(key, value)
         course = entry.course
         assert course.value is not None
@@ -110,7 +110,7 @@ class Objective:
     def _train(self, known: _Known, trial: optuna.Trial, course: Course) -> None:
         curve = make_curve(trial, self.bench.config, len(known.order))
         try:
-            for run in [] if course.ended else course.runs:
+            for run in course.runs if course.verdict is None else []:
                 curve.after(run)
             while not course.ended:
                 task, seed = known.order[len(course.runs)]
@@ -119,29 +119,29 @@ class Objective:
                 if not course.ended:
                     curve.after(run)
         except Pruned as pruned:
-            course.stop(str(pruned))
+            if not course.ended:  # all copied: there is nothing left to save
+                course.stop(str(pruned))
 
     def _run_all(self, courses: list[Course], own: Course, task: int, seed: int) -> list[Run | None]:
         """A run each. Where the stack raises, each alone; None for another's that raises: it will lead."""
         try:
             return [*self.bench.run_together([c.candidate for c in courses], task, seed, self.check)]
-        except _NOT_THE_CANDIDATES:
-            raise
-        except Exception:
-            return [self._run_alone(course, own, task, seed) for course in courses]
+        except Exception as error:
+            if _machines_fault(error):
+                raise
+            logger.warning("a stack failed, its members train one by one: %s", error)
+        return [self._run_alone(course, own, task, seed) for course in courses]
 
     def _run_alone(self, course: Course, own: Course, task: int, seed: int) -> Run | None:
         try:
             return self.bench.run(course.candidate, task, seed, check=self.check)
-        except _NOT_THE_CANDIDATES:
-            raise
-        except Exception:
-            if course is own:
+        except Exception as error:
+            if course is own or _machines_fault(error):
                 raise
             return None
 
-    def _train_group(self, known: _Known, trial: optuna.Trial, own: _Entry) -> None:
-        """Train the trial's whole group and record the others' outcomes.
+    def _train_group(self, known: _Known, trial: optuna.Trial, own: _Entry) -> float:
+        """Train the trial's whole group and record the others' outcomes; returns seconds a member.
 
         Those whose slot has been decided run along: so the stack, and with it every last bit, is the same
         after a kill.
@@ -166,9 +166,9 @@ class Objective:
                     if run is not None:
                         course.add(run)
         seconds = (time.perf_counter() - start) / len(stack)
-        if study._storage.get_trial(trial._trial_id).state.is_finished():
-            raise optuna.exceptions.UpdateFinishedTrialError("the group was given to another worker")
         for other, (params, entry) in others.items():
+            if study._storage.get_trial(trial._trial_id).state.is_finished():
+                raise optuna.exceptions.UpdateFinishedTrialError("the group was given to another worker")
             course = entry.course
             if course.value is None or sampler.board(study).decided(other):
                 continue
@@ -187,6 +187,7 @@ class Objective:
             )
             finished.datetime_start = frozen.datetime_start
             study.add_trial(finished)
+        return seconds
 
     def _outcome(self, entry: _Entry, seconds: float) -> dict[str, Any]:
         """What a trial keeps of how it went."""
@@ -225,6 +226,14 @@ class _Entry:
 
     course: Course
     source: int | None
+
+
+def _machines_fault(error: Exception) -> bool:
+    """Whether another attempt may do better with the whole stack, and so keep its last bits."""
+    if isinstance(error, (Interrupted, UserError, MemoryError, OSError, torch.OutOfMemoryError)):
+        return True
+    words = ("allocate memory", "CUDA", "CUBLAS", "CUDNN")  # torch has no classes for these
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _description(candidate: Candidate) -> dict[str, str]:

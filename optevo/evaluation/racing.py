@@ -1,7 +1,8 @@
 """Racing: a trial that cannot place among the useful part of its generation stops early. Pure Python.
 
 Runs go in one order for all trials. After each, what a trial has earned so far is compared with what the
-useful part of the generation before had earned by then, and a trial behind every one of them stops.
+members of the generation before had earned by then, and a trial that would not have been among the best
+quarter of them stops.
 """
 
 from __future__ import annotations
@@ -9,26 +10,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-# With tournaments of four, three parents in four come from the best 30 % of a population.
-USEFUL = 0.3
+# With tournaments of four, two parents in three come from the best quarter of a population.
+USEFUL = 0.25
 
 
 def thresholds(population: Sequence[Sequence[float]], n_runs: int) -> list[float]:
     """The least that a trial must have earned after each run but the last.
 
     Args:
-        population: The fitness of each member's runs, best member first; a member that stopped early has
-            fewer than `n_runs`.
+        population: The fitness of each member's runs; a member that stopped early has fewer than `n_runs`.
         n_runs: Runs of a whole trial.
 
     Returns:
-        n_runs − 1 sums of fitness: of the useful members that had as many runs, the lowest.
+        n_runs − 1 sums of fitness: what the best quarter of the population had by then, or all those that
+        came so far where they are fewer.
     """
-    useful = population[: math.ceil(USEFUL * len(population))]
+    useful = math.ceil(USEFUL * len(population))
     bars = []
     for n in range(1, n_runs):
-        sums = [math.fsum(fitness[:n]) for fitness in useful if len(fitness) >= n]
-        bars.append(min(sums, default=-math.inf))
+        sums = sorted((math.fsum(fitness[:n]) for fitness in population if len(fitness) >= n), reverse=True)
+        bars.append(sums[: max(useful, 1)][-1] if sums else -math.inf)
     return bars
 
 
@@ -39,7 +40,7 @@ def behind(earned: Sequence[float], bars: Sequence[float]) -> str | None:
         return None
     return (
         f"racing: {math.fsum(earned) / n:.4f} a run after {n} of {len(bars) + 1}, "
-        f"the last of the useful part of the generation before had {bars[n - 1] / n:.4f}"
+        f"the best quarter of the generation before had {bars[n - 1] / n:.4f}"
     )
 
 

@@ -69,6 +69,8 @@ def train_stacked(
 ) -> list[Run]:
     """Train a fresh model a candidate and score each; what `train` does, but for rounding.
 
+    (And but for a parameter that gets no gradient, whose weights and moments decay here.)
+
     Args:
         task: What to train.
         splits: Its data, all on the device to train on.
@@ -161,7 +163,7 @@ class _Stack:
     def forward(self, batch: Batch) -> Tensor:
         """The K losses of one batch."""
         inputs, targets = batch
-        if self.dense is not None and targets.dim() == 1:  # not probabilities
+        if self.dense is not None and targets.dim() == 1 and targets.dtype == torch.int64:
             return CrossEntropy.apply(logits(self.dense, self.leaves, inputs), targets)
 
         def loss(params: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
@@ -191,7 +193,7 @@ class _Loss(nn.Module):
         return self.task.loss(self.model, batch)
 
 
-@functools.lru_cache(maxsize=1000)  # a stack trains with several seeds and tasks
+@functools.lru_cache(maxsize=64)  # a stack trains with several seeds and tasks
 def _scalars(candidate: TermGenome, steps: int) -> Tensor:
     """The numbers of every step of a run, float64 of shape (steps, 14)."""
     rule, schedule = candidate.rule(), candidate.schedule(steps)

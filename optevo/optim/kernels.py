@@ -1,6 +1,6 @@
 """The six-coefficient update: eager `torch._foreach_*`, one compiled kernel, and many candidates stacked.
 
-All take the same numbers as data, so a kernel compiled for a list of shapes serves every genome. Neither
+All take the same numbers as data, so a kernel compiled for a list of shapes serves every genome. None of them
 reads anything back from the device.
 """
 
@@ -42,7 +42,8 @@ class Scalars(NamedTuple):
 
         The correction of √v̂ moves into the coefficients and ε, and a term that the rule lacks gets numbers
         under which it is zero rather than 0/0 or 0·∞: a divisor that nothing is divided by gets ε = 1, and
-        a rule that reads the sign alone sees every other gradient clipped to 0.
+        a rule that reads the sign alone sees every other gradient clipped to 0. (A step at η = 0 reads
+        nothing, and moves the moments all the same.)
         """
         rooted = self.rms or self.adam
         divided = self.unit or (rooted and not self.beta2)  # without v, √v̂ is |g|
@@ -61,7 +62,7 @@ class Scalars(NamedTuple):
             1 - self.beta1,
             self.beta2,
             1 - self.beta2,
-            self.clip if reads else 0.0,
+            self.clip if reads or not self.sign else 0.0,
         )
 
 
@@ -247,6 +248,8 @@ def compiled_update(
 ) -> None:
     """As `foreach_update`, in one kernel. Compiled once a layout of the tensors, whatever the genome."""
     layout = layout or _layout((params, grads, exp_avgs, exp_avg_sqs), k)
+    if len(set(map(id, grads))) < len(grads):  # a compiler that met them as one would keep them as one
+        grads = [g.clone() for g in grads]
     kernel = _kernels.get(layout)
     if kernel is None:
         # Dynamo counts recompilations by code object: a copy a layout keeps each well below the limit.
@@ -263,9 +266,9 @@ def compiled_update(
 
 
 _broken: set[str] = set()  # device types on which the compiler failed in this process
-# Where gradients come and go from step to step, every subset would be compiled anew; a search of three tasks
-# needs two dozen.
-_MOST_LAYOUTS = 32
+# Where gradients come and go from step to step, every subset would be compiled anew. Counted an optimizer, so
+# that what a run does depends on nothing that its process did before.
+_MOST_LAYOUTS = 8
 
 
 def update(
@@ -276,18 +279,25 @@ def update(
     k: Scalars,
     *,
     compiled: bool | None,
+    layouts: set[Hashable],
 ) -> None:
-    """Dispatch: True compiles, False is eager, None compiles where it pays and falls back on failure."""
+    """Dispatch: True compiles, False is eager, None compiles where it pays and falls back on failure.
+
+    `layouts` are those that the optimizer has met, and is added to.
+    """
     tensors = (params, grads, exp_avgs, exp_avg_sqs)
     if compiled:
         return compiled_update(*tensors, k)
     if compiled is None and pays(params):
         layout = _layout(tensors, k)
-        known = layout in _kernels
-        if known or len(_kernels) < _MOST_LAYOUTS:
+        if layout in layouts or len(layouts) < _MOST_LAYOUTS:
+            layouts.add(layout)
+            known = layout in _kernels
             try:
                 return compiled_update(*tensors, k, layout=layout)
             except (RuntimeError, OSError) as error:
+                if not known:
+                    _kernels.pop(layout, None)
                 if known or isinstance(error, torch.OutOfMemoryError):
                     raise
                 # Raised while compiling, before any tensor has changed.
@@ -306,6 +316,8 @@ def pays(params: list[Tensor]) -> bool:
     device = params[0].device.type
     if device in _broken or params[0].dtype == torch.float64:
         return False
+    if any(type(p) not in (Tensor, torch.nn.Parameter) for p in params):
+        return False  # of a subclass, shapes and strides don't say all
     return sum(p.numel() for p in params) >= COMPILE_FROM and has_compiler(device)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -72,6 +72,7 @@ class GenomeOptimizer(Optimizer):
             "maximize": maximize,
             "compiled": compiled,
         }
+        self._layouts: set[Hashable] = set()
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -85,6 +86,7 @@ class GenomeOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._layouts = set()
         for group in self.param_groups:
             group.setdefault("maximize", False)
             group.setdefault("compiled", None)
@@ -107,7 +109,11 @@ class GenomeOptimizer(Optimizer):
             for (*_, k), (params, gradients, exp_avgs, exp_avg_sqs) in self._buckets(group).items():
                 grads = list(torch._foreach_neg(gradients)) if group["maximize"] else gradients
                 scalars = _group_scalars(group, k)
-                update(params, grads, exp_avgs, exp_avg_sqs, scalars, compiled=group["compiled"])
+                update(
+                    *(params, grads, exp_avgs, exp_avg_sqs, scalars),
+                    compiled=group["compiled"],
+                    layouts=self._layouts,
+                )
         return loss
 
     def _buckets(self, group: dict[str, Any]) -> dict[tuple[torch.device, torch.dtype, int], _Tensors]:
