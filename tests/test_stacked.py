@@ -110,11 +110,9 @@ def curve(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     for module in (stacked, training):
         real = module.finish
 
-        def finish(
-            task: Any, model: Any, split: Any, losses: Tensor, *rest: Any, _real=real, **more: Any
-        ) -> Run:
+        def finish(*, losses: Tensor, _real: Any = real, **more: Any) -> Run:
             seen.append(losses.clone())
-            return _real(task, model, split, losses, *rest, **more)
+            return _real(losses=losses, **more)
 
         monkeypatch.setattr(module, "finish", finish)
     return seen

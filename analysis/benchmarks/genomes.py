@@ -10,7 +10,6 @@ same 15,000 examples and score the same 5,000 for validation. `--accuracy` compa
 from __future__ import annotations
 
 import contextlib
-import inspect
 import multiprocessing
 import statistics
 import time
@@ -31,8 +30,6 @@ from optevo.tasks.data import data_root
 TASKS = ("mnist", "fashion_mnist", "cifar10")
 STEPS, SEEDS = 500, 2  # of a published evaluation: steps a run, runs a task
 PLAIN, OURS = "plain", ("float32", "bfloat16")
-if "precision" not in inspect.signature(train).parameters:
-    OURS = ("float32",)
 
 
 Job = tuple[str, str, int, int]  # way, task, seed, steps
@@ -85,7 +82,7 @@ class Runner:
 def _serve(pipe: Connection, threads: int, examples: tuple[int, int]) -> None:
     torch.set_num_threads(threads)
     loaded: dict[tuple[bool, str], Any] = {}
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, ConnectionError):  # the other side has gone
         while True:
             job: Job = pipe.recv()
             way, task, _, steps = job
@@ -111,8 +108,7 @@ def _train(data: Any, job: Job, check: Callable[[], None]) -> float:
     genome = PRESETS["evolved"]
     if way == PLAIN:
         return plain.train(task, data, genome, seed=seed, steps=steps, check=check)
-    options = {"precision": way} if len(OURS) > 1 else {}
-    run = train(*data, genome, seed=seed, steps=steps, check=check, **options)
+    run = train(*data, genome, seed=seed, steps=steps, check=check, precision=way)
     return run.metric if run.metric is not None else float("nan")
 
 

@@ -8,9 +8,10 @@ them. Networks that are chains of dense layers go through `torch.baddbmm`; all o
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,34 +93,35 @@ def train_stacked(
         stack = _Stack(task, model, candidates, steps, precision)
         batches = task.batches(splits["train"], batch_size, generator_for(device, task.name, seed, "batches"))
         losses = torch.zeros(steps, len(candidates), device=device)
-        diverged_at: list[int | None] = [None] * len(candidates)
+        diverged_at: dict[int, int] = {}
         taken = [steps] * len(candidates)
         looked, marks = 0, tenths(steps)
         for step in range(1, steps + 1):
             check()
-            stack.step(next(batches), out=losses[step - 1])
+            losses[step - 1].index_copy_(0, stack.numbers, stack.step(next(batches)))
             if step % LOOK_EVERY == 0 or step in marks:
                 bad = not_fine(losses[looked:step])
                 for k in bad.any(dim=0).nonzero().flatten().tolist():
-                    if diverged_at[k] is None:
-                        diverged_at[k], taken[k] = looked + int(bad[:, k].nonzero()[0]), step
+                    diverged_at[k], taken[k] = looked + int(bad[:, k].nonzero()[0]), step
                 looked = step
-                if None not in diverged_at:
+                if len(diverged_at) == len(candidates):
                     break
-        return [
+                stack.drop(diverged_at)
+        runs = [
             finish(
-                task,
-                stack.member(k),
-                splits[split],
-                losses[:, k],
-                seed,
-                taken[k],
-                diverged_at[k],
-                seconds=lambda: (time.perf_counter() - start) / len(candidates),
+                task=task,
+                model=model if k in diverged_at else stack.member(k),
+                split=splits[split],
+                losses=losses[:, k],
+                seed=seed,
+                taken=taken[k],
+                diverged_at=diverged_at.get(k),
                 precision=precision,
             )
             for k in range(len(candidates))
         ]
+    seconds = (time.perf_counter() - start) / len(candidates)
+    return [dataclasses.replace(run, seconds=seconds) for run in runs]
 
 
 class _Stack:
@@ -134,31 +136,49 @@ class _Stack:
         trained = [(name, p) for name, p in self.loss.named_parameters() if p.requires_grad]
         self.names, self.trained = [name for name, _ in trained], [p for _, p in trained]
         initial = [p.detach() for p in self.trained]
-        self.flat = torch.cat([p.reshape(-1) for p in initial]).expand(k, -1).contiguous()
-        sizes = [p.numel() for p in initial]
-        self.leaves = [
-            piece.view(k, *p.shape).detach().requires_grad_()
-            for piece, p in zip(self.flat.split(sizes, dim=1), initial, strict=True)
-        ]
-        self.buffers = {name: b.expand(k, *b.shape).clone() for name, b in self.loss.named_buffers()}
+        flat = torch.cat([p.reshape(-1) for p in initial]).expand(k, -1)
         rules = [candidate.rule() for candidate in candidates]
-        self.grads, self.work = torch.empty_like(self.flat), self.flat.new_empty(4, *self.flat.shape)
-        self.m = torch.zeros_like(self.flat) if any(rule.reads_m for rule in rules) else None
-        self.v = torch.zeros_like(self.flat) if any(rule.reads_v for rule in rules) else None
+        self.m = torch.zeros_like(flat) if any(rule.reads_m for rule in rules) else None
+        self.v = torch.zeros_like(flat) if any(rule.reads_v for rule in rules) else None
         scalars = torch.stack([_scalars(candidate, steps) for candidate in candidates], dim=2)
-        self.scalars = scalars.to(self.flat)  # steps × 14 × K
+        self.scalars = scalars.to(flat)  # steps × 14 × K
+        self.buffers = {name: b.expand(k, *b.shape).clone() for name, b in self.loss.named_buffers()}
+        self.numbers = torch.arange(k, device=flat.device)  # of the candidates in the rows
         self.taken = 0
+        self._lay_out(flat.contiguous())
 
-    def step(self, batch: Batch, out: Tensor) -> None:
-        """One training step of every copy; writes the K losses to `out`."""
+    def _lay_out(self, flat: Tensor) -> None:
+        """Weights of shape (K, P), and the copies' parameters as views of them."""
+        self.flat = flat
+        self.leaves = [
+            piece.view(len(flat), *p.shape).detach().requires_grad_()
+            for piece, p in zip(
+                flat.split([p.numel() for p in self.trained], dim=1), self.trained, strict=True
+            )
+        ]
+        self.grads, self.work = torch.empty_like(flat), flat.new_empty(4, *flat.shape)
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Go on without these candidates: a row that diverged costs as much as any."""
+        here = self.numbers.tolist()
+        rows = torch.tensor([i for i, k in enumerate(here) if k not in numbers], device=self.flat.device)
+        if len(rows) == len(here):
+            return
+        self.numbers, self.scalars = self.numbers[rows], self.scalars[:, :, rows]
+        self.m, self.v = (None if x is None else x[rows] for x in (self.m, self.v))
+        self.buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
+        self._lay_out(self.flat[rows])
+
+    def step(self, batch: Batch) -> Tensor:
+        """One training step of every copy; returns their losses, shape (K,)."""
         with autocast(batch[0].device, self.precision):
             losses = self.forward(batch)
-        out.copy_(losses.detach())
         gradients = torch.autograd.grad(losses.sum(), self.leaves, allow_unused=True, materialize_grads=True)
         torch.cat([g.flatten(1) for g in gradients], dim=1, out=self.grads)
         with torch.no_grad():
             stacked_update(self.flat, self.grads, self.m, self.v, self.scalars[self.taken], self.work)
         self.taken += 1
+        return losses.detach().float()
 
     def forward(self, batch: Batch) -> Tensor:
         """The K losses of one batch."""
@@ -172,8 +192,9 @@ class _Stack:
         named = dict(zip(self.names, self.leaves, strict=True))
         return vmap(loss, randomness="same")(named, self.buffers)
 
-    def member(self, k: int) -> nn.Module:
-        """The model with the weights of copy `k`, until the next call."""
+    def member(self, number: int) -> nn.Module:
+        """The model with the weights of a candidate that was not dropped, until the next call."""
+        k = self.numbers.tolist().index(number)
         with torch.no_grad():
             for p, leaf in zip(self.trained, self.leaves, strict=True):
                 p.copy_(leaf[k])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import hashlib
 import math
@@ -136,14 +137,21 @@ def train(
                 break
             if taken in marks and taken < steps:
                 on_point(taken, _curve(losses, marks[: marks.index(taken) + 1])[-1])
-        return finish(
-            *(task, model, splits[split], losses, seed, taken, diverged_at),
+        run = finish(
+            task=task,
+            model=model,
+            split=splits[split],
+            losses=losses,
+            seed=seed,
+            taken=taken,
+            diverged_at=diverged_at,
             precision=precision,
-            seconds=lambda: time.perf_counter() - start,
         )
+    return dataclasses.replace(run, seconds=time.perf_counter() - start)
 
 
-def finish(  # noqa: PLR0917
+def finish(
+    *,
     task: Task,
     model: nn.Module,
     split: Split,
@@ -151,11 +159,9 @@ def finish(  # noqa: PLR0917
     seed: int,
     taken: int,
     diverged_at: int | None,
-    *,
-    seconds: Callable[[], float],
     precision: str = "float32",
 ) -> Run:
-    """Score a trained model, unless it diverged, and say how its run went.
+    """Score a trained model, unless it diverged, and say how its run went; the caller knows how long it took.
 
     Args:
         task: What it was trained on.
@@ -165,7 +171,6 @@ def finish(  # noqa: PLR0917
         seed: Of the run.
         taken: Steps taken.
         diverged_at: As in `Run`.
-        seconds: Called when all is done.
         precision: As in `train`. Default: "float32".
     """
     curve = _curve(losses, [mark for mark in tenths(len(losses)) if mark <= taken])
@@ -184,7 +189,7 @@ def finish(  # noqa: PLR0917
         loss=mean_loss,
         losses=tuple(loss if math.isfinite(loss) else None for loss in curve),
         steps=taken,
-        seconds=seconds(),
+        seconds=0.0,
         diverged_at=diverged_at,
     )
 
