@@ -61,7 +61,7 @@ def main() -> None:
     arguments.add_argument("--study", type=Path, default=Path("studies/reduced.toml"))
     options = arguments.parse_args()
     seeds = range(1 if options.quick else options.seeds)
-    config = load_config(options.study)
+    config = load_config(Path("studies/quickstart.toml") if options.quick else options.study)
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
         print_header(f"training steps of {len(seeds)} searches of study {config.name!r} each way")

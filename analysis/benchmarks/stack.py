@@ -25,7 +25,7 @@ from optevo.storage import open_storage
 from optevo.study import create_or_resume, make_space
 
 
-def generation(size: int, batch: int, steps: int, seed: int, url: str, device: str) -> tuple[float, float]:
+def generation(size: int, batch: int, *, steps: int, seed: int, url: str, device: str) -> tuple[float, float]:
     """Seconds for one generation, and of it seconds spent outside training."""
     evaluation = {"tasks": ["digits"], "steps": steps, "pruner": "none"}
     config = parse_config(
@@ -65,7 +65,9 @@ def main() -> None:
         for seed in range(rounds):
             for batch in batches:
                 url = f"sqlite:///{folder}/{batch}.db"
-                times[batch].append(generation(size, batch, steps, seed, url, str(options.device)))
+                times[batch].append(
+                    generation(size, batch, steps=steps, seed=seed, url=url, device=str(options.device))
+                )
     columns = ("genomes an hour", "times one by one", "ms of storage a genome")
     rows = table("digits, one process", "batch_candidates", *columns)
     alone = [seconds for seconds, _ in times[1]]
