@@ -110,7 +110,13 @@ class _Outcome:
         self.error = None
         try:
             value = self.objective(trial)
-        except (optuna.TrialPruned, Interrupted):
+        except optuna.TrialPruned:
+            if trial.user_attrs.get(
+                keys.TRAINED_STEPS
+            ):  # one that the gate turned away says nothing of the task
+                self.failed_slots.clear()
+            raise
+        except Interrupted:
             self.failed_slots.clear()
             raise
         except Exception as error:

@@ -537,7 +537,8 @@ class Broken(Digits):
 )
 def test_a_task_that_always_fails_ends_the_run_with_its_traceback(error: str, workers: str):
     Path("mine.py").write_text(BROKEN.format(error=error))
-    text = TINY.replace('["digits"]', '["mine:Broken"]').replace("population_size = 2", "population_size = 8")
+    text = TINY.replace('["digits"]', '["mine:Broken"]\ngate = false')
+    text = text.replace("population_size = 2", "population_size = 8")
     answer = run("run", write(text), "--workers", workers, "--device", "cpu")
     assert answer.status not in (0, 130), answer
     assert "a bug of the user" in answer.out + answer.err

@@ -32,6 +32,10 @@ FULL: dict[str, Any] = {
         "seeds": [0, 1],
         "batch_size": 64,
         "split": "validation",
+        "precision": "float32",
+        "gate": True,
+        "pruner": "none",
+        "batch_candidates": 1,
     },
     "rerun": {"candidates": 2, "seeds": 4},
 }
@@ -49,10 +53,17 @@ OTHER: dict[str, Any] = {
     "evaluation.seeds": [1, 0],
     "evaluation.batch_size": 32,
     "evaluation.split": "test",
+    "evaluation.precision": "bfloat16",
+    "evaluation.gate": False,
+    "evaluation.pruner": "median",
+    "evaluation.batch_candidates": 3,
     "rerun.candidates": 1,
     "rerun.seeds": 5,
 }
 WRONG: dict[str, list[Any]] = {
+    "evaluation.precision": ["float16", 32, True],
+    "evaluation.gate": ["yes", 1, []],
+    "evaluation.batch_candidates": [0, -1, 1.5, "2", 1001, True],
     "name": ["", "x" * 201, 3, ["a"], True],
     "seed": [-1, 2**31, 1.0, "0", True, 10**30],
     "space": [3, "terms", []],

@@ -46,7 +46,8 @@ class Inline:
         self, max_workers: int, mp_context: Any, initializer: Callable[..., None], initargs: Any
     ) -> None:
         rerun._here.clear()
-        _parent, one, device, data_root = initargs
+        _parent, one, free, data_root = initargs
+        device, _ = free.get()
         rerun._here.append((Bench(one, device, data_root), make_space(one)))
 
     def __enter__(self) -> Inline:
