@@ -157,9 +157,11 @@ def study_names(storage: BaseStorage) -> list[str]:
 def _check_schema(study: optuna.Study) -> None:
     version = study.user_attrs.get(keys.SCHEMA)
     if version != keys.SCHEMA_VERSION:
+        stored = study.user_attrs.get(keys.ENVIRONMENT) or {}
+        made = f"{stored.get('optevo', 'unknown')}, commit {stored.get('git_commit', 'unknown')}"
         raise UserError(
             f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads version "
-            f"{keys.SCHEMA_VERSION}; use the optevo that made it: {study.user_attrs.get(keys.ENVIRONMENT)}"
+            f"{keys.SCHEMA_VERSION}; use the version of optevo that made it: {made}"
         )
 
 
