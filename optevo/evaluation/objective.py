@@ -129,7 +129,7 @@ class Objective:
         except Exception as error:
             if _machines_fault(error):
                 raise
-            logger.warning("a stack failed, its members train one by one: %s", error)
+            logger.warning("a stack failed, its members train one by one", exc_info=True)
         return [self._run_alone(course, own, task, seed) for course in courses]
 
     def _run_alone(self, course: Course, own: Course, task: int, seed: int) -> Run | None:
@@ -138,6 +138,7 @@ class Objective:
         except Exception as error:
             if course is own or _machines_fault(error):
                 raise
+            logger.warning("a member of the group failed; its slot is evaluated on its own", exc_info=True)
             return None
 
     def _train_group(self, known: _Known, trial: optuna.Trial, own: _Entry) -> float:
