@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from optevo.cli_storage import app as storage_app
 from optevo.errors import UserError
+from optevo.stored import plain
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
     from optevo.config import StudyConfig
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Data sets: what is there, and getting what is not.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(storage_app, name="storage")
 
 # Names and messages are not ours to interpret. A pipe or file has no width: tables there are not squeezed.
 console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
@@ -61,11 +63,21 @@ def run(
         Path | None,
         typer.Option("--export", help="Write the winner to this file when the study is complete."),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Hand the workers to the Dask scheduler at this address.", metavar="ADDRESS"),
+    ] = None,
+    accept_environment: Annotated[
+        bool,
+        typer.Option(
+            "--accept-environment", help="Go on with another optevo or torch than it was begun with."
+        ),
+    ] = False,
 ) -> None:
     """Create a study, or resume it: the same command. Ctrl-C stops it cleanly."""
     from optevo.config import load_config
     from optevo.run import run as run_study
-    from optevo.tasks.data import data_root
+    from optevo.tasks.roots import data_root
 
     config = load_config(file)
     if export_to is not None:
@@ -79,6 +91,9 @@ def run(
             data_root=data_root(data_dir),
             console=console,
             trials=trials,
+            cluster=cluster,
+            own_data_root=data_dir is not None,
+            accept_environment=accept_environment,
         )
     except KeyboardInterrupt:
         console.print("interrupted; what was recorded stays, the same command goes on")
@@ -93,9 +108,10 @@ def run(
 
 @app.command()
 def status(storage: Storage = DEFAULT_STORAGE) -> None:
-    """Every study in the database: how far it is, what is running, its best so far."""
+    """Every study in the database: how far it is, its best so far, and its workers."""
     from optevo.storage import open_storage
-    from optevo.study import study_names
+    from optevo.study import load_study, study_names
+    from optevo.workers import holders
 
     opened = open_storage(storage)
     names = study_names(opened)
@@ -104,12 +120,47 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
         return
     names_of_columns = ("study", "sampler", "gen.", "trials", "pruned", "failed", "running", "best", "state")
     table = Table(*(Column(name, overflow="fold") for name in names_of_columns))
+    columns = ("study", "worker", "device", "trial", "gen./slot", "last heard of", "state")
+    workers = Table(*(Column(name, overflow="fold") for name in columns))
     for name in names:
         try:
-            table.add_row(*_status_row(opened, name))
+            study, config = load_study(opened, name)
         except UserError as error:
-            table.add_row(name, *[""] * 7, str(error).partition(";")[0])
+            table.add_row(plain(name), *[""] * 7, plain(str(error).partition(";")[0]))
+            continue
+        table.add_row(*map(plain, _status_row(study, config)))
+        for one in holders(study):
+            heard = f"{one.seconds:.0f} s ago"
+            row = (name, one.name, one.device, str(one.trial.number), one.slot, heard, one.state)
+            workers.add_row(*map(plain, row))
     console.print(table)
+    if workers.row_count:
+        console.print(workers)
+
+
+@app.command()
+def repair(
+    study: Annotated[str, typer.Argument(help="The study's name.")],
+    storage: Storage = DEFAULT_STORAGE,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Take the slots of live workers too; they go on with others.")
+    ] = False,
+) -> None:
+    """Give back what dead workers hold. Seldom needed: `run` does so by itself."""
+    from optevo.workers import repair as give_back
+
+    loaded, _ = _load(storage, study)
+    found = 0
+    for holder, requeued in give_back(loaded, everything=everything):
+        found += requeued
+        what = "given back, to be evaluated again" if requeued else "left alone"
+        where = f"generation/slot {holder.slot}" if holder.slot else "no slot yet"
+        name = holder.name or "a worker without a name"
+        console.print(
+            f"trial {holder.trial.number}, {where}: {name} is {holder.state}, heard of "
+            f"{holder.seconds:.0f} s ago: {what}"
+        )
+    console.print(f"{found} trials given back" if found else "nothing was left behind")
 
 
 @app.command()
@@ -168,7 +219,8 @@ def data_check(
     data_dir: DataDir = None,
 ) -> None:
     """What is there, and its checksums."""
-    from optevo.tasks.data import NAMES, check, data_root
+    from optevo.tasks.data import NAMES, check
+    from optevo.tasks.roots import data_root
 
     root = data_root(data_dir)
     console.print(f"data root: {root}")
@@ -191,7 +243,8 @@ def data_get(
     data_dir: DataDir = None,
 ) -> None:
     """Download a data set, where there is a network."""
-    from optevo.tasks.data import data_root, get
+    from optevo.tasks.data import get
+    from optevo.tasks.roots import data_root
 
     root = data_root(data_dir)
     get(name, root)
@@ -208,7 +261,7 @@ def worker(
     sharing: int = 1,
 ) -> None:
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
-    from optevo.tasks.data import data_root
+    from optevo.tasks.roots import data_root
     from optevo.worker import work
 
     storage = os.environ.get("OPTEVO_STORAGE")
@@ -218,32 +271,31 @@ def worker(
     work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
 
 
-def _status_row(storage: BaseStorage, name: str) -> list[str]:
+def _status_row(study: optuna.Study, config: StudyConfig) -> list[str]:
     from optuna.trial import TrialState
 
     from optevo import keys
-    from optevo.lost import is_alive
-    from optevo.study import is_complete, load_study
+    from optevo.study import counted, is_complete
+    from optevo.workers import holders, lost_trials
 
-    study, config = load_study(storage, name)
     trials = study.get_trials(deepcopy=False)
     by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
-    running, complete = by_state[TrialState.RUNNING], by_state[TrialState.COMPLETE]
-    workers = [t.user_attrs[keys.WORKER] for t in running if keys.WORKER in t.user_attrs]
-    lost = sum(is_alive(worker) is False for worker in workers)
-    done = len(complete) + len(by_state[TrialState.PRUNED])
+    complete, at_work = by_state[TrialState.COMPLETE], holders(study)
+    gone = sum(holder.state != "live" for holder in at_work)
+    lost = len(lost_trials(study))
     generation = str(max((t.user_attrs.get(keys.GENERATION, 0) for t in trials), default=""))
-    state = "running" if len(running) > lost else "idle"
-    if is_complete(study, config):
+    state = "running" if len(at_work) > gone else "idle"
+    if is_complete(study):
         state = "complete" if keys.RERUN in study.user_attrs else "complete, not measured"
     return [
-        name,
+        study.study_name,
         config.sampler.kind,
         generation if config.sampler.kind == "genetic" else "",
-        f"{done}/{config.sampler.n_trials}",
+        f"{counted(study)}/{config.sampler.n_trials}",
         str(len(by_state[TrialState.PRUNED])),
-        str(sum(keys.ERROR in t.user_attrs for t in by_state[TrialState.FAIL])),
-        str(len(running)) + (f", {lost} lost" if lost else ""),
+        str(sum(keys.ERROR in t.user_attrs for t in by_state[TrialState.FAIL]))
+        + (f", {lost} lost" * (lost > 0)),
+        str(len(at_work)) + f", {gone} gone" * (gone > 0),
         f"{max(t.value or 0.0 for t in complete):.4f}" if complete else "",
         state,
     ]
@@ -332,5 +384,6 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"optevo: {error}", file=sys.stderr)
+        # Line by line: what a message quotes may come from a database.
+        print("optevo:", "\n".join(map(plain, str(error).split("\n"))), file=sys.stderr)
         sys.exit(2)

@@ -15,6 +15,7 @@ from optevo.errors import UserError
 from optevo.optim.presets import PRESETS
 from optevo.tasks import TASKS
 
+_MOST_ERRORS = 20  # of one file that a message lists
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -49,6 +50,7 @@ class GeneticConfig(_Section):
     n_generations: int = Field(default=50, ge=1, le=100_000)
     n_elites: int = Field(default=3, ge=0)
     tournament_size: int = Field(default=4, ge=1)
+    asynchronous: bool = False  # breed from whoever has finished: no waiting, and no repeating
 
     @model_validator(mode="after")
     def _fits(self) -> GeneticConfig:
@@ -73,7 +75,7 @@ class TaskConfig(_Section):
     """A task's name, or `module:function` for one's own, with options for it."""
 
     name: str
-    options: dict[str, bool | int | float | str] = {}
+    options: dict[str, bool | int | Annotated[float, Field(allow_inf_nan=False)] | str] = {}
 
     @field_validator("name")
     @classmethod
@@ -127,7 +129,7 @@ class RerunConfig(_Section):
     """How the finished study's best are measured again, on seeds that the search never saw."""
 
     candidates: int = Field(default=3, ge=1)  # so many of the best go in for it
-    seeds: int = Field(default=5, ge=2)  # runs a task, of every candidate and every preset
+    seeds: int = Field(default=5, ge=2, le=1000)  # runs a task, of every candidate and every preset
 
 
 class StudyConfig(_Section):
@@ -140,12 +142,23 @@ class StudyConfig(_Section):
     evaluation: EvaluationConfig
     rerun: RerunConfig = RerunConfig()
 
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if "\0" in name:
+            raise ValueError("a name has no null byte")
+        return name
+
     @model_validator(mode="after")
     def _presets_fit(self) -> StudyConfig:
         places = self.sampler.population_size if self.sampler.kind == "genetic" else self.sampler.n_trials
         if len(self.space.presets) > places:
             raise ValueError(
                 f"space.presets names {len(self.space.presets)}, the sampler has {places} places"
+            )
+        if self.evaluation.batch_candidates > 1 and getattr(self.sampler, "asynchronous", False):
+            raise ValueError(
+                "sampler.asynchronous: groups train together, so set evaluation.batch_candidates = 1"
             )
         if self.evaluation.batch_candidates > 1 and self.sampler.kind == "tpe":
             raise ValueError("evaluation.batch_candidates: tpe proposes one trial at a time; set it to 1")
@@ -192,7 +205,9 @@ def parse_config(data: dict[str, Any], source: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        lines = [f"{source}: {_explain(item)}" for item in error.errors(include_url=False)]
+        items = error.errors(include_url=False)
+        lines = [f"{source}: {_explain(item)}" for item in items[:_MOST_ERRORS]]
+        lines += [f"… and {len(items) - _MOST_ERRORS} more"] if len(items) > _MOST_ERRORS else []
         raise UserError("\n".join(lines)) from None
 
 

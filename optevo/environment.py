@@ -25,6 +25,26 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
+def disagreements(stored: dict[str, Any]) -> list[str]:
+    """In what this process differs from what a study was begun with, as far as it changes what comes out.
+
+    Args:
+        stored: An `environment`, with others that were accepted under the key "accepted".
+    """
+    here = _deciding(environment(""))
+    accepted = [_deciding(other) for other in (stored, *stored.get("accepted", []))]
+    if here in accepted:
+        return []
+    return [
+        f"{key}: {accepted[0][key]} → {value}" for key, value in here.items() if accepted[0][key] != value
+    ]
+
+
+def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
+    # torch's builds for CPU and CUDA differ after the plus sign: one study may have workers of both.
+    return {key: str(environment.get(key)).partition("+")[0] for key in ("optevo", "torch")}
+
+
 def git_commit() -> str | None:
     """The commit of optevo's own checkout, None for an installed package."""
     folder = Path(__file__).parent.parent

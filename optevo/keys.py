@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # Study user attributes.
 SCHEMA = "optevo:schema"
@@ -16,6 +16,10 @@ RERUN = "optevo:rerun"
 CLAIM = "optevo:slot"
 # Trial system attribute: the trial finished after its slot was decided by another, and doesn't count.
 LATE = "optevo:late"
+# Trial system attribute: its worker's heartbeat, [how many so far, when the last was, in UTC].
+BEAT = "optevo:beat"
+# Trial system attribute: why its worker was taken for dead.
+LOST = "optevo:lost"
 
 # Trial user attributes, for people and other tools to read.
 GENERATION = "generation"
@@ -29,11 +33,13 @@ RUNS = "runs"
 FITNESS_PREFIX = "fitness:"
 SECONDS = "seconds"
 TRAINED_STEPS = "trained_steps"  # training steps that this trial took itself
-COPIED_FROM = "copied_from"  # the trial of the same canonical form whose runs were taken over
+# Of a trial: that of the same canonical form whose runs were taken over. Of a study being copied: whence.
+COPIED_FROM = "copied_from"
 COPIED_RUNS = "copied_runs"  # how many
 DIVERGED_AT = "diverged_at"
 PRUNED_BY = "pruned_by"
 ERROR = "error"
+ATTEMPTS = "attempts"  # the failed trials because of which a slot was given up
 INTERRUPTED = "interrupted"
 SURPLUS = "surplus"
 WORKER = "worker"

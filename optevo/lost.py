@@ -1,72 +1,161 @@
-"""Trials whose process is gone: told from those at work, and failed, so that their slots are free again."""
+"""Trials whose worker is gone: told from those at work, and failed, so that their slots are free again.
+
+A worker of this machine is looked up among its processes. Others are known by their heartbeat, which is a
+count: it is compared with what the same observer saw before, by the observer's own monotonic clock. So
+neither clocks that differ nor one that jumps make a live worker look dead. A worker that is taken for dead
+wrongly finds its trial failed and goes on with another; whoever finishes a slot first decides it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
 import socket
-import warnings
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import psutil
-from optuna.trial import TrialState
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 
 logger = logging.getLogger(__name__)
 
-# A trial names its worker within milliseconds: one that hasn't after this long has lost its process. A
-# worker that was only slow finds its trial failed and goes on with another.
+GRACE_SECONDS = 300.0  # ten heartbeats missed, on machines that may be busy
+# A trial names its worker within milliseconds: one that hasn't after this long has lost its process.
 NAMELESS_SECONDS = 20.0
-_CLOCK_SECONDS = 60.0  # by how much a process's start may seem to move, when the system clock is set
+FROZEN_SECONDS = 15.0  # standing still by SIGSTOP, which this machine's kernel tells
+_LONGEST_STEP = 10.0  # an observer that was itself suspended has seen nothing meanwhile
+
+State = Literal["live", "frozen", "dead", "elsewhere"]
 
 
-def worker_identity() -> dict[str, Any]:
-    """Enough to tell later, on the same machine, whether this process is still alive."""
-    process = psutil.Process()
-    return {"host": _host(), "pid": process.pid, "started": process.create_time()}
+def worker_identity(device: str = "", pid: int | None = None) -> dict[str, Any]:
+    """Enough to tell later, on the same machine, whether a process is still alive: this one, or `pid`."""
+    pid = os.getpid() if pid is None else pid
+    return {"host": _host(), "pid": pid, "started": _started(pid), "device": device}
 
 
-def is_alive(worker: dict[str, Any]) -> bool | None:
-    """Whether a worker lives; None for one of another machine, of which nothing is known here."""
+def state_of(worker: dict[str, Any]) -> State:
+    """What this machine knows of a worker; "elsewhere" for one of another machine (or an earlier boot)."""
     if worker["host"] != _host():
-        return None
+        return "elsewhere"
     try:
-        process = psutil.Process(worker["pid"])
-        same = abs(process.create_time() - worker["started"]) < _CLOCK_SECONDS
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        status = psutil.Process(worker["pid"]).status()
+        same = _started(worker["pid"]) == worker["started"]
+    except (psutil.Error, OSError):
+        return "dead"
+    if not same or status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+        return "dead"
+    return "frozen" if status == psutil.STATUS_STOPPED else "live"
 
 
-def fail_lost_trials(study: optuna.Study) -> list[int]:
-    """Mark FAIL what dead workers left RUNNING, so that the slots are evaluated again; returns the numbers.
+@dataclass
+class _Watched:
+    sign: tuple[Any, Any]  # the worker and its heartbeat, as last seen
+    unchanged: float = 0.0  # seconds
+    frozen: float = 0.0
 
-    A worker of this machine is looked up among the processes, others are known by their heartbeat, and a
-    trial that never got as far as naming its worker by its age.
+
+class Lookout:
+    """One observer's memory of running trials; look every few seconds."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, _Watched] = {}
+        self._looked: float | None = None
+
+    def lost(self, trials: Sequence[FrozenTrial]) -> dict[int, str]:
+        """Which of the running trials have lost their worker, and how that is known."""
+        now = time.monotonic()
+        step = 0.0 if self._looked is None else min(now - self._looked, _LONGEST_STEP)
+        self._looked = now
+        before, self._watched = self._watched, {}
+        lost = {}
+        for trial in trials:
+            worker = trial.user_attrs.get(keys.WORKER)
+            sign = (worker, trial.system_attrs.get(keys.BEAT))
+            seen = before.get(trial.number)
+            if seen is None or seen.sign != sign:
+                seen = _Watched(sign, frozen=seen.frozen if seen else 0.0)
+            else:
+                seen.unchanged += step
+            self._watched[trial.number] = seen
+            reason = _reason(worker, seen, step)
+            if reason is not None:
+                lost[trial.number] = reason
+        return lost
+
+
+def _reason(worker: dict[str, Any] | None, seen: _Watched, step: float) -> str | None:
+    if worker is None:
+        gone = seen.unchanged > NAMELESS_SECONDS
+        return "its process was lost before it named itself" if gone else None
+    state = state_of(worker)
+    if state == "dead":
+        return f"process {worker['pid']} is gone"
+    seen.frozen = seen.frozen + step if state == "frozen" else 0.0
+    if seen.frozen > FROZEN_SECONDS:
+        return f"process {worker['pid']} stands still (SIGSTOP)"
+    if seen.unchanged > GRACE_SECONDS:
+        return f"no heartbeat from process {worker['pid']} of {host_name(worker)} for {seen.unchanged:.0f} s"
+    return None
+
+
+def fail_lost_trials(study: optuna.Study, lookout: Lookout | None = None) -> list[int]:
+    """Mark FAIL what lost workers left RUNNING, so that the slots are evaluated again; returns the numbers.
+
+    Without a `lookout`, that is at first sight, only dead processes of this machine are known.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)
-    now, lost = datetime.datetime.now(), []  # trials have naive local times
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        worker = trial.user_attrs.get(keys.WORKER)
-        started = trial.datetime_start or now
-        if worker is None:
-            gone = (now - started).total_seconds() > NAMELESS_SECONDS
-        else:
-            gone = is_alive(worker) is False
-        if gone:
-            logger.warning("trial %d lost its worker; it will be evaluated again", trial.number)
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            lost.append(trial.number)
-    return lost
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    lost = (lookout or Lookout()).lost(running)
+    return [
+        trial.number for trial in running if trial.number in lost and fail(study, trial, lost[trial.number])
+    ]
+
+
+def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
+    """Mark a running trial FAIL; whether it still was running."""
+    with contextlib.suppress(UpdateFinishedTrialError):
+        study._storage.set_trial_system_attr(trial._trial_id, keys.LOST, reason)
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        logger.warning("trial %d lost its worker (%s); its slot is evaluated again", trial.number, reason)
+        return True
+    return False
+
+
+def beat_age(trial: FrozenTrial) -> float | None:
+    """Seconds since a trial's last heartbeat, by this machine's clock; None before the first."""
+    beat = trial.system_attrs.get(keys.BEAT)
+    if beat is None:
+        return None
+    now = datetime.datetime.now(datetime.UTC)
+    return (now - datetime.datetime.fromisoformat(beat[1])).total_seconds()
+
+
+def host_name(worker: dict[str, Any]) -> str:
+    """A worker's machine, for people."""
+    return str(worker["host"]).partition("/")[0]
 
 
 def _host() -> str:
-    # In containers that share a host name, process numbers only mean something within one namespace.
-    namespace = Path("/proc/self/ns/pid")
-    return f"{socket.gethostname()}/{os.readlink(namespace) if namespace.exists() else ''}"
+    # Process numbers mean something within one boot of one machine, and there within one namespace.
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return "/".join(parts)
+
+
+def _started(pid: int) -> float:
+    """When a process started: in ticks since boot where the system tells, which no clock setting moves."""
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.exists():
+        return float(stat.read_text().rpartition(")")[2].split()[19])
+    return psutil.Process(pid).create_time()

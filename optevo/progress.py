@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from optevo import keys
 from optevo.samplers import GeneticSampler
+from optevo.stored import plain
 from optevo.study import COUNTED, make_space
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from optevo.config import StudyConfig
     from optevo.evaluation.rerun import Result
 
+_MARKS = re.compile(r"[^\w\s.,()±−+-]|_")  # whatever HTML or markdown may read as its own
 _LINE_SECONDS = 60.0  # the longest silence of a search that prints plain lines
 
 
@@ -64,7 +67,7 @@ class Progress:
         for trial in self.failed:
             if trial.number not in self.told_failures:
                 self.told_failures.add(trial.number)
-                new.append(f"trial {trial.number} failed: {_last_line(trial.user_attrs[keys.ERROR])}")
+                new.append(f"trial {trial.number} failed: {plain(_last_line(trial.user_attrs[keys.ERROR]))}")
         while self.told_generation < self.generation:
             new.append(self._generation_line(self.told_generation))
             self.told_generation += 1
@@ -96,7 +99,7 @@ class Progress:
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
         for label, value in self._rows():
-            table.add_row(label, Text(value))
+            table.add_row(label, Text(plain(value)))
         return table
 
     def _rows(self) -> Iterator[tuple[str, str]]:
@@ -124,11 +127,15 @@ class Progress:
 
 def formula(trial: FrozenTrial) -> str:
     """A trial's update rule, empty before it was built."""
-    return str(trial.user_attrs.get(keys.FORMULA, ""))
+    return plain(str(trial.user_attrs.get(keys.FORMULA, "")))
 
 
 def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
-    """A trial in words: rule, hyperparameters, lineage, fitness, runs."""
+    """A trial in words: rule, hyperparameters, lineage, fitness, runs. No line can steer a terminal."""
+    return [plain(line) for line in _trial_lines(study, config, trial)]
+
+
+def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
     attrs = trial.user_attrs
     value = "" if trial.value is None else f", fitness {trial.value:.4f}"
     lines = [f"trial {trial.number} of study {study.study_name!r}: {trial.state.name}{value}"]
@@ -137,7 +144,7 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
     if keys.ORIGIN in attrs:
         origin = attrs[keys.ORIGIN]
         if origin == "preset":
-            origin += f" {list(make_space(config).presets())[attrs[keys.SLOT]]}"
+            origin = " ".join(["preset", *list(make_space(config).presets())[attrs[keys.SLOT] :][:1]])
         parents = " and ".join(str(number) for number in attrs[keys.PARENTS])
         lines.append(
             f"  generation {attrs[keys.GENERATION]}, slot {attrs[keys.SLOT]}, {origin}"
@@ -146,7 +153,9 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
     for run in attrs.get(keys.RUNS, []):
         outcome = f"diverged at step {run['diverged_at']}"
         if run["diverged_at"] is None:
-            outcome = f"metric {run['metric']:.4f}, training loss {run['loss']:.4f}"
+            outcome = f"metric {run['metric']:.4f}"
+            if run["loss"] is not None:  # a task that scores by itself has none
+                outcome += f", training loss {run['loss']:.4f}"
         lines.append(f"  {run['task']}, seed {run['seed']}: {outcome}, {run['seconds']:.1f} s")
     if keys.COPIED_FROM in attrs:
         copied = f"{attrs[keys.COPIED_RUNS]} of {len(attrs[keys.RUNS])} runs"
@@ -154,7 +163,7 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
     if keys.PRUNED_BY in attrs:
         lines.append(f"  pruned: {attrs[keys.PRUNED_BY]}")
     if trial.state == TrialState.FAIL and keys.ERROR not in attrs:
-        why = "its process was lost"
+        why = trial.system_attrs.get(keys.LOST, "its process was lost")
         if attrs.get(keys.INTERRUPTED):
             why = "interrupted"
         if attrs.get(keys.SURPLUS):
@@ -168,12 +177,12 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
 def result_cells(result: Result) -> list[list[str]]:
     """A header and a row a candidate: fitness and each task's metric as mean ± sd over the fresh seeds."""
     n = len(result.rows[0].by_seed)
-    cells = [["optimizer", "fitness in search", f"fitness, {n} fresh seeds", *result.tasks]]
+    cells = [["optimizer", "fitness in search", f"fitness, {n} fresh seeds", *map(plain, result.tasks)]]
     for row in result.rows:
         metrics = [row.metric(task) for task in result.tasks]
         cells.append(
             [
-                row.name,
+                plain(row.name),
                 "" if row.search is None else f"{row.search:.4f}",
                 f"{row.mean:.4f} ± {row.sd:.4f}",
                 *("diverged" if m is None else f"{m[0]:.4f} ± {m[1]:.4f}" for m in metrics),
@@ -194,14 +203,25 @@ def result_table(result: Result) -> Table:
 
 
 def result_markdown(result: Result) -> str:
-    """`result_cells` for a note."""
-    header, *rows = result_cells(result)
+    """`result_cells` for a note; what other people named is text there, neither markup nor markdown."""
+    header, *rows = [[_MARKS.sub(_entity, cell) for cell in cells] for cells in result_cells(result)]
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def fenced(lines: Sequence[str]) -> str:
+    """`lines` as a block of code for a note, in a fence longer than any row of backticks in them."""
+    text = "\n".join(lines)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _entity(mark: re.Match[str]) -> str:
+    return f"&#{ord(mark[0])};"
+
+
 def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1]
+    return (text.strip().splitlines() or [""])[-1]
 
 
 def _duration(seconds: float) -> str:

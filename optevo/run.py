@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,17 +16,24 @@ import torch
 from rich.console import Console
 from rich.live import Live
 
+from optevo.cluster import DaskCrew
 from optevo.config import StudyConfig
+from optevo.crew import STOPPED, Crew, LocalCrew
 from optevo.errors import UserError
-from optevo.evaluation.bench import Bench, worker_devices
+from optevo.evaluation import ScoredBench, make_bench
+from optevo.evaluation.bench import worker_devices
 from optevo.evaluation.rerun import Result, measure, store_result, stored_result
 from optevo.evaluation.stacked import stacks
-from optevo.lost import fail_lost_trials
-from optevo.progress import Progress, result_markdown, trial_lines
+from optevo.lost import Lookout, fail_lost_trials
+from optevo.progress import Progress, fenced, result_markdown, trial_lines
+from optevo.scheduler import connect
 from optevo.storage import open_storage, shown
 from optevo.study import counted, create_or_resume, is_complete, load_study
+from optevo.tasks.base import Task
 
 _POLL_SECONDS = 0.5
+_LOOKOUT_SECONDS = 5.0
+_FAREWELL_SECONDS = 60.0  # for workers to see that the search is complete
 
 
 def run(
@@ -41,6 +45,9 @@ def run(
     data_root: Path,
     console: Console,
     trials: int | None = None,
+    cluster: str | None = None,
+    own_data_root: bool = False,
+    accept_environment: bool = False,
 ) -> Result | None:
     """Create the study or resume it, and work on it until it is complete or a stop is requested.
 
@@ -52,6 +59,9 @@ def run(
         data_root: Where data sets lie.
         console: Where to print.
         trials: Stop after so many more trials. Default: None, when the study is complete.
+        cluster: Address of a Dask scheduler to hand the workers to. Default: None, they run here.
+        own_data_root: Whether `data_root` was asked for, and so holds on the cluster too. Default: False.
+        accept_environment: See `create_or_resume`.
 
     Returns:
         What the study came to; None if it is not complete after `trials` more.
@@ -66,33 +76,63 @@ def run(
     if known is not None:
         console.print(f"study {config.name!r} is complete")
         return known
-    devices = worker_devices(device, workers)
-    bench = Bench(config, "cpu", data_root)  # what is missing or wrong is found before anything is written
-    costs = bench.rehearse()  # on the CPU, for a GPU's memory is the workers'
-    study = create_or_resume(config, open_storage(storage_url, create=True), devices[0], costs)
+    # What is wrong is found before anything is written. On the CPU: a GPU's memory is the workers'.
+    bench = make_bench(config, "cpu", data_root)
+    costs = bench.rehearse()
+    scored = isinstance(bench, ScoredBench)
+    if cluster is not None:
+        connect(cluster).close()
+        devices = worker_devices("cpu" if scored else "auto", None)  # for measuring the best, in the end
+    else:
+        devices = worker_devices("cpu" if scored else device, workers)
+    study = create_or_resume(
+        config,
+        open_storage(storage_url, create=True),
+        devices[0],
+        costs,
+        accept_environment=accept_environment,
+    )
     if config.evaluation.batch_candidates > 1 and not any(
-        stacks(task, torch.device(devices[0])) for task, _ in bench.tasks
+        isinstance(task, Task) and stacks(task, torch.device(devices[0])) for task, _ in bench.tasks
     ):
         console.print(
             "no task of this study gains by stacking here: batch_candidates trains one after another"
         )
     del bench
-    if not is_complete(study, config):
+    if not is_complete(study):
         begun = len(study.get_trials(deepcopy=False))
         action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
-        console.print(f"{action} in {shown(storage_url)}, {len(devices)} worker{'s' * (len(devices) > 1)}")
-        limit = None if trials is None else counted(study) + trials
+        where = (
+            f"{len(devices)} worker{'s' * (len(devices) > 1)}" if cluster is None else f"Dask at {cluster}"
+        )
+        console.print(f"{action} in {shown(storage_url)}, {where}")
         # -P: nothing in the current folder is imported but what a study file names.
-        command = [sys.executable, "-P", "-m", "optevo", "worker"]
-        command += ["--data-dir", str(data_root), "--parent", str(os.getpid())]
-        command += [] if limit is None else ["--limit", str(limit)]
-        commands = [
-            [*command, "--device", d, "--sharing", str(devices.count(d)), "--", config.name] for d in devices
-        ]
-        stopped = _search(study, config, commands, storage_url, console)
+        command = ["-P", "-m", "optevo", "worker"]
+        command += [] if trials is None else ["--limit", str(counted(study) + trials)]
+        # The URL goes through the environment, where other users of the machine can't read a password in it.
+        env = {"OPTEVO_STORAGE": storage_url, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        crew: Crew
+        if cluster is None:
+            command = [sys.executable, *command, "--data-dir", str(data_root), "--parent", str(os.getpid())]
+            each = [
+                [*command, "--device", d, "--sharing", str(devices.count(d)), "--", config.name]
+                for d in devices
+            ]
+            crew = LocalCrew(each, {**os.environ, **env})
+        else:
+            crew = DaskCrew(
+                cluster,
+                [*command, *(["--data-dir", str(data_root)] if own_data_root else [])],
+                env,
+                device="cpu" if scored else device,
+                workers=workers,
+                name_of_study=config.name,
+                storage_url=storage_url,
+            )
+        stopped = _search(study, crew, console, Progress(study, config))
         if stopped:
             raise KeyboardInterrupt
-        if not is_complete(study, config):
+        if not is_complete(study):
             console.print(f"paused at {counted(study)} trials; the same command goes on")
             return None
     console.print("the search is complete; measuring its best on fresh seeds …")
@@ -118,56 +158,46 @@ def _measured(config: StudyConfig, storage_url: str) -> Result | None:
     return stored_result(study, config) if stored == config else None
 
 
-def _search(
-    study: optuna.Study, config: StudyConfig, commands: list[list[str]], storage_url: str, console: Console
-) -> bool:
-    """Run worker processes until they have ended; whether a stop was requested."""
-    # The URL goes through the environment, where other users of the machine can't read a password in it.
-    env = {**os.environ, "OPTEVO_STORAGE": storage_url, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    processes = [
-        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for command in commands
-    ]
-    last_words: list[deque[str]] = [deque(maxlen=100) for _ in processes]
-    readers = [
-        threading.Thread(target=words.extend, args=(process.stdout,), daemon=True)
-        for process, words in zip(processes, last_words, strict=True)
-    ]
-    for reader in readers:
-        reader.start()
-    progress = Progress(study, config)
-    ended: set[int] = set()
-    with _forwarded_signals(processes, console) as stopped, _display(console, progress) as show:
-        while len(ended) < len(processes):
+def _search(study: optuna.Study, crew: Crew, console: Console, progress: Progress) -> bool:
+    """Watch the workers until they have ended; whether a stop was requested."""
+    lookout, looked, advanced = Lookout(), time.monotonic(), time.monotonic()
+    failed = []
+    with _forwarded_signals(crew, console) as stopped, _display(console, progress) as show:
+        while crew.working:
             time.sleep(_POLL_SECONDS)
             show()
-            now = {i for i, process in enumerate(processes) if process.poll() is not None}
-            if any(processes[i].returncode for i in now - ended):
-                fail_lost_trials(study)
-            ended = now
+            ended = crew.tend(progress.counted)
+            for one in ended:
+                if one.replaced:
+                    console.print(f"{one.name} was ended by a signal; another takes its place")
+                elif one.status not in (0, STOPPED):
+                    failed.append(one)
+            if ended or time.monotonic() - looked >= _LOOKOUT_SECONDS:
+                fail_lost_trials(study, lookout)
+                looked = time.monotonic()
+                # Others may have completed it, while a cluster has no worker here that could find it out.
+                if progress.counted >= progress.total and time.monotonic() - advanced > _FAREWELL_SECONDS:
+                    break
+            if progress.counted < progress.total:
+                advanced = time.monotonic()
         show()
-    for reader in readers:
-        reader.join(timeout=5)
-    failed = [i for i, process in enumerate(processes) if process.returncode]
-    for i in failed:
-        console.print(f"a worker ended with status {processes[i].returncode}:")
-        console.print("".join(last_words[i]), highlight=False)
-    if failed and not stopped and not is_complete(study, config):
-        if all(processes[i].returncode == 2 for i in failed):
+    for one in failed:
+        console.print(f"{one.name} ended with status {one.status}:")
+        console.print(one.last_words, highlight=False)
+    if failed and not stopped and not is_complete(study):
+        if all(one.status == 2 for one in failed):
             raise UserError("the workers could not go on; see above")
         raise RuntimeError("workers died, see above; nothing is lost, the same command goes on")
     return bool(stopped)
 
 
 @contextlib.contextmanager
-def _forwarded_signals(processes: list[subprocess.Popen[str]], console: Console) -> Iterator[list[int]]:
+def _forwarded_signals(crew: Crew, console: Console) -> Iterator[list[int]]:
     """Pass SIGINT and SIGTERM on to the workers, once, and wait for them; a second one kills."""
     received: list[int] = []
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        for process in processes:
-            if process.poll() is None:
-                process.kill() if received else process.terminate()
+        crew.stop()
         if not received:
             console.print("stopping; what is finished stays recorded (once more kills)")
         received.append(signum)
@@ -178,9 +208,7 @@ def _forwarded_signals(processes: list[subprocess.Popen[str]], console: Console)
     finally:
         for signum, handler in old.items():
             signal.signal(signum, handler)
-        for process in processes:
-            if process.poll() is None:  # only when the display itself failed
-                process.terminate()
+        crew.close()  # at once where all have ended
 
 
 @contextlib.contextmanager
@@ -202,5 +230,5 @@ def _leave_note(study: optuna.Study, config: StudyConfig, result: Result) -> Non
     """The result as a note that optuna-dashboard shows with the study."""
     from optuna_dashboard import save_note  # noqa: PLC0415  slow to import, needed once a study
 
-    winner = "\n".join(trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]))
-    save_note(study, f"```\n{winner}\n```\n\nMean ± sd:\n\n{result_markdown(result)}\n")
+    winner = fenced(trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]))
+    save_note(study, f"{winner}\n\nMean ± sd:\n\n{result_markdown(result)}\n")

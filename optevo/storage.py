@@ -1,98 +1,182 @@
-"""Opening a storage: SQLite that bears several workers, and errors that say what to do."""
+"""Opening a storage: what bears several workers, and errors that say what to do."""
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import time
-import warnings
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.storages import RDBStorage
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
 from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
+from optevo.outage import StorageBusy, explain, first_line
+from optevo.patience import KEEPALIVE, PatientRDBStorage
+from optevo.sqlite import BUSY_SECONDS, check_sqlite
 
-# A busy machine delays heartbeats; ten missed ones in a row mean a dead worker.
-HEARTBEAT_SECONDS = 30
-GRACE_SECONDS = 300
 _RACES = ("already exists", "unique", "locked", "no such table")
-BUSY_SECONDS = 60  # how long an SQLite writer waits for its turn
-_OPTUNA_TABLES = {"studies", "trials", "version_info", "alembic_version"}
+PROXY_PORT = 13000
+_PROXY_SECONDS = 5.0  # a proxy that is there answers within
+_STARTING_SECONDS = 30.0  # a server that says it is starting up
+_KNOWN = "sqlite:///FILE, postgresql+psycopg://USER@HOST/DATABASE and grpc://HOST:PORT"
 
 
-def open_storage(url: str, *, create: bool = False) -> RDBStorage:
-    """Open Optuna's storage at an SQLAlchemy URL.
+def open_storage(url: str, *, create: bool = False, give_up: Callable[[], bool] | None = None) -> BaseStorage:
+    """Open the storage at a URL: a database by SQLAlchemy's, or `optevo storage serve` by ``grpc://host:port``.
 
-    SQLite gets write-ahead logging and a long busy timeout: with the defaults, 32 workers lost two to
-    "database is locked".
+    Calls of what is returned bear a database that goes away for minutes, see `optevo.patience`. SQLite gets
+    write-ahead logging and a long busy timeout: with the defaults, 32 workers lost two to "database is
+    locked".
 
     Args:
-        url: For instance ``sqlite:///optevo.db`` or ``postgresql+psycopg://user@host/db``.
+        url: For instance ``sqlite:///optevo.db``, ``postgresql+psycopg://user@host/db`` or ``grpc://host``.
         create: Whether to make a database that isn't there. Default: False.
+        give_up: Asked while a call waits for a storage that doesn't answer; True ends the waiting.
+            Default: None, which waits for `optevo.patience.OUTAGE_SECONDS`.
 
     Raises:
-        UserError: The URL is malformed, the database is missing, unreachable, unwritable, not Optuna's, or
-            of another schema version. The message never shows a password.
+        UserError: The URL is malformed, the database is missing, unreachable, unwritable, damaged, on a
+            network file system or a full disk, not Optuna's, or of another schema version. The message never
+            shows a password.
     """
+    parsed, name = _parse(url), shown(url)
+    if parsed.drivername == "grpc":
+        return _open_proxy(parsed, name, give_up)
+    return _open_database(url, create=create, give_up=give_up)
+
+
+def upgrade_tables(url: str) -> tuple[str, str]:
+    """Bring Optuna's tables to the version of the Optuna that is installed.
+
+    Returns:
+        Their version before, and now.
+
+    Raises:
+        UserError: See `open_storage`; or the tables are of a newer Optuna.
+    """
+    parsed, name = _parse(url), shown(url)
+    if parsed.drivername == "grpc":
+        raise UserError(f"{name} is a proxy: upgrade the database that it serves, by the database's own URL")
+    storage = _open_database(url, any_version=True)
+    before, now = storage.get_current_version(), storage.get_head_version()
+    if before not in storage.get_all_versions():
+        raise UserError(
+            f"the tables of {name} have version {before}, which is newer than Optuna {optuna.__version__} "
+            "knows: install a newer Optuna"
+        )
+    if before != now:
+        storage.upgrade()
+    return before, now
+
+
+def shown(url: str) -> str:
+    """A storage URL as it may be printed: without its password."""
     parsed = _parse(url)
-    name = shown(url)
-    sqlite = parsed.get_backend_name() == "sqlite"
-    if sqlite:
-        _check_sqlite(parsed, create)
-    options: dict[str, Any] = (
-        {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
-    )
+    secret = {key: "***" for key, value in parsed.query.items() if "pass" in f"{key}={value}".lower()}
+    return parsed.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def _open_database(
+    url: str,
+    *,
+    create: bool = False,
+    give_up: Callable[[], bool] | None = None,
+    any_version: bool = False,
+) -> PatientRDBStorage:
+    parsed, name = _parse(url), shown(url)
+    if parsed.get_backend_name() == "sqlite":
+        check_sqlite(parsed, create=create)
+    options: dict[str, Any] = {
+        "name": name,
+        "give_up": give_up,
+        "engine_kwargs": _engine_options(parsed),
+        "skip_compatibility_check": any_version,
+        "skip_table_creation": any_version,
+    }
     try:
-        storage = _open(url, options, attempts=50 if create else 1)
-        if sqlite and create:
+        storage = _insistently(lambda: PatientRDBStorage(url, **options), parsed, create)
+        if create and storage.engine.name == "sqlite":
             with storage.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # kept in the file
-    except sqlalchemy.exc.DBAPIError as e:
+    except (sqlalchemy.exc.DBAPIError, StorageInternalError) as e:
+        cause = _driver_error(e)
+        problem = explain(cause, parsed, name)
+        if problem is not None:
+            raise problem from None
+        text = first_line(cause, parsed)
         raise UserError(
-            f"cannot use the storage {name}: {e.orig}\nIs it there, writable, and Optuna's?"
+            f"cannot use the storage {name}: {text}\nIs it there, writable, and Optuna's?"
         ) from None
     except ImportError as e:
         raise UserError(f"the driver for {name} is missing: {_install(parsed)}: {e}") from None
     except RuntimeError as e:
         raise UserError(
             f"{name} has another schema version than Optuna {optuna.__version__}: {e}\n"
-            f"Back the database up, then run: optuna storage upgrade --storage {name}"
+            f"Back the database up, then run: optevo storage upgrade --storage {name}"
         ) from None
-    if sqlite:
-        sqlalchemy.event.listen(storage.engine, "connect", _prepare_sqlite)
-        storage.engine.dispose()  # connections made before the listener was there
     return storage
 
 
-def shown(url: str) -> str:
-    """A storage URL as it may be printed: without its password."""
-    parsed = _parse(url)
-    secret = {key: "***" for key in parsed.query if "pass" in key.lower()}
-    return parsed.update_query_dict(secret).render_as_string(hide_password=True)
+def _insistently(make: Callable[[], PatientRDBStorage], url: URL, create: bool) -> PatientRDBStorage:
+    """Several processes that create one fresh database together trip over each other's tables: try again.
 
-
-def _open(url: str, options: dict[str, Any], attempts: int) -> RDBStorage:
-    """Several processes that create one fresh database together trip over each other's tables: try again."""
+    So does a server that says it is starting up; one that doesn't answer may have a mistyped name.
+    """
+    attempts, until = 50 if create else 1, time.monotonic() + _STARTING_SECONDS
     while True:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                return RDBStorage(
-                    url,
-                    engine_kwargs=options,
-                    heartbeat_interval=HEARTBEAT_SECONDS,
-                    grace_period=GRACE_SECONDS,
-                )
-        except sqlalchemy.exc.DBAPIError as e:
+            return make()
+        except (sqlalchemy.exc.DBAPIError, StorageInternalError) as e:
             attempts -= 1
-            text = str(e).lower()
-            if attempts <= 0 or not any(word in text for word in _RACES):
+            cause = _driver_error(e)
+            raced = attempts > 0 and any(word in str(cause).lower() for word in _RACES)
+            starting = isinstance(explain(cause, url, ""), StorageBusy) and time.monotonic() < until
+            if not (raced or starting):
                 raise
             time.sleep(0.1)
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    """For SQLAlchemy's engine."""
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": BUSY_SECONDS}}
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.get_driver_name().startswith("psycopg"):
+        options["connect_args"] = {key: value for key, value in KEEPALIVE.items() if key not in url.query}
+    return options
+
+
+def _driver_error(error: Exception) -> BaseException:
+    """What the database's driver raised, from what SQLAlchemy and Optuna made of it."""
+    found: BaseException = error
+    while isinstance(found, StorageInternalError) and found.__cause__ is not None:
+        found = found.__cause__
+    return found.orig or found if isinstance(found, sqlalchemy.exc.DBAPIError) else found
+
+
+def _open_proxy(url: URL, name: str, give_up: Callable[[], bool] | None) -> BaseStorage:
+    host, port = url.host or "localhost", url.port or PROXY_PORT
+    if url.username or url.password or url.database or url.query:
+        raise UserError(f"{name}: a proxy's URL is grpc://HOST:PORT and nothing more")
+    try:
+        from optevo.proxy import PatientGrpcStorageProxy  # noqa: PLC0415  gRPC is an extra
+    except (ImportError, RuntimeError) as e:  # missing, or too old for Optuna
+        raise UserError(f"the driver for {name} is missing: try pip install grpcio protobuf: {e}") from None
+    storage = PatientGrpcStorageProxy(
+        host=f"[{host}]" if ":" in host else host, port=port, name=name, give_up=give_up
+    )
+    try:
+        storage.wait_server_ready(_PROXY_SECONDS)
+    except ConnectionError as e:
+        storage.close()
+        raise UserError(
+            f"no storage answers at {name} ({e}); on the machine of the database start: "
+            f"optevo storage serve --storage URL --host ADDRESS --port {port}"
+        ) from None
+    return storage
 
 
 def _parse(url: str) -> URL:
@@ -101,10 +185,16 @@ def _parse(url: str) -> URL:
         parsed = make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise UserError("this is not a storage URL; one looks like sqlite:///optevo.db") from None
+    if "@" in (
+        parsed.host or ""
+    ):  # a password was taken to end at the first one, and would show
+        raise UserError("write an @ in the storage's user name or password as %40")
+    if parsed.drivername == "grpc":
+        return parsed
     try:
         parsed.get_dialect()
     except sqlalchemy.exc.NoSuchModuleError:
-        raise UserError("unknown kind of storage; known are sqlite:/// and postgresql+psycopg://") from None
+        raise UserError(f"unknown kind of storage; known are {_KNOWN}") from None
     except ImportError as e:
         raise UserError(f"the driver for this storage is missing: {_install(parsed)}: {e}") from None
     return parsed
@@ -118,41 +208,3 @@ def _install(url: URL) -> str:
         if driver
         else "name one, as in postgresql+psycopg://"
     )
-
-
-def _check_sqlite(url: URL, create: bool) -> None:
-    if not url.database or url.database == ":memory:":
-        raise UserError(
-            "an in-memory storage dies with its process; give a file, such as sqlite:///optevo.db"
-        )
-    if "\0" in url.database:
-        raise UserError("the storage's path has a null byte; one looks like sqlite:///optevo.db")
-    path = Path(url.database)
-    try:
-        exists = path.exists()
-    except OSError as e:
-        raise UserError(f"cannot use the database {path}: {e}") from None
-    if not exists:
-        if not create:
-            raise UserError(f"there is no database {path}; give the one of your study with --storage")
-        if not path.parent.is_dir():
-            raise UserError(f"cannot create {path}: there is no folder {path.parent}")
-        return
-    try:
-        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
-            rows = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
-            tables = {row[0] for row in rows}
-            if tables and not tables & _OPTUNA_TABLES:
-                raise UserError(f"{path} is a database, but not Optuna's; give another file with --storage")
-            if not tables and not create:
-                raise UserError(f"{path} is an empty database; give the one of your study with --storage")
-            if create:
-                connection.execute("BEGIN IMMEDIATE")  # an unwritable file is found out here
-                connection.rollback()
-    except sqlite3.DatabaseError as e:
-        raise UserError(f"cannot use the database {path}: {e}; give another file with --storage") from None
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # Safe with write-ahead logging: a power cut may lose the last commit, never the database.
-    connection.execute("PRAGMA synchronous=NORMAL")

@@ -13,11 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.config import GeneticConfig, StudyConfig, differences, parse_config
-from optevo.environment import environment
+from optevo.environment import disagreements, environment
 from optevo.errors import UserError
 from optevo.lost import worker_identity
 from optevo.samplers import GeneticSampler, SeededSampler
+from optevo.samplers.slots import Board, claimed
 from optevo.spaces import SPACES, Space
+from optevo.stored import check_study, readable
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -27,8 +29,8 @@ def make_space(config: StudyConfig) -> Space:
     return SPACES[config.space.kind](presets=config.space.presets)  # type: ignore[call-arg]
 
 
-def make_sampler(config: StudyConfig) -> GeneticSampler | SeededSampler:
-    """The study's sampler, under which a trial names its process before anything else.
+def make_sampler(config: StudyConfig, device: str = "") -> GeneticSampler | SeededSampler:
+    """The study's sampler, under which a trial names its process (and `device`) before anything else.
 
     `random` is a single generation of draws from the space's prior.
     """
@@ -36,7 +38,7 @@ def make_sampler(config: StudyConfig) -> GeneticSampler | SeededSampler:
     presets = list(space.presets().values())
     sampler: GeneticSampler | SeededSampler
     if chosen.kind == "tpe":
-        sampler = SeededSampler(lambda seed: TPESampler(seed=seed), config.seed, presets)
+        sampler = SeededSampler(lambda seed: TPESampler(seed=seed), config.seed, chosen.n_trials, presets)
     else:
         if not isinstance(chosen, GeneticConfig):
             chosen = GeneticConfig(
@@ -51,13 +53,15 @@ def make_sampler(config: StudyConfig) -> GeneticSampler | SeededSampler:
             space=space,
             presets=presets,
             group_size=config.evaluation.batch_candidates,
+            max_failures=None,  # the objective gives a slot up: it then counts −1 instead of leaving a gap
             endless=False,
+            asynchronous=chosen.asynchronous,
         )
     inner = sampler.before_trial
 
     def named(study: optuna.Study, trial: FrozenTrial) -> None:
         # First of all: a trial killed between this and its claim is known to be dead.
-        study._storage.set_trial_user_attr(trial._trial_id, keys.WORKER, worker_identity())
+        study._storage.set_trial_user_attr(trial._trial_id, keys.WORKER, worker_identity(device))
         inner(study, trial)
 
     sampler.before_trial = named  # type: ignore[method-assign]
@@ -73,7 +77,12 @@ def make_pruner(config: StudyConfig) -> BasePruner:
 
 
 def create_or_resume(
-    config: StudyConfig, storage: BaseStorage, device: str, costs: Mapping[str, int] | None = None
+    config: StudyConfig,
+    storage: BaseStorage,
+    device: str,
+    costs: Mapping[str, int] | None = None,
+    *,
+    accept_environment: bool = False,
 ) -> optuna.Study:
     """The study of this configuration: a new one, or the stored one if it is the same.
 
@@ -83,9 +92,11 @@ def create_or_resume(
         device: Where it is trained, for the record.
         costs: What a forward pass of each task costs; a trial's cheapest runs go first. A resumed study keeps
             those that it was begun with. Default: all alike.
+        accept_environment: Whether to go on, on record, with other versions than the study was begun with.
 
     Raises:
-        UserError: A study of that name exists with another configuration; the message lists what differs.
+        UserError: A study of that name exists with another configuration, or was begun with another optevo or
+            torch; the message lists what differs.
     """
     sampler = make_sampler(config)
     study = optuna.create_study(
@@ -96,10 +107,16 @@ def create_or_resume(
         direction="maximize",
         load_if_exists=True,
     )
+    check_study(study)
     stored = study.user_attrs
     if keys.FINGERPRINT not in stored:
         ours = all(key.startswith("optevo:") for key in stored)  # a creation that was cut off
         maximizes = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
+        if keys.COPIED_FROM in stored:
+            raise UserError(
+                f"study {config.name!r} in this storage is a copy that was cut off: "
+                "run `optevo storage copy` again"
+            )
         if study.get_trials(deepcopy=False) or not maximizes or not ours:
             raise UserError(
                 f"study {config.name!r} in this storage was not made by optevo; give yours another name"
@@ -121,13 +138,46 @@ def create_or_resume(
             f"study {config.name!r} was begun with another configuration:\n{changed}\n"
             "Undo the change to resume it, or give the changed study another name."
         )
+    check_environment(study, accept=accept_environment)
     if begun != config:
         study.set_user_attr(keys.CONFIG, config.plain())
     return study
 
 
-def load_study(storage: BaseStorage, name: str | None) -> tuple[optuna.Study, StudyConfig]:
+def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
+    """Whether this process would get what the study's other workers get.
+
+    Args:
+        study: One of ours.
+        accept: Record what differs, and go on with it.
+
+    Raises:
+        UserError: The versions of optevo or torch are others; the message lists them. Or optevo reads the
+            configuration otherwise than the one that stored it.
+    """
+    stored = study.user_attrs[keys.ENVIRONMENT]
+    changed = disagreements(stored)
+    config = parse_config(study.user_attrs[keys.CONFIG], f"study {study.study_name!r}")
+    if config.fingerprint() != study.user_attrs[keys.FINGERPRINT]:
+        changed.append(f"fingerprint: {study.user_attrs[keys.FINGERPRINT]} → {config.fingerprint()}")
+    if not changed:
+        return
+    if not accept:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise UserError(
+            f"study {study.study_name!r} was begun in another environment:\n{lines}\n"
+            "Its numbers may come out differently here. Install what it was begun with, or accept the change "
+            "for the rest of the study, on record: optevo run --accept-environment"
+        )
+    others = [*stored.get("accepted", []), environment("")]
+    study.set_user_attr(keys.ENVIRONMENT, {**stored, "accepted": others})
+    study.set_user_attr(keys.FINGERPRINT, config.fingerprint())
+
+
+def load_study(storage: BaseStorage, name: str | None, device: str = "") -> tuple[optuna.Study, StudyConfig]:
     """A stored study of ours with its configuration; without a name, the only one there is.
+
+    Trials begun with it name `device` as the one that they are evaluated on.
 
     Raises:
         UserError: There is no such study, the name is needed, or the study isn't ours.
@@ -140,18 +190,22 @@ def load_study(storage: BaseStorage, name: str | None) -> tuple[optuna.Study, St
         name = names[0]
     if name not in names:
         raise UserError(f"there is no study {name!r} here; there is {', '.join(names) or 'none at all'}")
-    study = optuna.load_study(study_name=name, storage=storage)
+    study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=storage))
+    check_study(study)
     if keys.CONFIG not in study.user_attrs:
         raise UserError(f"study {name!r} was not made by optevo")
     _check_schema(study)
     config = parse_config(study.user_attrs[keys.CONFIG], f"study {name!r}")
-    study.sampler, study.pruner = make_sampler(config), make_pruner(config)
+    study.sampler, study.pruner = make_sampler(config, device), make_pruner(config)
     return study, config
 
 
 def study_names(storage: BaseStorage) -> list[str]:
     """Every study in a storage, in the order in which they were made."""
-    return [study.study_name for study in storage.get_all_studies()]
+    names = [study.study_name for study in readable("the list of studies", storage.get_all_studies)]
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise UserError(f"a study in this storage is called {odd[0]!r}, which is no text: it is damaged")
+    return names
 
 
 def _check_schema(study: optuna.Study) -> None:
@@ -159,22 +213,28 @@ def _check_schema(study: optuna.Study) -> None:
     if version != keys.SCHEMA_VERSION:
         stored = study.user_attrs.get(keys.ENVIRONMENT) or {}
         made = f"{stored.get('optevo', 'unknown')}, commit {stored.get('git_commit', 'unknown')}"
+        newer = isinstance(version, int) and version > keys.SCHEMA_VERSION
+        remedy = "install a newer one" if newer else "back the database up and run `optevo storage upgrade`"
         raise UserError(
             f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads version "
-            f"{keys.SCHEMA_VERSION}; use the version of optevo that made it: {made}"
+            f"{keys.SCHEMA_VERSION}; {remedy}, or use the optevo that made it: {made}"
         )
 
 
-def is_complete(study: optuna.Study, config: StudyConfig) -> bool:
+def board(study: optuna.Study) -> Board:
+    """The slots of a study of ours, as its storage has them now."""
+    assert isinstance(study.sampler, (GeneticSampler, SeededSampler))
+    return study.sampler.board(study)
+
+
+def is_complete(study: optuna.Study) -> bool:
     """Whether the search has nothing left to evaluate."""
-    if isinstance(study.sampler, GeneticSampler):
-        return study.sampler.board(study).generation >= (study.sampler.n_generations or 0)
-    return counted(study) >= config.sampler.n_trials
+    return board(study).ended
 
 
 def counted(study: optuna.Study) -> int:
-    """Trials that count: complete or pruned."""
-    return len(study.get_trials(deepcopy=False, states=COUNTED))
+    """Slots that are decided: by a complete or pruned trial."""
+    return len({claimed(trial) for trial in study.get_trials(deepcopy=False, states=COUNTED)})
 
 
 def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:

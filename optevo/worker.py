@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
 
 import optuna
-import torch
+from optuna.storages import BaseStorage
 
 from optevo import keys
 from optevo.config import StudyConfig
+from optevo.crew import STOPPED
 from optevo.errors import UserError
-from optevo.evaluation.bench import Bench, share_device
+from optevo.evaluation import make_worker_bench
 from optevo.evaluation.objective import Interrupted, Objective
-from optevo.lost import fail_lost_trials
+from optevo.heartbeat import Heartbeat
+from optevo.lost import Lookout, fail_lost_trials
+from optevo.outage import StorageUnreachable
+from optevo.patience import OUTAGE_SECONDS
 from optevo.processes import when_orphaned
-from optevo.samplers import GeneticSampler, NoSlot
+from optevo.samplers import NoSlot
 from optevo.storage import open_storage
-from optevo.study import counted, is_complete, load_study, make_space
+from optevo.study import board, check_environment, counted, load_study, make_space
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.2
-_REPAIR_SECONDS = 5.0
+_POLL_SECONDS = 0.1  # between looks for a slot; they become as rare as one a second
+_LOOKOUT_SECONDS = 5.0
 
 
 class Stop:
@@ -72,19 +77,27 @@ def work(
         sharing: Processes that share the device, a GPU. Default: 1.
 
     Raises:
-        UserError: The study, its data or the device isn't there.
+        UserError: The study, its data or the device isn't there, or the study was begun with another optevo
+            or torch.
+        SystemExit: A stop was requested: status `STOPPED`.
         RuntimeError: Trials in three slots running failed: no genome's fault, more likely the task's.
     """
-    stop = Stop()
+    stop, heartbeat, lookout = Stop(), Heartbeat(), Lookout()
     when_orphaned(parent, stop.request)
-    # Several one-thread processes beat a wide one, and sums come out the same for any number of them.
-    torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study, config = load_study(open_storage(storage_url), name)
-    share_device(device, sharing)
-    objective = Objective(Bench(config, device, data_root), make_space(config), stop.check)
-    outcome = _Outcome(objective)
-    while not stop.requested and _await_slot(study, config, stop, limit):
+    storage = _open(storage_url, stop)
+    study, config = load_study(storage, name, device)
+    check_environment(study)
+
+    def check() -> None:
+        stop.check()
+        heartbeat.pulse()
+        if heartbeat.given_away:
+            raise Interrupted("this worker was taken for dead and its trial given to another")
+
+    bench = make_worker_bench(config, device, data_root, sharing)
+    outcome = _Outcome(Objective(bench, make_space(config), check), heartbeat)
+    while not stop.requested and _await_slot(study, config, stop, lookout, limit):
         try:
             study.optimize(outcome, n_trials=1, catch=(Exception,))
         except NoSlot:
@@ -96,27 +109,42 @@ def work(
         if len(outcome.failed_slots) >= 3:
             slots = len(outcome.failed_slots)
             raise RuntimeError(f"trials failed in {slots} slots running, the last so") from outcome.error
+    if stop.requested:
+        sys.exit(STOPPED)  # whoever watches can tell it from a study that is complete
+
+
+def _open(url: str, stop: Stop) -> BaseStorage:
+    """The storage, which `optevo run` has just used: one that does not answer now is waited for."""
+    until = time.monotonic() + OUTAGE_SECONDS
+    while True:
+        try:
+            return open_storage(url, give_up=lambda: stop.requested)
+        except StorageUnreachable:
+            if stop.requested or time.monotonic() > until:
+                raise
+            time.sleep(1)
 
 
 class _Outcome:
-    """The objective, and how this worker's last trials went."""
+    """The objective under a heartbeat, and how this worker's last trials went."""
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+    def __init__(self, objective: Objective, heartbeat: Heartbeat) -> None:
+        self.objective, self.heartbeat = objective, heartbeat
         self.error: Exception | None = None
         self.failed_slots: set[tuple[int, int]] = set()  # since the last trial that did not fail
 
     def __call__(self, trial: optuna.Trial) -> float:
         self.error = None
         try:
-            value = self.objective(trial)
+            with self.heartbeat.beating(trial):
+                value = self.objective(trial)
         except optuna.TrialPruned:
             if trial.user_attrs.get(
                 keys.TRAINED_STEPS
             ):  # one that the gate turned away says nothing of the task
                 self.failed_slots.clear()
             raise
-        except Interrupted:
+        except (Interrupted, optuna.exceptions.UpdateFinishedTrialError):
             self.failed_slots.clear()
             raise
         except Exception as error:
@@ -127,26 +155,28 @@ class _Outcome:
         return value
 
 
-def _await_slot(study: optuna.Study, config: StudyConfig, stop: Stop, limit: int | None) -> bool:
+def _await_slot(
+    study: optuna.Study, config: StudyConfig, stop: Stop, lookout: Lookout, limit: int | None
+) -> bool:
     """Wait until there is something to evaluate; False when there never will be."""
-    repaired = -_REPAIR_SECONDS
+    pause, looked = _POLL_SECONDS, -_LOOKOUT_SECONDS
     while not stop.requested:
-        if time.monotonic() - repaired >= _REPAIR_SECONDS:
-            fail_lost_trials(study)
-            repaired = time.monotonic()
-        if is_complete(study, config) or (limit is not None and counted(study) >= limit):
+        if time.monotonic() - looked >= _LOOKOUT_SECONDS:
+            fail_lost_trials(study, lookout)
+            looked = time.monotonic()
+        slots = board(study)
+        if slots.ended or (limit is not None and counted(study) >= limit):
             return False
-        if _has_open_slot(study, config, limit):
+        if len(slots.claimable()) > slots.undecided() and not _enough(study, config, limit):
             return True
-        time.sleep(_POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 1.0)
     return False
 
 
-def _has_open_slot(study: optuna.Study, config: StudyConfig, limit: int | None) -> bool:
-    running = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)))
-    if limit is not None and counted(study) + running * config.evaluation.batch_candidates >= limit:
+def _enough(study: optuna.Study, config: StudyConfig, limit: int | None) -> bool:
+    """Whether those at work will reach the limit."""
+    if limit is None:
         return False
-    if isinstance(study.sampler, GeneticSampler):
-        board = study.sampler.board(study)
-        return len(board.claimable(board.generation)) > board.undecided()
-    return counted(study) + running < config.sampler.n_trials
+    running = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)))
+    return counted(study) + running * config.evaluation.batch_candidates >= limit

@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgres import postgres  # noqa: F401  a fixture
 
 # A deadline would measure the neighbours; a fixed order makes a red run repeatable.
 settings.register_profile(

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from optevo import keys
 from optevo.config import StudyConfig, parse_config
-from optevo.evaluation import course
+from optevo.evaluation import integrity
 from optevo.evaluation.archive import read_run
 from optevo.evaluation.bench import Bench
 from optevo.evaluation.integrity import reject
 from optevo.evaluation.objective import Objective
-from optevo.evaluation.training import Run
+from optevo.evaluation.runs import Run
 from optevo.optim.genome import TermGenome
 from optevo.spaces import TermSpace
 from optevo.study import make_sampler
@@ -38,7 +38,7 @@ def _quiet_and_quick() -> Iterator[None]:
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(course, "reject", functools.cache(reject))  # most of what these studies would take
+        patch.setattr(integrity, "reject", functools.cache(reject))  # most of what these studies would take
         yield
     optuna.logging.set_verbosity(before)
 

@@ -20,7 +20,7 @@ from test_racing import FINISHED, STEPS, Slots, Workers, by_slot, chance, config
 
 from optevo import keys
 from optevo.config import load_config
-from optevo.evaluation import course
+from optevo.evaluation import integrity
 from optevo.evaluation.integrity import reject
 from optevo.evaluation.objective import Interrupted
 from optevo.samplers import GeneticSampler
@@ -37,7 +37,7 @@ def _quiet_and_quick() -> Iterator[None]:
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(course, "reject", functools.cache(reject))  # most of what these studies would take
+        patch.setattr(integrity, "reject", functools.cache(reject))  # most of what these studies would take
         yield
     optuna.logging.set_verbosity(before)
 
@@ -180,10 +180,10 @@ def test_a_group_with_decided_slots_is_claimed_by_one_of_its_open_ones():
 
 def test_one_slot_of_each_group_can_be_claimed():
     board = Board(10, 1, 3, group_size=4)
-    assert board.claimable(0) == [Slot(0, 0), Slot(0, 4), Slot(0, 8)]
+    assert board.claimable() == [Slot(0, 0), Slot(0, 4), Slot(0, 8)]
     assert board.group(Slot(0, 9)) == [Slot(0, 8), Slot(0, 9)]
     assert board.group(Slot(1, 8)) == [Slot(1, 8)]
-    assert Board(10, 1, 3).claimable(0) == Board(10, 1, 3).open(0)
+    assert Board(10, 1, 3).claimable() == Board(10, 1, 3).open(0)
 
 
 def test_a_group_needs_a_space():
@@ -398,7 +398,7 @@ def test_three_real_workers_leave_the_database_that_one_leaves(tmp_path: Path):
             signal.signal(number, handler)
     studies = [load_study(open_storage(url), "grouped")[0] for url in urls]
     one, three = (by_slot(study.get_trials(deepcopy=False)) for study in studies)
-    assert is_complete(studies[1], config)
+    assert is_complete(studies[1])
     assert set(one) == {(0, i) for i in range(7)} | {(g, i) for g in (1, 2) for i in range(6)}
     assert one == three
     assert any(found["value"] > 0.3 for found in one.values())

@@ -37,6 +37,28 @@ p.grad = torch.ones(3)
 optimizer.step()
 scheduler.step()
 """
+SCORED = """
+from pathlib import Path
+import optuna
+from optevo.config import parse_config
+from optevo.evaluation import make_worker_bench
+from optevo.evaluation.objective import Objective
+from optevo.study import make_sampler, make_space
+from optevo.tasks import TASKS, ScoredTask
+optuna.logging.disable_default_handler()
+class Stub(ScoredTask):
+    name = "stub"
+    def score(self, candidate, seed, steps):
+        return candidate.lr
+TASKS["stub"] = Stub
+sampler = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elites": 1}
+evaluation = {"tasks": ["stub"], "gate": False}
+config = parse_config({"name": "scored", "sampler": sampler, "evaluation": evaluation}, "this test")
+study = optuna.create_study(sampler=make_sampler(config), direction="maximize")
+study.optimize(Objective(make_worker_bench(config, "auto", Path()), make_space(config)), n_trials=16)
+assert {t.user_attrs["generation"] for t in study.trials} == {0, 1, 2}
+"""
+EVALUATION = "from optevo.evaluation import runs, course, archive, curve, racing, fitness, scored, rerun"
 TASK = """
 import torch
 import optevo.tasks
@@ -55,8 +77,23 @@ optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
         (OPTIMIZER, ("optuna",)),
         ("import optevo.tasks", ("torch", "optuna")),
         (TASK, ("optuna",)),
+        (EVALUATION, ("torch",)),
+        (SCORED, ("torch",)),
+        ("import optevo.worker", ("torch",)),
     ],
-    ids=["optevo", "samplers", "spaces", "a study", "genome", "an optimizer", "tasks", "a model"],
+    ids=[
+        "optevo",
+        "samplers",
+        "spaces",
+        "a study",
+        "genome",
+        "an optimizer",
+        "tasks",
+        "a model",
+        "evaluation",
+        "a scored study",
+        "a worker",
+    ],
 )
 def test_it_runs_without(code, forbidden):
     check = f"{code}\nimport sys\nprint(*[name for name in {forbidden!r} if name in sys.modules])"

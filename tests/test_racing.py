@@ -24,14 +24,14 @@ from torch import nn
 
 from optevo import keys
 from optevo.config import StudyConfig, parse_config
-from optevo.evaluation import course
+from optevo.evaluation import integrity
 from optevo.evaluation.bench import Bench
 from optevo.evaluation.course import Course
 from optevo.evaluation.fitness import DIVERGED
 from optevo.evaluation.integrity import reject
 from optevo.evaluation.objective import Objective
 from optevo.evaluation.racing import behind, thresholds, worth
-from optevo.evaluation.training import Run
+from optevo.evaluation.runs import Run
 from optevo.optim.genome import TermGenome
 from optevo.samplers import GeneticSampler, NoSlot
 from optevo.spaces import Params, Space
@@ -233,7 +233,7 @@ def _quiet_and_quick() -> Iterator[None]:
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(course, "reject", functools.cache(reject))  # most of what these studies would take
+        patch.setattr(integrity, "reject", functools.cache(reject))  # most of what these studies would take
         yield
     optuna.logging.set_verbosity(before)
 

@@ -18,7 +18,7 @@ from optevo.evaluation import rerun
 from optevo.evaluation.bench import Bench
 from optevo.evaluation.objective import Objective
 from optevo.evaluation.rerun import Result, Row, measure, store_result, stored_result
-from optevo.evaluation.training import Run
+from optevo.evaluation.runs import Run
 from optevo.storage import open_storage
 from optevo.study import best_trials, create_or_resume, load_study, make_space
 

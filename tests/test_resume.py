@@ -124,7 +124,7 @@ class Place:
         return slots
 
     def check_complete(self, expected: Slots) -> None:
-        assert is_complete(self.study(), load_config(self.file))
+        assert is_complete(self.study())
         assert self.in_state(TrialState.RUNNING, TrialState.WAITING) == []
         assert self.slots() == expected
 

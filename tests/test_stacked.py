@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from optevo.config import parse_config
 from optevo.evaluation import bench, stacked, training
+from optevo.evaluation.runs import Run
 from optevo.evaluation.stacked import stacks, train_stacked
-from optevo.evaluation.training import Run, train
+from optevo.evaluation.training import train
 from optevo.optim import PRESETS
 from optevo.optim.genome import TermGenome
 from optevo.tasks import Dropout, Split, Task, build, get_task

@@ -11,13 +11,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 import sqlalchemy
+from optuna.storages._heartbeat import is_heartbeat_enabled
 
+from optevo import sqlite
 from optevo.errors import UserError
-from optevo.storage import BUSY_SECONDS, open_storage, shown
+from optevo.sqlite import BUSY_SECONDS, NETWORK_FILE_SYSTEMS
+from optevo.storage import open_storage, shown
 
 _NOBODY = 65534
 
@@ -265,9 +269,9 @@ def test_an_existing_database_gets_write_ahead_logging_too(tmp_path: Path):
     assert [study.study_name for study in storage.get_all_studies()] == ["theirs"]
 
 
-def test_heartbeats_are_on(tmp_path: Path):
+def test_optunas_heartbeats_are_off_since_a_clock_that_jumps_fails_live_trials(tmp_path: Path):
     storage = open_storage(url(tmp_path / "a.db"), create=True)
-    assert (storage.get_heartbeat_interval() or 0) > 0
+    assert not is_heartbeat_enabled(storage)
 
 
 def test_a_path_with_spaces_and_letters_of_anybody_works(tmp_path: Path):
@@ -275,6 +279,118 @@ def test_a_path_with_spaces_and_letters_of_anybody_works(tmp_path: Path):
     open_storage(url(path), create=True)
     assert path.exists()
     open_storage(url(path))
+
+
+def test_a_path_with_braces_is_no_template(tmp_path: Path):
+    path = tmp_path / "a{b}.db"
+    open_storage(url(path), create=True)
+    assert path.exists()
+
+
+# Where SQLite cannot be trusted
+
+
+def _mounted(monkeypatch: pytest.MonkeyPatch, *mounts: tuple[Path | str, str]) -> None:
+    partitions = [SimpleNamespace(mountpoint=str(place), fstype=kind) for place, kind in mounts]
+    monkeypatch.setattr(sqlite.psutil, "disk_partitions", lambda all: partitions)
+
+
+@pytest.mark.parametrize("kind", [*sorted(NETWORK_FILE_SYSTEMS), "fuse.sshfs", "fuse.glusterfs", "CIFS"])
+@pytest.mark.parametrize("create", [True, False])
+def test_a_network_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, create: bool
+):
+    if not create:
+        made_by_optuna(tmp_path / "a.db")
+    _mounted(monkeypatch, ("/", "ext4"), (tmp_path, kind))
+    message = refused(url(tmp_path / "a.db"), create=create)
+    assert kind in message
+    assert str(tmp_path) in message
+    assert "postgresql" in message
+    assert (tmp_path / "a.db").exists() is not create
+
+
+def test_the_nearest_mount_decides_and_a_later_one_at_the_same_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "loc").mkdir()
+    _mounted(
+        monkeypatch,
+        ("/", "nfs4"),
+        (tmp_path / "local", "nfs4"),
+        (tmp_path / "local", "xfs"),
+        (tmp_path / "loc", "ext4"),
+    )
+    open_storage(url(tmp_path / "local" / "a.db"), create=True)
+    assert "nfs4" in refused(url(tmp_path / "a.db"))
+
+
+def test_a_link_to_a_network_file_system_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "share").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "share")
+    _mounted(monkeypatch, ("/", "ext4"), (tmp_path / "share", "nfs4"))
+    assert "nfs4" in refused(url(tmp_path / "link" / "a.db"))
+
+
+def test_a_system_that_tells_no_mounts_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def denied(all: bool) -> None:
+        raise PermissionError("no /proc/mounts here")
+
+    monkeypatch.setattr(sqlite.psutil, "disk_partitions", denied)
+    open_storage(url(tmp_path / "a.db"), create=True)
+
+
+# What is damaged
+
+
+def _garbled(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[5000:] = b"\xa5" * (len(content) - 5000)  # all but the first page
+    path.write_bytes(content)
+
+
+def _without_a_table(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE trial_params")
+
+
+def _not_json(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = '{\"a\": '")
+
+
+def _no_state(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trials SET state = 'DREAMING'")
+
+
+@pytest.mark.parametrize("damage", [_garbled, _not_json, _no_state])
+def test_a_damaged_database_is_called_so_with_what_to_do(tmp_path: Path, damage):
+    path = tmp_path / "a.db"
+    study = optuna.create_study(storage=url(path), study_name="one")
+    for _ in range(30):
+        trial = study.ask()
+        trial.set_user_attr("note", "x" * 300)
+        study.tell(trial, trial.suggest_float("x", 0, 1))
+    study._storage._backend.engine.dispose()
+    damage(path)
+    with pytest.raises(UserError, match="damaged") as caught:
+        optuna.load_study(study_name="one", storage=open_storage(url(path))).get_trials()
+    assert str(path) in str(caught.value)
+    assert "backup" in str(caught.value)
+
+
+def test_a_table_that_goes_missing_while_workers_run_is_damage(tmp_path: Path):
+    storage = open_storage(url(tmp_path / "a.db"), create=True)
+    study = optuna.create_study(storage=storage)
+    study.ask()
+    _without_a_table(tmp_path / "a.db")
+    with pytest.raises(UserError, match="damaged"):
+        study.get_trials()
+
+
+# Many at once
 
 
 def _create(text: str, gate: float) -> str:
@@ -286,17 +402,22 @@ def _create(text: str, gate: float) -> str:
     return "made"
 
 
-def test_six_processes_make_one_fresh_database_together(tmp_path: Path):
+def made_at_once(urls: list[str], n: int) -> None:
+    """Let `n` processes create each database at the same moment."""
     import time  # noqa: PLC0415
 
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(6, mp_context=spawn) as pool:
-        list(pool.map(_ready, range(12)))  # imports are done before the race begins
-        for turn in range(6):
-            text, gate = url(tmp_path / f"{turn}.db"), time.time() + 0.05
-            futures = [pool.submit(_create, text, gate) for _ in range(6)]
-            assert [future.result() for future in futures] == ["made"] * 6
+    with concurrent.futures.ProcessPoolExecutor(n, mp_context=spawn) as pool:
+        list(pool.map(_ready, range(2 * n)))  # imports are done before the race begins
+        for text in urls:
+            gate = time.time() + 0.05
+            futures = [pool.submit(_create, text, gate) for _ in range(n)]
+            assert [future.result() for future in futures] == ["made"] * n
             assert len(open_storage(text).get_all_studies()) == 1
+
+
+def test_twelve_processes_make_one_fresh_database_together(tmp_path: Path):
+    made_at_once([url(tmp_path / f"{turn}.db") for turn in range(3)], 12)
 
 
 def _ready(i: int) -> int:

@@ -1,8 +1,7 @@
-"""Studies in a storage: created, resumed, refused, and repaired where a worker died."""
+"""Studies in a storage: created, resumed and refused."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import sqlite3
 import subprocess
@@ -12,45 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 import pytest
-from optuna.trial import TrialState
+from small_studies import GENETIC, RANDOM, TPE, config, create, finish, fitness, slots
 
 from optevo import keys
-from optevo.config import StudyConfig, parse_config
+from optevo.config import parse_config
 from optevo.errors import UserError
-from optevo.lost import NAMELESS_SECONDS, fail_lost_trials, is_alive, worker_identity
 from optevo.storage import open_storage
 from optevo.study import (
     best_trials,
     counted,
-    create_or_resume,
     is_complete,
     load_study,
     make_sampler,
     make_space,
 )
-
-GENETIC = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elites": 2}
-TPE = {"kind": "tpe", "n_trials": 15}
-RANDOM = {"kind": "random", "n_trials": 15}
-
-
-def config(**changes: Any) -> StudyConfig:
-    data: dict[str, Any] = {
-        "name": "one",
-        "seed": 3,
-        "space": {"presets": ["sgd", "adam"]},
-        "sampler": GENETIC,
-        "evaluation": {"tasks": ["digits"], "steps": 5, "seeds": [0]},
-    }
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        if name:
-            data[section] = {**data[section], name: value}
-        else:
-            data[section] = value
-    return parse_config(data, "test")
 
 
 @pytest.fixture(autouse=True)
@@ -64,28 +39,6 @@ def _quiet() -> Iterator[None]:
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'a.db'}"
-
-
-def create(url: str, **changes: Any) -> optuna.Study:
-    return create_or_resume(config(**changes), open_storage(url, create=True), "cpu")
-
-
-def fitness(trial: optuna.Trial) -> float:
-    """Cheap, deterministic, of the parameters alone."""
-    params = make_space(config()).suggest(trial)
-    trial.set_user_attr(keys.CANONICAL, make_space(config()).candidate(params).canonical())
-    return -abs(params["lr"] - 0.003) - 0.01 * params["n_terms"] - 0.001 * params["beta1"]
-
-
-def finish(study: optuna.Study) -> dict[tuple[int, int], tuple[dict[str, Any], float]]:
-    while not is_complete(study, config()):
-        study.optimize(fitness, n_trials=1)
-    return slots(study)
-
-
-def slots(study: optuna.Study) -> dict[tuple[int, int], tuple[dict[str, Any], float]]:
-    trials = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return {(t.user_attrs["generation"], t.user_attrs["slot"]): (t.params, t.value) for t in trials}
 
 
 def refused(url: str, **changes: Any) -> str:
@@ -167,11 +120,11 @@ def test_an_empty_study_with_attributes_of_another_program_is_left_alone(url: st
     refused(url)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, None, "2"])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, None])
 def test_a_study_of_another_schema_version_is_refused_for_running_and_reading(url: str, version: Any):
     create(url).set_user_attr(keys.SCHEMA, version)
     assert "schema version" in refused(url)
-    with pytest.raises(UserError, match="version of optevo that made it"):
+    with pytest.raises(UserError, match="or use the optevo that made it"):
         load_study(open_storage(url), "one")
 
 
@@ -213,161 +166,11 @@ def test_a_study_of_another_program_is_not_read(url: str):
 def test_two_studies_in_one_database_do_not_mix(url: str, tmp_path: Path):
     alone = finish(create(f"sqlite:///{tmp_path / 'alone.db'}"))
     first, second = create(url), create(url, name="two", seed=4)
-    while not is_complete(first, config()):
+    while not is_complete(first):
         first.optimize(fitness, n_trials=1)
         second.optimize(fitness, n_trials=1)
     assert slots(first) == alone
     assert slots(second) != alone
-
-
-# Lost trials
-
-
-def ask(study: optuna.Study, worker: dict[str, Any] | None) -> optuna.Trial:
-    if worker is None:  # killed before it could do anything
-        return study._storage.get_trial(study._storage.create_new_trial(study._study_id))
-    trial = study.ask()
-    trial.set_user_attr(keys.WORKER, worker)
-    fitness(trial)
-    return trial
-
-
-def state(study: optuna.Study, trial: optuna.Trial) -> TrialState:
-    return study.trials[trial.number].state
-
-
-def dead_worker() -> dict[str, Any]:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    identity = {**worker_identity(), "pid": process.pid, "started": psutil.Process(process.pid).create_time()}
-    process.kill()
-    process.communicate()
-    return identity
-
-
-def test_this_process_is_alive_and_one_that_ended_is_not():
-    assert is_alive(worker_identity()) is True
-    assert is_alive(dead_worker()) is False
-
-
-def test_a_process_that_got_a_dead_ones_number_is_not_the_dead_one():
-    assert is_alive({**worker_identity(), "started": worker_identity()["started"] - 100}) is False
-
-
-def test_nothing_is_known_of_another_machines_worker():
-    assert is_alive({**worker_identity(), "host": "elsewhere"}) is None
-
-
-def test_a_process_that_ended_and_was_not_waited_for_is_dead():
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    psutil.Process(process.pid)
-    identity = {**worker_identity(), "pid": process.pid, "started": psutil.Process(process.pid).create_time()}
-    try:
-        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
-            pass
-        assert is_alive(identity) is False
-    finally:
-        process.wait()
-
-
-def test_a_dead_workers_trial_is_evaluated_again_with_the_same_genome(url: str):
-    study = create(url)
-    study.optimize(fitness, n_trials=5)
-    lost = ask(study, dead_worker())
-    genome = study.trials[lost.number].params
-    assert fail_lost_trials(study) == [lost.number]
-    assert state(study, lost) == TrialState.FAIL
-    again, _ = load_study(open_storage(url), "one")
-    substitute = ask(again, worker_identity())
-    assert substitute.number != lost.number
-    assert again.trials[substitute.number].params == genome
-    assert again.trials[substitute.number].user_attrs["slot"] == study.trials[lost.number].user_attrs["slot"]
-
-
-def test_a_living_workers_trial_is_left_alone(url: str):
-    study = create(url)
-    trial = ask(study, worker_identity())
-    assert fail_lost_trials(study) == []
-    assert state(study, trial) == TrialState.RUNNING
-
-
-def test_another_machines_trial_is_left_to_its_heartbeats(url: str):
-    study = create(url)
-    trial = ask(study, {**dead_worker(), "host": "elsewhere"})
-    study._storage.record_heartbeat(trial._trial_id)
-    assert fail_lost_trials(study) == []
-    assert state(study, trial) == TrialState.RUNNING
-
-
-def test_another_machines_trial_without_a_heartbeat_for_long_is_lost(url: str):
-    study = create(url)
-    trial = ask(study, {**dead_worker(), "host": "elsewhere"})
-    study._storage.record_heartbeat(trial._trial_id)
-    age(study, "trial_heartbeats", "heartbeat", trial, 3600)
-    fail_lost_trials(study)
-    assert state(study, trial) == TrialState.FAIL
-
-
-def age(study: optuna.Study, table: str, column: str, trial: optuna.Trial, seconds: float) -> None:
-    then = datetime.datetime.now() - datetime.timedelta(seconds=seconds)
-    with sqlite3.connect(study._storage._backend.engine.url.database) as connection:
-        connection.execute(
-            f"UPDATE {table} SET {column} = ? WHERE trial_id = ?", (str(then), trial._trial_id)
-        )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "lost"), [(0.0, False), (NAMELESS_SECONDS / 2, False), (NAMELESS_SECONDS + 5, True)]
-)
-def test_a_trial_that_never_named_its_worker_is_lost_by_its_age(url: str, seconds: float, lost: bool):
-    study = create(url)
-    trial = ask(study, None)
-    age(study, "trials", "datetime_start", trial, seconds)
-    study, _ = load_study(open_storage(url), "one")
-    assert fail_lost_trials(study) == ([trial.number] if lost else [])
-    assert (state(study, trial) == TrialState.FAIL) is lost
-
-
-def test_a_trial_names_its_worker_as_soon_as_it_holds_a_slot(url: str, monkeypatch: pytest.MonkeyPatch):
-    # Killed in between, it would hold its slot for minutes, and the resumed search would stand still.
-    from optuna.storages import RDBStorage  # noqa: PLC0415
-
-    study, attributes = create(url), []
-    for method in ("set_trial_user_attr", "set_trial_system_attr"):
-        inner = getattr(RDBStorage, method)
-
-        def watch(self: Any, trial: int, key: str, value: Any, inner: Any = inner) -> None:
-            attributes.append(key)
-            inner(self, trial, key, value)
-
-        monkeypatch.setattr(RDBStorage, method, watch)
-    study.optimize(fitness, n_trials=1)
-    assert keys.WORKER in attributes
-    assert attributes.index(keys.WORKER) < attributes.index(keys.CLAIM)
-
-
-def test_a_study_that_lost_a_worker_at_every_trial_ends_with_the_same_genomes_and_values(
-    url: str, tmp_path: Path
-):
-    unbroken = finish(create(f"sqlite:///{tmp_path / 'unbroken.db'}"))
-    dead = dead_worker()
-    study = create(url)
-    while not is_complete(study, config()):
-        ask(study, dead)
-        fail_lost_trials(study)
-        study, _ = load_study(open_storage(url), "one")
-        study.optimize(fitness, n_trials=1)
-    assert slots(study) == unbroken
-
-
-def test_a_study_killed_any_number_of_times_on_one_slot_ends_with_the_same_genomes(url: str, tmp_path: Path):
-    unbroken = finish(create(f"sqlite:///{tmp_path / 'unbroken.db'}"))
-    dead, study = dead_worker(), create(url)
-    study.optimize(fitness, n_trials=3)
-    for _ in range(5):
-        ask(study, dead)
-        fail_lost_trials(study)
-        study, _ = load_study(open_storage(url), "one")
-    assert finish(study) == unbroken
 
 
 # Samplers by name
@@ -383,7 +186,7 @@ def test_a_genetic_study_has_exactly_as_many_trials_as_it_says(url: str):
 def test_a_random_study_has_exactly_as_many_trials_as_it_says(url: str, n: int):
     changes = {"sampler": {"kind": "random", "n_trials": n}, "space__presets": ["sgd"]}
     study = create(url, **changes)
-    while not is_complete(study, config(**changes)):
+    while not is_complete(study):
         study.optimize(fitness, n_trials=1)
     assert counted(study) == n
 
@@ -394,17 +197,6 @@ def test_presets_come_first_whatever_the_sampler(url: str, sampler: dict[str, An
     study.optimize(fitness, n_trials=2)
     presets = list(make_space(config()).presets().values())
     assert [trial.params for trial in study.trials] == presets
-
-
-@pytest.mark.parametrize("sampler", [RANDOM, TPE], ids=lambda sampler: sampler["kind"])
-def test_a_preset_lost_with_its_worker_is_evaluated_all_the_same(url: str, sampler: dict[str, Any]):
-    study = create(url, sampler=sampler)
-    lost = ask(study, dead_worker())
-    fail_lost_trials(study)
-    study, _ = load_study(open_storage(url), "one")
-    study.optimize(fitness, n_trials=15)
-    done = [trial.params for trial in study.trials if trial.state == TrialState.COMPLETE]
-    assert study.trials[lost.number].params in done
 
 
 def test_a_random_study_is_the_generation_0_of_a_genetic_one(url: str):

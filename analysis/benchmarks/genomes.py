@@ -25,7 +25,7 @@ from analysis.benchmarks.common import console, middle, parser, print_header, ta
 from optevo.evaluation.training import train
 from optevo.optim import PRESETS
 from optevo.tasks import get_task
-from optevo.tasks.data import data_root
+from optevo.tasks.roots import data_root
 
 TASKS = ("mnist", "fashion_mnist", "cifar10")
 STEPS, SEEDS = 500, 2  # of a published evaluation: steps a run, runs a task

@@ -21,7 +21,7 @@ from optevo.errors import UserError
 from optevo.evaluation.training import PRECISIONS, autocast, train
 from optevo.optim import PRESETS
 from optevo.tasks import Split, Task, get_task
-from optevo.tasks.data import data_root
+from optevo.tasks.roots import data_root
 
 TASKS = {"fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 BATCH, WARMUP = 128, 10

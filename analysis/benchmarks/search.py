@@ -22,7 +22,7 @@ from optevo.evaluation.rerun import Row
 from optevo.run import run
 from optevo.storage import open_storage
 from optevo.study import load_study
-from optevo.tasks.data import data_root
+from optevo.tasks.roots import data_root
 
 WAYS = {"plain": {"gate": False, "pruner": "none"}, "fast": {"gate": True, "pruner": "racing"}}
 

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.evaluation.racing import thresholds
-from optevo.evaluation.training import Run
+from optevo.evaluation.runs import Run
 from optevo.samplers import GeneticSampler
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ class Archive:
             return []
         key = (generation, n_runs)
         if key not in self._bars:
-            trials = self._trials()
-            members = sampler.board(self.study).populations[generation - 1]
+            trials, board = self._trials(), sampler.board(self.study)
+            last = min(generation, board.generation) - 1  # an asynchronous one may not have finished
+            members = board.populations.get(last, [])
             fitness = [[run["fitness"] for run in _runs(trials[member.number])] for member in members]
             self._bars = {key: thresholds(fitness, n_runs)}
         return self._bars[key]
@@ -66,11 +67,12 @@ class Archive:
         if generation <= self._read or not isinstance(sampler, GeneticSampler):
             return
         trials, board = self._trials(), sampler.board(self.study)
-        for g in range(self._read, generation):
+        finished = min(generation, board.generation)
+        for g in range(self._read, finished):
             for member in sorted(board.populations[g], key=lambda m: (m.slot.generation, m.slot.index)):
                 trial = trials[member.number]
                 self._add(trial)
-        self._read = generation
+        self._read = finished
 
     def _add(self, trial: FrozenTrial) -> None:
         form, stored = trial.user_attrs.get(keys.CANONICAL), _runs(trial)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,45 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from optevo.config import StudyConfig, TaskConfig
+from optevo.config import StudyConfig
 from optevo.errors import UserError
+from optevo.evaluation.base import BaseBench, make_tasks
+from optevo.evaluation.runs import Run
 from optevo.evaluation.stacked import stacks, train_stacked
-from optevo.evaluation.training import Run, autocast, train
+from optevo.evaluation.training import autocast, train
 from optevo.optim.genome import TermGenome
 from optevo.spaces import Candidate
-from optevo.tasks import get_task
 from optevo.tasks.base import SPLITS, Split, Task
 
 
-class Bench:
+class Bench(BaseBench):
     """Tasks with their data on a device, ready to train candidates on.
 
     Args:
         config: The study.
         device: Where to train.
         data_root: Where data sets lie.
+        tasks: The study's tasks, where they have been made. Default: None, make them.
 
     Raises:
-        UserError: Data is missing or damaged, or CUDA is asked for where there is none.
+        UserError: Data is missing or damaged, CUDA is asked for where there is none, or a task scores by
+            itself.
     """
 
-    def __init__(self, config: StudyConfig, device: str, data_root: Path) -> None:
+    def __init__(
+        self, config: StudyConfig, device: str, data_root: Path, tasks: Sequence[Task] | None = None
+    ) -> None:
         self.config = config
         self.device = resolve_device(device)
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # for users' code that names no number
         self.tasks: list[tuple[Task, dict[str, Split]]] = []
-        for task_config in config.evaluation.tasks:
-            task = get_task(task_config.name, **task_config.options)
-            splits = _load(task, task_config, data_root)
+        for task in make_tasks(config) if tasks is None else tasks:
+            if not isinstance(task, Task):
+                raise UserError(f"task {task.name!r} scores candidates by itself; `make_bench` takes it")
+            splits = _load(task, data_root)
             if config.evaluation.split != "test":
                 splits.pop("test", None)  # nobody can look at what isn't there
-            if any(task.name == other.name for other, _ in self.tasks):
-                raise UserError(f"evaluation.tasks: two tasks have the name {task.name!r}")
             self.tasks.append((task, {name: split.to(self.device) for name, split in splits.items()}))
 
     def rehearse(self) -> dict[str, int]:
@@ -69,15 +73,6 @@ class Bench:
                 task.loss(model, next(batches))
             costs[task.name] = counter.get_total_flops()
         return costs
-
-    def order(self, costs: Mapping[str, int]) -> list[tuple[int, int]]:
-        """(index of a task, seed) of a trial's runs: the cheapest task first, seed by seed among equals."""
-        seeds = self.config.evaluation.seeds
-        names = [task.name for task, _ in self.tasks]
-        runs = [
-            (costs.get(name, 0), i, t, seed) for t, name in enumerate(names) for i, seed in enumerate(seeds)
-        ]
-        return [(t, seed) for _, _, t, seed in sorted(runs, key=lambda run: run[:3])]
 
     def run(self, candidate: Candidate, task: int, seed: int, **options: Any) -> Run:
         """Train `candidate` on one task with one seed, with the study's budget."""
@@ -151,8 +146,8 @@ def share_device(device: str, processes: int) -> None:
         torch.cuda.set_per_process_memory_fraction(0.9 / processes, device)
 
 
-def _load(task: Task, config: TaskConfig, data_root: Path) -> dict[str, Split]:
+def _load(task: Task, data_root: Path) -> dict[str, Split]:
     splits = task.load(data_root)
     if missing := [name for name in SPLITS if name not in splits]:
-        raise UserError(f"task {config.name!r}: load() returned no {missing[0]!r} split")
+        raise UserError(f"task {task.name!r}: load() returned no {missing[0]!r} split")
     return splits

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from optevo.evaluation.fitness import DIVERGED, combine
-from optevo.evaluation.integrity import reject
 from optevo.evaluation.racing import behind, worth
-from optevo.evaluation.training import Run
+from optevo.evaluation.runs import Run
 from optevo.optim.genome import TermGenome
 from optevo.spaces import Candidate
 
@@ -39,6 +38,8 @@ class Course:
         """Through the gate: a rule that cannot descend ends here, with the fitness of a diverged one."""
         if not isinstance(self.candidate, TermGenome):
             return
+        from optevo.evaluation.integrity import reject  # noqa: PLC0415  imports torch, for the gate alone
+
         reason = reject(self.candidate.rule())
         if reason is not None:
             self._end(DIVERGED, reason)
@@ -71,6 +72,10 @@ class Course:
     def stop(self, reason: str) -> None:
         """End early, with the fitness that the runs so far are worth."""
         self._end(worth([run.fitness for run in self.runs], self.n_runs), reason)
+
+    def fail(self, reason: str) -> None:
+        """It cannot be evaluated: as bad as one that diverged."""
+        self._end(DIVERGED, reason)
 
     def _end(self, value: float, verdict: str | None) -> None:
         self.value, self.verdict = value, verdict

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from optevo.evaluation.training import Run
+from optevo.evaluation.runs import Run
 
 if TYPE_CHECKING:
     import optuna

@@ -7,26 +7,31 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
-import torch
 from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.archive import Archive
-from optevo.evaluation.bench import Bench
 from optevo.evaluation.course import Course, by_task
 from optevo.evaluation.curve import Pruned, make_curve
-from optevo.evaluation.training import Run
-from optevo.samplers import GeneticSampler
-from optevo.samplers.slots import claimed
+from optevo.samplers import GeneticSampler, SeededSampler
+from optevo.samplers.slots import Slot, claimed
 from optevo.spaces import Candidate, Space
+
+if TYPE_CHECKING:
+    from optevo.evaluation.base import BaseBench
+    from optevo.evaluation.runs import Run
 
 logger = logging.getLogger(__name__)
 
 _TRACEBACK_CHARS = 8000
+MAX_FAILURES = 3  # exceptions in one slot, after which it counts as diverged
+# Processes lost in one slot, after which it does too. A killed process is rather often the machine's fault;
+# one that the out-of-memory killer gets every time is not.
+MAX_LOSSES = 10
 
 
 class Interrupted(Exception):
@@ -39,7 +44,8 @@ class Objective:
     A trial ends early, as pruned, where its rule cannot descend or a run diverges (both count −1), where it
     is behind in the race, or where the study's own pruner says so. Runs that an earlier generation has
     already made of the same canonical form are taken over. Any other exception fails the trial, with the
-    traceback in its attributes.
+    traceback in its attributes; where `MAX_FAILURES` have failed so, or `MAX_LOSSES` processes were lost, the
+    next trial in the slot is pruned with −1 without training and names them.
 
     With `batch_candidates`, the trial trains together with the other slots of its group, and adds their
     trials to the study, finished.
@@ -50,7 +56,7 @@ class Objective:
         check: Called every training step; raise `Interrupted` from it to give the trial up.
     """
 
-    def __init__(self, bench: Bench, space: Space, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, bench: BaseBench, space: Space, check: Callable[[], None] = lambda: None) -> None:
         self.bench, self.space, self.check = bench, space, check
         self._known: _Known | None = None
 
@@ -76,7 +82,9 @@ class Objective:
         for key, value in _description(candidate).items():
             trial.set_user_attr(key, value)
         entry = self._enter(known, candidate, trial.user_attrs[keys.GENERATION])
-        if self.bench.config.evaluation.batch_candidates > 1:
+        if self._give_up(trial, entry.course):
+            seconds = time.perf_counter() - start
+        elif self.bench.config.evaluation.batch_candidates > 1:
             seconds = self._train_group(known, trial, entry)
         else:
             self._train(known, trial, entry.course)
@@ -106,6 +114,25 @@ class Objective:
             course.enter()
         course.take_known()
         return _Entry(course, record.number if record else None)
+
+    def _give_up(self, trial: optuna.Trial, course: Course) -> bool:
+        """End the course of a slot in which too many trials have failed; whether it was."""
+        sampler = trial.study.sampler
+        assert isinstance(sampler, (GeneticSampler, SeededSampler))
+        slot = Slot(trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT])
+        failed = sampler.failed_before(trial.study, slot)
+        errors = [t for t in failed if keys.ERROR in t.user_attrs]
+        spent = len(errors) >= MAX_FAILURES or len(failed) - len(errors) >= MAX_LOSSES
+        if course.ended or not spent:
+            return False
+        reason = f"{len(failed) - len(errors)} processes were lost at it"
+        if len(errors) >= MAX_FAILURES:
+            reason = (
+                f"failed {len(errors)} times: {errors[-1].user_attrs[keys.ERROR].strip().splitlines()[-1]}"
+            )
+        trial.set_user_attr(keys.ATTEMPTS, [t.number for t in failed])
+        course.fail(reason)
+        return True
 
     def _train(self, known: _Known, trial: optuna.Trial, course: Course) -> None:
         curve = make_curve(trial, self.bench.config, len(known.order))
@@ -231,7 +258,9 @@ class _Entry:
 
 def _machines_fault(error: Exception) -> bool:
     """Whether another attempt may do better with the whole stack, and so keep its last bits."""
-    if isinstance(error, (Interrupted, UserError, MemoryError, OSError, torch.OutOfMemoryError)):
+    if isinstance(error, (Interrupted, UserError, MemoryError, OSError)):
+        return True
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be here
         return True
     words = ("allocate memory", "CUDA", "CUBLAS", "CUDNN")  # torch has no classes for these
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from optuna.trial import TrialState
 
 from optevo import keys
+from optevo.evaluation import BaseBench, make_worker_bench
 from optevo.evaluation.archive import read_run
-from optevo.evaluation.bench import Bench, share_device
 from optevo.evaluation.course import total_fitness
-from optevo.evaluation.training import Run
+from optevo.evaluation.runs import Run
 from optevo.processes import when_orphaned
 from optevo.spaces import Params, Space
 from optevo.study import best_trials, make_space
@@ -204,16 +203,14 @@ class _Measurer:
         return f"{keys.RERUN}:{digest}:seeds {seeds.start}-{seeds.stop - 1}"
 
 
-_here: list[tuple[Bench, Space]] = []  # a pool process's own, made once
+_here: list[tuple[BaseBench, Space]] = []  # a pool process's own, made once
 
 
 def _start(parent: int, config: StudyConfig, free: SimpleQueue[tuple[str, int]], data_root: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
     when_orphaned(parent, lambda: os._exit(1))
-    torch.set_num_threads(1)
     device, sharing = free.get()
-    share_device(device, sharing)
-    _here.append((Bench(config, device, data_root), make_space(config)))
+    _here.append((make_worker_bench(config, device, data_root, sharing), make_space(config)))
 
 
 def _train(params: Params, task: int, seed: int) -> Run:

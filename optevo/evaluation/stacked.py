@@ -20,9 +20,9 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.conv import _ConvNd
 
 from optevo.evaluation.dense import CrossEntropy, chain, logits
+from optevo.evaluation.runs import Run
 from optevo.evaluation.training import (
     LOOK_EVERY,
-    Run,
     autocast,
     finish,
     generator_for,

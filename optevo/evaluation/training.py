@@ -11,13 +11,13 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from optevo.evaluation.fitness import FINAL_STEPS, MAX_LOSS, fitness
+from optevo.evaluation.runs import Run
 
 if TYPE_CHECKING:
     from optevo.spaces.base import Candidate
@@ -31,34 +31,6 @@ LOOK_EVERY = 25
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # What a step may raise that says the numbers, not the program, went wrong.
 _NUMERICAL = (FloatingPointError, OverflowError, ZeroDivisionError, torch.linalg.LinAlgError)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One task with one seed.
-
-    Attributes:
-        task: The task's name.
-        seed: Decides the initial weights, batch order, augmentation and dropout.
-        fitness: See `optevo.evaluation.fitness`; −1 for a diverged run.
-        metric: What the task's `score` returned; None for a diverged run.
-        loss: Mean training loss of the last 50 steps; None for a diverged run.
-        losses: Mean training loss over each tenth of the run, None where it is not finite.
-        steps: Training steps taken.
-        seconds: Wall-clock time, scoring included.
-        diverged_at: The first step, from 0, whose loss was not finite or above 50; the number of steps where
-            only the score was not finite.
-    """
-
-    task: str
-    seed: int
-    fitness: float
-    metric: float | None
-    loss: float | None
-    losses: tuple[float | None, ...]
-    steps: int
-    seconds: float
-    diverged_at: int | None
 
 
 def train(

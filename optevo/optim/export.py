@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
+import unicodedata
 from collections.abc import Mapping
 
 import torch
@@ -202,7 +203,8 @@ def export_source(
         ValueError: `class_name` is not an identifier or is a name that the file itself needs.
     """
     taken = {*dir(builtins), *keyword.kwlist, *re.findall(r"\w+", _TEMPLATE)} - {"Evolved"}
-    if not class_name.isidentifier() or class_name in taken:
+    # Python reads identifiers in NFKC, where a fullwidth "ｍath" is math.
+    if not class_name.isidentifier() or unicodedata.normalize("NFKC", class_name) in taken:
         raise ValueError(f"Invalid class_name: {class_name!r} cannot name a class in the exported file")
     rule = genome.rule()
     a, b, c, d, s, u = rule.coefficients

@@ -76,8 +76,12 @@ class TermGenome:
     cosine_decay: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.terms, str):
-            raise ValueError(f"Invalid terms: {self.terms!r} is a string, not a sequence of term names")
+        for name in ("terms", "alphas"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise ValueError(f"Invalid {name}: {value!r} is not a sequence")
+        if unnamed := [t for t in self.terms if not isinstance(t, str)]:
+            raise ValueError(f"Invalid terms: {unnamed[0]!r} is not the name of a term")
         object.__setattr__(self, "terms", tuple(_ALIASES.get(t, t) for t in self.terms))
         object.__setattr__(self, "alphas", tuple(_real("alphas", a) for a in self.alphas))
         for name in (*BOUNDS, "clip_value"):
@@ -103,8 +107,8 @@ class TermGenome:
             raise ValueError(f"Invalid clip_value: {self.clip_value}, expected a finite number > 0")
         if isinstance(self.warmup_steps, bool) or not isinstance(self.warmup_steps, int):
             raise ValueError(f"Invalid warmup_steps: {self.warmup_steps!r}, expected an int")
-        if self.warmup_steps < 1:
-            raise ValueError(f"Invalid warmup_steps: {self.warmup_steps}, expected at least 1")
+        if not 1 <= self.warmup_steps < 2**31:
+            raise ValueError(f"Invalid warmup_steps: {self.warmup_steps}, expected 1 to {2**31 - 1}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type == "bool" and not isinstance(value, bool):
@@ -207,4 +211,7 @@ class TermGenome:
 def _real(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"Invalid {name}: {value!r}, expected a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"Invalid {name}: an integer too large for a float") from None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -35,7 +35,6 @@ def claim(
     *,
     patience: float,
     endless: bool,
-    n_generations: int | None,
 ) -> Slot:
     """Give `trial` a slot that no other trial has, waiting for one where need be.
 
@@ -46,7 +45,6 @@ def claim(
         lock: Held while a board is looked at, since threads share it.
         patience: Seconds without any change after which a slot is taken over from a trial presumed dead.
         endless: Whether to wait for the next generation rather than to raise.
-        n_generations: The last generation's number plus one, for `endless=False`.
 
     Raises:
         NoSlot: There is no open slot; the trial has been marked FAIL as surplus.
@@ -62,8 +60,8 @@ def claim(
     while True:
         with lock:
             board = look()
-            slots = board.claimable(board.generation)
-            if not endless and (not slots or board.generation >= (n_generations or 0)):
+            slots = board.claimable()
+            if not slots and not endless:
                 break
             slot = taken_over = board.longest_held() if not slots and wait.over(board) else None
             ahead = board.undecided(before=trial.number)
@@ -84,6 +82,15 @@ def claim(
     study._storage.set_trial_user_attr(trial._trial_id, keys.SURPLUS, True)
     study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     raise NoSlot(f"generation {board.generation} has no open slot")
+
+
+def earlier_params(trials: Sequence[FrozenTrial], slot: Slot) -> dict[str, Any]:
+    """What the failed trials in `slot` were to evaluate, as far as they got; empty where there is none.
+
+    For samplers whose proposals depend on when they are asked: a slot's next attempt is at the same one.
+    """
+    failed = [t.params for t in trials if t.state == TrialState.FAIL and claimed(t) == slot]
+    return max(failed, key=len, default={})
 
 
 def _write(study: Study, trial: FrozenTrial, slot: Slot | None) -> None:

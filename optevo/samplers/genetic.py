@@ -8,7 +8,6 @@ import threading
 import weakref
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from optuna.search_space import intersection_search_space
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
-from optevo.samplers.claims import claim
+from optevo.samplers.claims import claim, earlier_params
+from optevo.samplers.known import Known
 from optevo.samplers.operators import (
     Generic,
     Params,
@@ -61,6 +61,10 @@ class GeneticSampler(BaseSampler):
     nothing finishes for `patience` seconds, the longest-running trial is presumed dead and its slot evaluated
     again; with plain `study.ask()`, which must not wait, this happens at once. The first to finish counts.
 
+    `asynchronous`, nobody waits: once a generation's slots are all taken, the next one begins, and its
+    children are bred from whoever has finished, the `n_elites` best of all and the latest of the others. What
+    is bred then depends on who finishes when: such a search cannot be repeated.
+
     Trials get the user attributes `generation`, `slot`, `parents` (trial numbers) and `origin`.
 
     Args:
@@ -72,10 +76,12 @@ class GeneticSampler(BaseSampler):
         space: Variation on a known space. Default: None, generic operators.
         presets: Parameters that hold the first slots of generation 0.
         group_size: So many neighbouring slots belong to one trial at a time, see `group`. Default: 1.
-        max_failures: Failed trials after which a slot is given up and leaves the population. Default: 3.
+        max_failures: Failed trials after which a slot is given up and leaves the population. None: never.
+            Default: 3.
         patience: Seconds, see above. Default: 600.
         endless: False makes `ask` raise `NoSlot` instead of waiting or starting a generation beyond
             `n_generations`; the surplus trial is marked FAIL. Default: True.
+        asynchronous: See above. Default: False.
 
     Raises:
         ValueError: A size or a preset's value is out of range, or the study has several objectives.
@@ -97,9 +103,10 @@ class GeneticSampler(BaseSampler):
         space: Space | None = None,
         presets: Sequence[Mapping[str, Any]] = (),
         group_size: int = 1,
-        max_failures: int = 3,
+        max_failures: int | None = 3,
         patience: float = 600.0,
         endless: bool = True,
+        asynchronous: bool = False,
     ) -> None:
         if population_size < 2:
             raise ValueError(f"Invalid population_size: {population_size}, expected at least 2")
@@ -115,7 +122,9 @@ class GeneticSampler(BaseSampler):
             raise ValueError(f"Invalid seed: {seed}, expected at least 0")
         if group_size < 1:
             raise ValueError(f"Invalid group_size: {group_size}, expected at least 1")
-        if max_failures < 1:
+        if asynchronous and group_size > 1:
+            raise ValueError("Invalid group_size: an asynchronous search has no groups, set it to 1")
+        if max_failures is not None and max_failures < 1:
             raise ValueError(f"Invalid max_failures: {max_failures}, expected at least 1")
         if not patience >= 0:
             raise ValueError(f"Invalid patience: {patience}, expected at least 0 seconds")
@@ -132,11 +141,12 @@ class GeneticSampler(BaseSampler):
         self.max_failures = max_failures
         self.patience = patience
         self.endless = endless
+        self.asynchronous = asynchronous
         self._reset()
 
     def _reset(self) -> None:
         # By storage and study, since one sampler may serve several studies; only a cache of what is stored.
-        self._known: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Known]] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[BaseStorage, dict[int, Known]] = weakref.WeakKeyDictionary()
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,8 +168,8 @@ class GeneticSampler(BaseSampler):
             self._lock,
             patience=self.patience if study._thread_local.in_optimize_loop else 0.0,
             endless=self.endless,
-            n_generations=self.n_generations,
         )
+        self._memory(study).slots[trial._trial_id] = slot
         attrs = self.lineage(study, slot)
         if trial.system_attrs.get("fixed_params"):
             attrs |= {keys.PARENTS: [], keys.ORIGIN: "enqueued"}
@@ -176,7 +186,7 @@ class GeneticSampler(BaseSampler):
         if slot is None or slot.generation == 0:
             return {}
         trials = _trials(study)
-        population = self._memory(study).board.populations[slot.generation - 1]
+        population = self._population(study, slot)
         return intersection_search_space([trials[m.number] for m in population], include_pruned=True)
 
     def sample_relative(
@@ -190,7 +200,10 @@ class GeneticSampler(BaseSampler):
         if slot is None:  # called without `study.ask`: no slot, so a draw
             rng = self._rng(study, _LOOSE, trial.number)
             return (self.space or Generic(search_space)).sample(rng)
-        child = self._brood(study, slot.generation, search_space)[slot.index]
+        if self.asynchronous and slot.generation:
+            child = self._late_child(study, trial, slot, search_space)
+        else:
+            child = self._brood(study, slot.generation, search_space)[slot.index]
         return {name: child[name] for name in search_space if name in child}
 
     def sample_independent(
@@ -202,7 +215,7 @@ class GeneticSampler(BaseSampler):
         if slot is None:
             return draw(param_distribution, self._rng(study, _LOOSE, trial.number, name_key))
         rng = self._rng(study, _INDEPENDENT, slot.generation, slot.index, name_key)
-        parents: list[Params] = [member.params for member in self._mates(study, slot)]
+        parents = self._parents(study, trial, slot)
         if slot.generation == 0 and slot.index < len(self.presets):
             return inherit(param_name, param_distribution, [self.presets[slot.index]], rng)
         value = inherit(param_name, param_distribution, parents, rng)
@@ -214,6 +227,9 @@ class GeneticSampler(BaseSampler):
     ) -> None:
         """Mark a trial late whose slot another has decided meanwhile."""
         slot = self._slot(study, trial)
+        self._memory(study).slots.pop(trial._trial_id, None)
+        if not self.endless:  # then slots are only taken over from trials that have been failed
+            return
         if slot is not None and self.board(study).decided(slot):
             study._storage.set_trial_system_attr(trial._trial_id, keys.LATE, True)
 
@@ -229,6 +245,10 @@ class GeneticSampler(BaseSampler):
             board = self._memory(study, trials).board
             board.update(trials, study.direction)
             return board
+
+    def failed_before(self, study: Study, slot: Slot) -> Sequence[FrozenTrial]:
+        """Trials that had failed in a slot when its present trial was given it, but for interrupted ones."""
+        return self._memory(study).board.failed(slot)
 
     def group(self, study: Study, slot: Slot) -> dict[Slot, Params]:
         """The individuals that train together with the one in `slot`, in order of their slots.
@@ -259,6 +279,9 @@ class GeneticSampler(BaseSampler):
     # Slots
 
     def _slot(self, study: Study, trial: FrozenTrial) -> Slot | None:
+        known = self._memory(study).slots.get(trial._trial_id)
+        if known is not None:
+            return known
         # `trial` was read before `before_trial` wrote the claim.
         return claimed(study._storage.get_trial(trial._trial_id))
 
@@ -270,7 +293,7 @@ class GeneticSampler(BaseSampler):
     def _study_seed(self, study: Study) -> int:
         return self._memory(study).seed if self.seed is None else self.seed
 
-    def _memory(self, study: Study, trials: list[FrozenTrial] | None = None) -> _Known:
+    def _memory(self, study: Study, trials: list[FrozenTrial] | None = None) -> Known:
         """What is known of the study; begun anew where `trials` show another study in its place."""
         with self._lock:
             studies = self._known.setdefault(study._storage, {})
@@ -282,8 +305,15 @@ class GeneticSampler(BaseSampler):
             # The first trial's start is the one random thing about a study that all workers read alike.
             text = f"{study.study_name}\n{start.astimezone(datetime.UTC) if start else None}"
             seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-            board = Board(self.population_size, self.n_elites, self.max_failures, self.group_size)
-            known = _Known(board, seed, start)
+            board = Board(
+                self.population_size,
+                self.n_elites,
+                self.max_failures,
+                self.group_size,
+                n_generations=None if self.endless else self.n_generations,
+                asynchronous=self.asynchronous,
+            )
+            known = Known(board, seed, start)
             known.board.update(trials, study.direction)
             if trials:
                 studies[study._study_id] = known
@@ -293,7 +323,7 @@ class GeneticSampler(BaseSampler):
         """The two parents of a slot's child, none in generation 0."""
         if slot.generation == 0:
             return []
-        population = self._memory(study).board.populations[slot.generation - 1]
+        population = self._population(study, slot)
         if self.space is not None:  # a trial that ended before it had all its parameters does not breed
             names = self.space.distributions().keys()
             population = [member for member in population if names <= member.params.keys()]
@@ -301,6 +331,33 @@ class GeneticSampler(BaseSampler):
             return []
         rng = self._rng(study, _MATE, slot.generation, slot.index)
         return [population[tournament(len(population), self.tournament_size, rng)] for _ in range(2)]
+
+    def _population(self, study: Study, slot: Slot) -> list[Member]:
+        """Whom the children of a slot's generation are bred from."""
+        board = self._memory(study).board
+        return board.recent() if self.asynchronous else board.populations[slot.generation - 1]
+
+    def _parents(self, study: Study, trial: FrozenTrial, slot: Slot) -> list[Params]:
+        """The parameters of a trial's parents; asynchronous, of those that it was given when it began."""
+        if not self.asynchronous:
+            return [member.params for member in self._mates(study, slot)]
+        numbers = study._storage.get_trial(trial._trial_id).user_attrs.get(keys.PARENTS, [])
+        trials = _trials(study)
+        return [trials[number].params for number in numbers]
+
+    def _late_child(
+        self, study: Study, trial: FrozenTrial, slot: Slot, search_space: dict[str, BaseDistribution]
+    ) -> Params:
+        """One child of an asynchronous search, bred when asked for; again the same where it failed before."""
+        variation = self.space or Generic(search_space)
+        names = tuple(variation.distributions())
+        earlier = earlier_params(_trials(study), slot)
+        if earlier.keys() >= set(names):
+            return earlier
+        rng = self._rng(study, _CHILD, slot.generation, slot.index)
+        decay = annealing(slot.generation - 1, self.n_generations)
+        seen = self._memory(study).seen_so_far(names)
+        return unique_child(variation, self._parents(study, trial, slot), seen, rng, decay=decay)
 
     def _brood(
         self, study: Study, generation: int, search_space: dict[str, BaseDistribution]
@@ -331,25 +388,6 @@ class GeneticSampler(BaseSampler):
             seen.add(identity(child))
             brood.append(child)
         return brood
-
-
-@dataclass
-class _Known:
-    """What this process knows of a study; all of it can be read again from the storage."""
-
-    board: Board
-    seed: int
-    start: datetime.datetime | None  # of the first trial: tells a study from one that had its number before
-    broods: dict[tuple[int, tuple[str, ...]], list[Params]] = field(default_factory=dict)
-    seen: dict[tuple[str, ...], list[set[int]]] = field(default_factory=dict)
-
-    def seen_before(self, generation: int, names: tuple[str, ...]) -> set[int]:
-        """The identity of every member of earlier generations, as far as `names` go."""
-        by_generation = self.seen.setdefault(names, [])
-        for g in range(len(by_generation), generation):
-            members = self.board.populations[g]
-            by_generation.append({identity({n: m.params.get(n) for n in names}) for m in members})
-        return set().union(*by_generation[:generation])
 
 
 def _check_presets(presets: Sequence[Mapping[str, Any]], space: Mapping[str, BaseDistribution]) -> None:

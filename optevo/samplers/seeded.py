@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optevo import keys
+from optevo.samplers.claims import claim, earlier_params
+from optevo.samplers.slots import Board, Slot
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -21,38 +23,72 @@ class SeededSampler(BaseSampler):
     """A sampler made for each trial, with a seed out of (study seed, slot).
 
     The built-in samplers seed one stream at construction: a resumed run starts it over. Here what is proposed
-    depends on the seed, the slot, and the trials that have finished. A trial's slot is the first that no
-    counted or running trial has, so a preset whose trial was lost is evaluated by the next.
+    depends on the seed, the slot, and the trials that have finished; where a trial failed, the next in its
+    slot evaluates the same parameters.
+
+    Slots are claimed as in the genetic search, of which this is one generation without elites: each of them
+    counts once, whatever the number of workers and kills.
 
     Args:
         make: Makes a sampler from a seed below 2³².
         seed: The study's.
+        n_trials: Slots.
         presets: Parameters that the first slots take.
     """
 
     def __init__(
-        self, make: Callable[[int], BaseSampler], seed: int, presets: Sequence[Mapping[str, Any]] = ()
+        self,
+        make: Callable[[int], BaseSampler],
+        seed: int,
+        n_trials: int,
+        presets: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self.make, self.seed, self.presets = make, seed, presets
+        self.make, self.seed, self.n_trials, self.presets = make, seed, n_trials, presets
         self._current: tuple[int, BaseSampler] | None = None
+        self._lock = threading.RLock()
+        self._board: tuple[int, Board] | None = None
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Choose the slot; writes the same attributes as the genetic sampler."""
-        others = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        held = {t.user_attrs.get(keys.SLOT) for t in others if t.state != TrialState.FAIL}
-        slot = next(i for i in itertools.count() if i not in held)
+        """Give the trial its slot; writes the same attributes as the genetic sampler.
+
+        Raises:
+            NoSlot: All are taken.
+        """
+        slot = claim(study, trial, lambda: self.board(study), self._lock, patience=0.0, endless=False)
+        index = slot.index
         attrs = {
             keys.GENERATION: 0,
-            keys.SLOT: slot,
+            keys.SLOT: index,
             keys.PARENTS: [],
-            keys.ORIGIN: "preset" if slot < len(self.presets) else type(self._sampler(slot)).__name__,
+            keys.ORIGIN: "preset" if index < len(self.presets) else type(self._sampler(index)).__name__,
         }
         for key, value in attrs.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
         trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
 
+    def board(self, study: Study) -> Board:
+        """The study's slots as the storage has them now."""
+        with self._lock:
+            if self._board is None or self._board[0] != study._study_id:
+                board = Board(self.n_trials, n_elites=0, max_failures=None, n_generations=1)
+                self._board = (study._study_id, board)
+            board = self._board[1]
+            board.update(study._storage.get_all_trials(study._study_id, deepcopy=False), study.direction)
+            return board
+
+    def failed_before(self, study: Study, slot: Slot) -> Sequence[FrozenTrial]:
+        """Trials that have failed in a slot, but for interrupted ones."""
+        return self.board(study).failed(slot)
+
     def _slot(self, study: Study, trial: FrozenTrial) -> int:
         return int(study._storage.get_trial(trial._trial_id).user_attrs.get(keys.SLOT, trial.number))
+
+    def _fixed(self, study: Study, slot: int) -> Mapping[str, Any]:
+        """What a slot's trial is not free to propose: a preset's parameters, or those of a failed attempt."""
+        if slot < len(self.presets):
+            return self.presets[slot]
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        return earlier_params(trials, Slot(0, slot))
 
     def _sampler(self, slot: int) -> BaseSampler:
         if self._current is None or self._current[0] != slot:
@@ -61,9 +97,9 @@ class SeededSampler(BaseSampler):
         return self._current[1]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The sampler's, none for a preset."""
+        """The sampler's, none for a preset and a second attempt."""
         slot = self._slot(study, trial)
-        if slot < len(self.presets):
+        if self._fixed(study, slot):
             return {}
         return self._sampler(slot).infer_relative_search_space(study, trial)
 
@@ -78,10 +114,11 @@ class SeededSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The preset's value, else the sampler's."""
+        """The preset's or the failed attempt's value, else the sampler's."""
         slot = self._slot(study, trial)
-        if slot < len(self.presets) and param_name in self.presets[slot]:
-            return self.presets[slot][param_name]
+        fixed = self._fixed(study, slot)
+        if param_name in fixed:
+            return fixed[param_name]
         return self._sampler(slot).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:

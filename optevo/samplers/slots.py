@@ -12,6 +12,9 @@ is given up and leaves the population. Should a trial that was presumed dead fin
 its slot, it is late and does not count. A generation ends when all its slots have: only then are children
 bred from it.
 
+Asynchronous, nobody waits for that: once a generation's slots are all taken, those of the next one are open,
+and children are bred from whoever has finished, see `Board.recent`.
+
 With a `group_size` above one, neighbouring slots form groups and a trial claims its whole group: nobody else
 takes a slot in which a trial of the group is at work.
 """
@@ -54,8 +57,17 @@ class Member:
 class _Holders:
     live: dict[int, FrozenTrial] = field(default_factory=dict)
     finished: list[FrozenTrial] = field(default_factory=list)
-    failures: int = 0  # that say something about the genome
-    losses: int = 0  # of a process, about which the genome can do nothing, most likely
+    failed: list[FrozenTrial] = field(default_factory=list)  # but for interrupted ones
+
+    @property
+    def losses(self) -> int:
+        """Failed trials that only lost their process, about which the genome can do nothing, most likely."""
+        return sum(keys.WORKER in t.user_attrs and keys.ERROR not in t.user_attrs for t in self.failed)
+
+    @property
+    def failures(self) -> int:
+        """Failed trials that say something about the genome."""
+        return len(self.failed) - self.losses
 
 
 class Board:
@@ -64,17 +76,32 @@ class Board:
     Args:
         population_size: Slots of generation 0.
         n_elites: Members carried over into each later generation.
-        max_failures: Failed trials after which a slot is given up.
+        max_failures: Failed trials after which a slot is given up; None: never.
         group_size: Slots of a group. Default: 1.
+        n_generations: There are no slots beyond so many. Default: None, no end.
+        asynchronous: Whether the next generation opens before all slots are decided. Default: False.
     """
 
-    def __init__(self, population_size: int, n_elites: int, max_failures: int, group_size: int = 1) -> None:
+    def __init__(
+        self,
+        population_size: int,
+        n_elites: int,
+        max_failures: int | None,
+        group_size: int = 1,
+        *,
+        n_generations: int | None = None,
+        asynchronous: bool = False,
+    ) -> None:
         self.population_size = population_size
         self.n_elites = n_elites
         self.max_failures = max_failures
         self.group_size = group_size
-        self.generation = 0  # the one in progress
+        self.n_generations = n_generations
+        self.asynchronous = asynchronous
+        self.generation = 0  # the first that is in progress
         self.populations: dict[int, list[Member]] = {}  # finished generations, best member first
+        self._members: dict[Slot, Member] = {}  # of all generations, asynchronous only
+        self._direction = StudyDirection.MINIMIZE
         self._unsettled: dict[int, FrozenTrial] = {}
         self._read = 0
         self._holders: dict[Slot, _Holders] = {}
@@ -85,6 +112,7 @@ class Board:
 
     def update(self, trials: Sequence[FrozenTrial], direction: StudyDirection) -> None:
         """Take in the storage's present state; `trials` are all of the study's, in order."""
+        self._direction = direction
         for holders in self._holders.values():
             holders.live.clear()
         fresh = [trials[number] for number in self._unsettled] + list(trials[self._read :])
@@ -99,15 +127,15 @@ class Board:
             holders = self._holders.setdefault(slot, _Holders())
             if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 holders.finished.append(trial)
+                if self.asynchronous:
+                    self._members.setdefault(slot, _member(trial, slot, direction))
             elif trial.state == TrialState.FAIL:
-                lost = keys.WORKER in trial.user_attrs and keys.ERROR not in trial.user_attrs
                 if not trial.user_attrs.get(keys.INTERRUPTED, False):
-                    holders.losses += lost
-                    holders.failures += not lost
+                    holders.failed.append(trial)
             else:
                 holders.live[trial.number] = trial
-        while not self.open(self.generation) and not self.live(self.generation):
-            self._finish(direction)
+        while not self.ended and not self.open(self.generation) and not self.live(self.generation):
+            self._finish()
 
     def open(self, generation: int) -> list[Slot]:
         """Slots that nobody holds, those that failed before last."""
@@ -120,13 +148,40 @@ class Board:
         last = min(first + self.group_size, self.size(slot.generation))
         return [Slot(slot.generation, i) for i in range(first, last)]
 
-    def claimable(self, generation: int) -> list[Slot]:
-        """Open slots for new trials: of each group in which nobody is at work, the first of `open`."""
-        first: dict[int, Slot] = {}
-        for slot in self.open(generation):
-            if not any(self._at_work(other) for other in self.group(slot)):
-                first.setdefault(slot.index // self.group_size, slot)
-        return list(first.values())
+    @property
+    def ended(self) -> bool:
+        """Whether the last generation has finished."""
+        return self.n_generations is not None and self.generation >= self.n_generations
+
+    def claimable(self) -> list[Slot]:
+        """Open slots for new trials: of each group in which nobody is at work, the first of `open`.
+
+        They are of the generation in progress; asynchronous, of the first that has any.
+        """
+        generation = self.generation
+        while self.n_generations is None or generation < self.n_generations:
+            first: dict[int, Slot] = {}
+            for slot in self.open(generation):
+                if not any(self._at_work(other) for other in self.group(slot)):
+                    first.setdefault(slot.index // self.group_size, slot)
+            if first or not self.asynchronous:
+                return list(first.values())
+            generation += 1
+        return []
+
+    def members(self) -> Iterable[Member]:
+        """Those that have finished in whichever generation, as they came in; asynchronous only."""
+        return self._members.values()
+
+    def recent(self) -> list[Member]:
+        """A population of whoever has finished, best first: the elites of all, and the latest of the others.
+
+        So to say a window that slides over the generations; asynchronous only.
+        """
+        ranked = sorted(self._members.values(), key=self._order)
+        elites, others = ranked[: self.n_elites], ranked[self.n_elites :]
+        others.sort(key=lambda member: member.number, reverse=True)
+        return sorted(elites + others[: self.size(1)], key=self._order)
 
     def live(self, generation: int) -> list[FrozenTrial]:
         """Trials at work on undecided slots of a generation, the longest-running first."""
@@ -139,6 +194,11 @@ class Board:
         """How many trials numbered below `before` are running and have not chosen a slot."""
         running = (t for t in self._unsettled.values() if t.state == TrialState.RUNNING)
         return sum(trial.number < before and claimed(trial) is None for trial in running)
+
+    def failed(self, slot: Slot) -> Sequence[FrozenTrial]:
+        """Trials that failed in a slot of a generation in progress, but for interrupted ones."""
+        holders = self._holders.get(slot)
+        return () if holders is None else holders.failed
 
     def decided(self, slot: Slot) -> bool:
         """Whether a trial has finished in `slot`, or its generation has ended."""
@@ -168,14 +228,14 @@ class Board:
         holders = self._holders.get(slot)
         if holders is None:
             return True
-        spent = holders.failures >= self.max_failures or holders.losses >= MAX_LOSSES
-        return not holders.live and not holders.finished and not spent
+        spent = holders.failures >= (self.max_failures or math.inf) or holders.losses >= MAX_LOSSES
+        return not holders.live and not holders.finished and (self.max_failures is None or not spent)
 
     def _attempts(self, slot: Slot) -> int:
         holders = self._holders.get(slot)
-        return 0 if holders is None else holders.failures + holders.losses
+        return 0 if holders is None else len(holders.failed)
 
-    def _finish(self, direction: StudyDirection) -> None:
+    def _finish(self) -> None:
         """Rank the generation in progress, with the elites before it, and go on to the next."""
         g = self.generation
         members = self.populations[g - 1][: self.n_elites] if g else []
@@ -183,12 +243,14 @@ class Board:
             holders = self._holders.pop(Slot(g, i))
             if holders.finished:
                 trial = min(holders.finished, key=lambda t: t.number)
-                members = [*members, _member(trial, Slot(g, i), direction)]
-        best_first = -1 if direction == StudyDirection.MAXIMIZE else 1
-        # Ties by slot, not by trial number: who evaluated a slot must not change the ranking.
-        order = lambda m: (best_first * m.value, m.slot.generation, m.slot.index)  # noqa: E731
-        self.populations[g] = sorted(members, key=order)
+                members = [*members, _member(trial, Slot(g, i), self._direction)]
+        self.populations[g] = sorted(members, key=self._order)
         self.generation += 1
+
+    def _order(self, member: Member) -> tuple[float, int, int]:
+        # Ties by slot, not by trial number: who evaluated a slot must not change the ranking.
+        best_first = -1 if self._direction == StudyDirection.MAXIMIZE else 1
+        return best_first * member.value, member.slot.generation, member.slot.index
 
 
 def claimed(trial: FrozenTrial) -> Slot | None:

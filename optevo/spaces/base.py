@@ -59,7 +59,7 @@ class Space(abc.ABC):
 
     @abc.abstractmethod
     def candidate(self, params: Mapping[str, Any]) -> Candidate:
-        """The candidate that `params` stand for."""
+        """The candidate that `params` stand for; ValueError where a stored one is missing or out of range."""
 
     @abc.abstractmethod
     def presets(self) -> dict[str, Params]:

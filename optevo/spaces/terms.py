@@ -74,8 +74,17 @@ class TermSpace(Space):
         return space
 
     def candidate(self, params: Mapping[str, Any]) -> TermGenome:
-        """The genome of a trial's parameters; dormant genes are left out."""
-        n = params["n_terms"]
+        """The genome of a trial's parameters; dormant genes are left out.
+
+        Raises:
+            ValueError: A parameter is missing or outside its domain.
+        """
+        n = params.get("n_terms")
+        if type(n) is not int or not 1 <= n <= MAX_TERMS:
+            raise ValueError(f"Invalid n_terms: {n!r}, expected 1 to {MAX_TERMS}")
+        names = [*_SCALARS, "warmup_steps", *(f"{gene}_{i}" for i in range(n) for gene in ("term", "alpha"))]
+        if missing := [name for name in names if name not in params]:
+            raise ValueError(f"Invalid parameters: {missing[0]!r} is missing")
         rest = {name: params[name] for name in (*_SCALARS, "warmup_steps")}
         return TermGenome(
             terms=tuple(params[f"term_{i}"] for i in range(n)),

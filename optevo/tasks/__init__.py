@@ -14,15 +14,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from optevo.errors import UserError
+from optevo.tasks.scored import ScoredTask
 
 if TYPE_CHECKING:
     from optevo.tasks.base import Split, Task
     from optevo.tasks.layers import Dropout, build, initialise
 
-__all__ = ["TASKS", "Dropout", "Split", "Task", "build", "get_task", "initialise"]
+__all__ = ["TASKS", "Dropout", "ScoredTask", "Split", "Task", "build", "get_task", "initialise"]
 
 #: Every built-in task: its name to "module:class", or to something callable that makes one.
-TASKS: dict[str, str | Callable[..., Task]] = {
+TASKS: dict[str, str | Callable[..., Task | ScoredTask]] = {
     "digits": "optevo.tasks.vision:Digits",
     "mnist": "optevo.tasks.vision:MNIST",
     "fashion_mnist": "optevo.tasks.vision:FashionMNIST",
@@ -45,12 +46,13 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def get_task(name: str, **options: Any) -> Task:
+def get_task(name: str, **options: Any) -> Task | ScoredTask:
     """Make a task.
 
     Args:
         name: A key of `TASKS`, or ``"module:function"`` for a user's own: anything in an importable module
-            (the current directory counts) which returns a `Task` when called, a `Task` subclass included.
+            (the current directory counts) which returns a `Task` or a `ScoredTask` when called, a subclass
+            of either included.
         **options: Keyword arguments for it, such as ``train_examples=5_000``.
 
     Returns:
@@ -58,7 +60,7 @@ def get_task(name: str, **options: Any) -> Task:
 
     Raises:
         UserError: The name is unknown, the module or function doesn't exist, it doesn't take these options,
-            or what it returns is no `Task`. An error raised inside a user's module passes unchanged.
+            or what it returns is no task. An error raised inside a user's module passes unchanged.
     """
     target = TASKS.get(name, name)
     if isinstance(target, str):
@@ -73,7 +75,9 @@ def get_task(name: str, **options: Any) -> Task:
     except TypeError as error:
         raise UserError(f"task {name!r} doesn't take these options ({error}): {sorted(options)}") from None
     task = target(**options)
-    from optevo.tasks.base import Task  # noqa: PLC0415 - torch is imported only when a task is made
+    if isinstance(task, ScoredTask):
+        return task
+    from optevo.tasks.base import Task  # noqa: PLC0415 - torch is imported only for a task that trains
 
     if not isinstance(task, Task):
         raise UserError(f"task {name!r} returned a {type(task).__name__}, not an optevo.tasks.Task")

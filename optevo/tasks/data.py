@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
-import shutil
 import tempfile
 import urllib.request
 from dataclasses import dataclass
@@ -16,17 +16,16 @@ from optevo.tasks.sources import (
     IDX_PREFIX,
     IMAGES,
     TEXT_FILE,
-    data_root,
-    decoded_root,
     digits_file,
     layout_of,
     load_images,
     load_text,
 )
 
-__all__ = ["NAMES", "DataRow", "check", "data_root", "decoded_root", "get", "load_images", "load_text"]
+__all__ = ["NAMES", "DataRow", "check", "get", "load_images", "load_text"]
 
 TEXT_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+_MOST_TEXT = 2**24  # bytes of a download that should have a million
 PARTS = ("train", "test")
 NAMES = ("digits", *IMAGES, "char_lm")
 
@@ -79,9 +78,16 @@ def check(name: str, root: Path) -> list[DataRow]:
     Nothing is decoded; `get` or `Task.load` say whether the content is sound.
 
     Raises:
-        UserError: There is no data set of this name.
+        UserError: There is no data set of this name, or a file of it can't be read.
     """
     _known(name)
+    try:
+        return _rows(name, root)
+    except OSError as error:
+        raise UserError(f"can't read the data of {name} in {root}: {error}") from error
+
+
+def _rows(name: str, root: Path) -> list[DataRow]:
     if name == "digits":
         return [_file_row(digits_file(), None)]
     if name == "char_lm":
@@ -112,7 +118,8 @@ def get(name: str, root: Path) -> list[DataRow]:
     """
     _known(name)
     if name in IMAGES:
-        if layout_of(name, root) is None or not all(row.found for row in check(name, root)):
+        rows = check(name, root)
+        if layout_of(name, root) is None or not all(row.found for row in rows):
             _download(name, root)
         for part in PARTS:
             load_images(name, root, part)
@@ -142,7 +149,8 @@ def _download(name: str, root: Path) -> None:
                 "cifar10": datasets.CIFAR10,
             }
             kind[name](str(root), train=True, download=True)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; torchvision raises RuntimeError
+    # URLError is an OSError; torchvision raises RuntimeError; HTTPException is a transfer cut off.
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
         reason = " ".join(str(error).split())
         where = IMAGES[name].archive if name in IMAGES else TEXT_FILE
         raise UserError(
@@ -160,7 +168,7 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
     ):
         temporary = Path(folder) / path.name
         with temporary.open("wb") as stream:
-            shutil.copyfileobj(answer, stream)
+            stream.write(answer.read(_MOST_TEXT))
         if hashlib.sha256(temporary.read_bytes()).hexdigest() != sha256:
             raise OSError(f"what {url} sent is cut off or has changed")
         os.replace(temporary, path)

@@ -12,7 +12,10 @@ import hashlib
 import logging
 import os
 import pickle
+import stat
+import struct
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 _MODES = {1: "L", 3: "RGB"}
+# Whatever a file's name says, PIL would also read it as PostScript, which runs a program.
+_FORMATS = ("JPEG", "PNG")
 #: Part of every cache file's name: raise it when decoding changes.
 _VERSION = 1
 
@@ -52,7 +57,7 @@ def read_folder(
     for path, _, status in files:
         manifest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     kept = cache / f"{folder.parent.name}-{folder.name}-{manifest.hexdigest()[:32]}.pt"
-    loaded = _load(kept, (len(files), *shape))
+    loaded = _load(kept, (len(files), *shape), classes)
     if loaded is not None:
         return *loaded, names
     logger.info("decoding %d images of %s", len(files), folder)
@@ -70,9 +75,12 @@ def list_classes(folder: Path, classes: int, remedy: str) -> list[str]:
     """
     if not folder.is_dir():
         raise UserError(f"the folder {folder} is missing: {remedy}")
-    found = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    try:
+        found = sorted(
+            entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+        )
+    except OSError as error:
+        raise UserError(f"{folder} can't be read ({error}): {remedy}") from error
     if len(found) != classes:
         listed = ", ".join(found[:12]) or "none"
         raise UserError(f"{folder} has {len(found)} class folders ({listed}), not {classes}: {remedy}")
@@ -84,20 +92,28 @@ def list_images(
 ) -> tuple[list[tuple[str, int, os.stat_result]], list[str]]:
     """Each image of a part, in order, as "class/file", class number and file status; and the classes' names.
 
+    Links are followed, wherever they lead: only what decodes as an image is ever kept of a file.
+
     Raises:
-        UserError: As `list_classes`, or a class has no images.
+        UserError: As `list_classes`, or a class has no images, or one of them is no regular file.
     """
     found = list_classes(folder, classes, remedy)
     files = []
     for number, name in enumerate(found):
-        with os.scandir(folder / name) as entries:
-            images = sorted(
-                (f"{name}/{entry.name}", entry.stat())
-                for entry in entries
-                if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-            )
+        try:
+            with os.scandir(folder / name) as entries:
+                images = sorted(
+                    (f"{name}/{entry.name}", entry.stat())
+                    for entry in entries
+                    if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
+                )
+        except OSError as error:  # a link to nowhere, or in a circle
+            raise UserError(f"{folder / name} can't be read ({error}): {remedy}") from error
         if not images:
             raise UserError(f"{folder / name} has no {', '.join(SUFFIXES)} files: {remedy}")
+        for path, status in images:
+            if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
+                raise UserError(f"{folder / path} is no regular file: {remedy}")
         files += [(path, number, status) for path, status in images]
     return files, found
 
@@ -109,16 +125,27 @@ def _decode(paths: list[Path], shape: tuple[int, int, int], remedy: str) -> Tens
     pixels = np.empty((len(paths), height, width, channels), dtype=np.uint8)
     for index, path in enumerate(paths):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 if image.size != (width, height) or image.mode != _MODES[channels]:
                     raise UserError(
                         f"{path} is {image.size[0]} x {image.size[1]} pixels in mode {image.mode}, not "
                         f"{width} x {height} in mode {_MODES[channels]}: {remedy}"
                     )
                 pixels[index] = np.asarray(image).reshape(height, width, channels)
-        except (OSError, SyntaxError, ValueError) as error:  # PIL's PNG reader raises SyntaxError
+        except (
+            *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError),
+            *(zlib.error, struct.error, Image.DecompressionBombError),
+        ) as error:  # all of these come out of PIL's readers
             raise UserError(f"{path} can't be decoded as an image ({error}): {remedy}") from error
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def _fits(inputs: Tensor, targets: Tensor, shape: tuple[int, ...], classes: int) -> bool:
+    if inputs.dtype != torch.uint8 or targets.dtype != torch.int64:
+        return False
+    if tuple(inputs.shape) != shape or tuple(targets.shape) != shape[:1]:
+        return False
+    return int(targets.min()) >= 0 and int(targets.max()) < classes
 
 
 def _checksum(inputs: Tensor, targets: Tensor) -> str:
@@ -127,26 +154,20 @@ def _checksum(inputs: Tensor, targets: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _load(path: Path, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
-    """What `_save` wrote, or None where it is missing or damaged."""
+def _load(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor] | None:
+    """What `_save` wrote, or None where it is missing or damaged. Nothing in the file is ever run."""
     if not path.is_file():
         return None
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         inputs, targets = kept["inputs"], kept["targets"]
-        if tuple(inputs.shape) == shape and _checksum(inputs, targets) == kept["sha256"]:
+        if _fits(inputs, targets, shape, classes) and _checksum(inputs, targets) == kept["sha256"]:
             return inputs, targets
         reason = "its checksum is wrong"
     except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        pickle.PickleError,
-    ) as error:
+        *(OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError),
+        *(AssertionError, OverflowError, MemoryError, struct.error, pickle.PickleError),
+    ) as error:  # all of these come out of torch's reader
         reason = str(error)
     logger.warning("the decoded images in %s are damaged (%s): decoding again", path, reason)
     return None

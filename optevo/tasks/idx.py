@@ -18,6 +18,7 @@ from torch import Tensor
 from optevo.errors import UserError
 
 UINT8 = 0x08
+_MOST = 2**30  # bytes: twenty times the largest of these files, and little enough to keep in memory
 
 
 def locate(path: Path) -> Path | None:
@@ -45,8 +46,8 @@ def read_idx(path: Path, dimensions: int, remedy: str) -> Tensor:
     found = locate(path)
     if found is None:
         raise UserError(f"{path} is missing (and so is {path.name}.gz): {remedy}")
-    content = _content(found, remedy)
     header = 4 + 4 * dimensions
+    content = _content(found, header + _MOST, remedy)
     if len(content) < header:
         raise UserError(f"{found} is truncated: {len(content)} bytes, less than an idx header: {remedy}")
     expected = bytes([0, 0, UINT8, dimensions])
@@ -66,12 +67,15 @@ def read_idx(path: Path, dimensions: int, remedy: str) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(shape)
 
 
-def _content(path: Path, remedy: str) -> bytes:
+def _content(path: Path, most: int, remedy: str) -> bytes:
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            content = stream.read(most + 1)  # a small gzipped file may hold any amount of zeros
     except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         raise UserError(f"{path} can't be read ({error}): {remedy}") from error
+    if len(content) > most:
+        raise UserError(f"{path} is too long: more than {most} bytes: {remedy}")
+    return content
 
 
 def read_labelled(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from optevo.errors import UserError
 from optevo.tasks import folders, idx
+from optevo.tasks.roots import decoded_root
 
 TEXT_FILE = Path("tinyshakespeare") / "input.txt"
 #: What torchvision calls the official parts in the names of idx files.
@@ -38,26 +38,6 @@ IMAGES = {
     "fashion_mnist": ImageSet(Path("FashionMNIST") / "raw", (1, 28, 28)),
     "cifar10": ImageSet(Path("cifar-10-batches-py"), (3, 32, 32)),
 }
-
-
-def data_root(explicit: Path | str | None = None) -> Path:
-    """The folder that holds the data sets: the argument, else $OPTEVO_DATA, else one in the user's cache.
-
-    The last is ``$XDG_CACHE_HOME/optevo/data``, by default ``~/.cache/optevo/data``. It need not exist yet.
-    """
-    if explicit is None and not os.environ.get("OPTEVO_DATA"):
-        return _user_cache() / "data"
-    return Path(explicit if explicit is not None else os.environ["OPTEVO_DATA"]).expanduser()
-
-
-def decoded_root() -> Path:
-    """Where decoded images are kept: ``$OPTEVO_CACHE/decoded``, else ``decoded`` in the user's cache."""
-    chosen = os.environ.get("OPTEVO_CACHE")
-    return (Path(chosen).expanduser() if chosen else _user_cache()) / "decoded"
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "optevo"
 
 
 def remedy(name: str, root: Path) -> str:
@@ -100,7 +80,10 @@ def load_images(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
         UserError: The set is missing, damaged, or of another shape.
     """
     known, help_ = IMAGES[name], remedy(name, root)
-    layout = layout_of(name, root)
+    try:
+        layout = layout_of(name, root)
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise UserError(f"{root} can't be read ({error}): {help_}") from error
     if layout == "idx":
         prefix = root / known.archive / IDX_PREFIX[part]
         return idx.read_labelled(
@@ -141,12 +124,16 @@ def layout_of(name: str, root: Path) -> str | None:
 
 
 def _load_cifar10(root: Path, part: str, help_: str) -> tuple[Tensor, Tensor]:
-    """CIFAR-10 as its authors pickled it. torchvision unpickles only what has the published checksums."""
+    """CIFAR-10 as its authors pickled it.
+
+    Unpickling runs what a file says, so torchvision first compares the checksums of all batches with the
+    published ones.
+    """
     from torchvision.datasets import CIFAR10  # noqa: PLC0415 - a second of imports that other layouts don't need
 
     try:
         part_set = CIFAR10(str(root), train=part == "train", download=False)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         archive = root / IMAGES["cifar10"].archive
         raise UserError(f"{archive} is incomplete or damaged ({error}): {help_}") from error
     return torch.from_numpy(part_set.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part_set.targets)
@@ -160,9 +147,11 @@ def load_text(root: Path, least: int) -> Tensor:
     """
     path, help_ = root / TEXT_FILE, remedy("char_lm", root)
     try:
+        if not path.exists():
+            raise UserError(f"no data for the task char_lm: {path} is missing: {help_}")
+        if not (path.is_file() or path.is_dir()):  # a pipe may never end; a folder has its own message
+            raise UserError(f"{path} is no regular file: {help_}")
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"no data for the task char_lm: {path} is missing: {help_}") from None
     except OSError as error:
         raise UserError(f"{path} can't be read ({error}): {help_}") from error
     if len(content) < max(1, least):

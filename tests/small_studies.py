@@ -1,0 +1,56 @@
+"""Small studies with a cheap objective, for tests of what surrounds the evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from optevo import keys
+from optevo.config import StudyConfig, parse_config
+from optevo.storage import open_storage
+from optevo.study import create_or_resume, is_complete, make_space
+
+GENETIC = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elites": 2}
+TPE = {"kind": "tpe", "n_trials": 15}
+RANDOM = {"kind": "random", "n_trials": 15}
+
+
+def config(**changes: Any) -> StudyConfig:
+    data: dict[str, Any] = {
+        "name": "one",
+        "seed": 3,
+        "space": {"presets": ["sgd", "adam"]},
+        "sampler": GENETIC,
+        "evaluation": {"tasks": ["digits"], "steps": 5, "seeds": [0]},
+    }
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            data[section] = {**data[section], name: value}
+        else:
+            data[section] = value
+    return parse_config(data, "test")
+
+
+def create(url: str, **changes: Any) -> optuna.Study:
+    return create_or_resume(config(**changes), open_storage(url, create=True), "cpu")
+
+
+def fitness(trial: optuna.Trial) -> float:
+    """Cheap, deterministic, of the parameters alone."""
+    params = make_space(config()).suggest(trial)
+    trial.set_user_attr(keys.CANONICAL, make_space(config()).candidate(params).canonical())
+    return -abs(params["lr"] - 0.003) - 0.01 * params["n_terms"] - 0.001 * params["beta1"]
+
+
+def finish(study: optuna.Study) -> dict[tuple[int, int], tuple[dict[str, Any], float]]:
+    while not is_complete(study):
+        study.optimize(fitness, n_trials=1)
+    return slots(study)
+
+
+def slots(study: optuna.Study) -> dict[tuple[int, int], tuple[dict[str, Any], float]]:
+    trials = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return {(t.user_attrs["generation"], t.user_attrs["slot"]): (t.params, t.value) for t in trials}

@@ -1,0 +1,92 @@
+"""Who is at work on a study, and `optevo repair`."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from small_studies import create, finish, fitness
+from typer.testing import CliRunner
+
+from optevo import keys
+from optevo.cli import app
+from optevo.lost import worker_identity
+from optevo.workers import holders, lost_trials, repair
+
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'a.db'}"
+
+
+def at_work(study: optuna.Study, **worker: object) -> optuna.Trial:
+    trial = study.ask()
+    fitness(trial)
+    trial.set_user_attr(keys.WORKER, {**worker_identity("cpu"), **worker})
+    return trial
+
+
+def beat(trial: optuna.Trial, seconds_ago: float) -> None:
+    when = (NOW - datetime.timedelta(seconds=seconds_ago)).isoformat(timespec="seconds")
+    trial.study._storage.set_trial_system_attr(trial._trial_id, keys.BEAT, [1, when])
+
+
+def four(study: optuna.Study) -> None:
+    """A live worker, a dead one, and two of another machine, one of which has long been silent."""
+    at_work(study)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    identity = worker_identity("cpu", process.pid)
+    process.kill()
+    process.communicate()
+    at_work(study, **identity)
+    beat(at_work(study, host="far/away", pid=17), 10)
+    beat(at_work(study, host="far/away", pid=18), 4000)
+
+
+def test_live_dead_and_stale_workers_are_told_apart(url: str):
+    study = create(url)
+    four(study)
+    assert [holder.state for holder in holders(study)] == ["live", "dead", "live", "stale"]
+    assert [holder.name for holder in holders(study)][3] == "far, process 18"
+
+
+def test_status_lists_the_workers(url: str):
+    study = create(url)
+    four(study)
+    answer = CliRunner().invoke(app, ["status", "--storage", url])
+    assert answer.exit_code == 0
+    assert "4, 2 gone" in answer.output
+    for word in ("live", "dead", "stale", "far, process 18", "cpu"):
+        assert word in answer.output
+
+
+def test_repair_gives_back_what_dead_and_silent_workers_held_and_nothing_else(url: str):
+    study = create(url)
+    four(study)
+    answer = CliRunner().invoke(app, ["repair", "one", "--storage", url])
+    assert answer.exit_code == 0
+    assert "2 trials given back" in answer.output
+    states = [trial.state for trial in create(url).trials]
+    assert states == [TrialState.RUNNING, TrialState.FAIL, TrialState.RUNNING, TrialState.FAIL]
+    assert [trial.number for trial in lost_trials(study)] == [1, 3]
+
+
+def test_repair_takes_everything_when_told_and_the_study_ends_as_ever(url: str, tmp_path: Path):
+    untroubled = finish(create(f"sqlite:///{tmp_path / 'b.db'}"))
+    study = create(url)
+    four(study)
+    assert all(given_back for _, given_back in repair(study, everything=True))
+    assert finish(create(url)) == untroubled
+
+
+def test_repair_of_a_sound_study_says_that_nothing_was_left(url: str):
+    finish(create(url))
+    answer = CliRunner().invoke(app, ["repair", "one", "--storage", url])
+    assert (answer.exit_code, answer.output.strip()) == (0, "nothing was left behind")
