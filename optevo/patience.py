@@ -42,8 +42,8 @@ OUTAGE_SECONDS = 600.0
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0 + os.getpid() % 16 / 16  # processes that were cut off together come back one by one
 _CALLS = threading.local()  # whether this thread is within a call: the outermost one tries again
-# What Optuna's cache calls besides the public methods.
-_UNDERSCORED = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id")
+# What Optuna's cache, and we, call besides the public methods.
+_OURS = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id", "count_states")
 _OTHERS = ("remove_session", "check_trial_is_updatable")  # these ask no database
 
 # No answer for a minute means a lost network: an idle connection is probed, an unacknowledged one dropped.
@@ -164,8 +164,8 @@ _SETTLED: dict[str, Callable[..., bool]] = {
 def patient(storage: S) -> S:
     """Make a class's storage methods patient: those of `BaseStorage`, and those that Optuna's cache calls."""
     public = [name for name, value in vars(BaseStorage).items() if inspect.isfunction(value)]
-    for name in (*public, *_UNDERSCORED):
-        if name in _OTHERS or (name.startswith("_") and name not in _UNDERSCORED):
+    for name in (*public, *_OURS):
+        if name in _OTHERS or (name.startswith("_") and name not in _OURS):
             continue
         if hasattr(storage, name):
             setattr(storage, name, _patiently(getattr(storage, name)))
@@ -219,6 +219,12 @@ class PatientRDBStorage(Patient, RDBStorage):
         if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) or type(error) is LookupError:
             return damaged(self.name, first_line(error, self._parsed), self._parsed)
         return None
+
+    def count_states(self, study_id: int) -> dict[str, int]:
+        """How many trials are in each state; a hundredth of the cost of reading those that run."""
+        query = sqlalchemy.text("SELECT state, COUNT(*) FROM trials WHERE study_id = :id GROUP BY state")
+        with self.engine.connect() as connection:
+            return {str(state): count for state, count in connection.execute(query, {"id": study_id})}
 
     @property
     def _parsed(self) -> URL:

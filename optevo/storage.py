@@ -72,6 +72,12 @@ def upgrade_tables(url: str) -> tuple[str, str]:
     return before, now
 
 
+def count_states(study: optuna.Study) -> dict[str, int] | None:
+    """How many trials are in each state, None where the storage tells that only by reading them all."""
+    database = getattr(study._storage, "_backend", study._storage)  # Optuna wraps it in a cache
+    return database.count_states(study._study_id) if isinstance(database, PatientRDBStorage) else None
+
+
 def shown(url: str) -> str:
     """A storage URL as it may be printed: without its password."""
     parsed = _parse(url)

@@ -24,7 +24,7 @@ from optevo.outage import StorageUnreachable
 from optevo.patience import OUTAGE_SECONDS
 from optevo.processes import when_orphaned
 from optevo.samplers import NoSlot
-from optevo.storage import open_storage
+from optevo.storage import count_states, open_storage
 from optevo.study import board, check_environment, counted, load_study, make_space
 
 logger = logging.getLogger(__name__)
@@ -160,15 +160,18 @@ def _await_slot(
 ) -> bool:
     """Wait until there is something to evaluate; False when there never will be."""
     pause, looked = _POLL_SECONDS, -_LOOKOUT_SECONDS
+    seen: dict[str, int] | None = None
     while not stop.requested:
         if time.monotonic() - looked >= _LOOKOUT_SECONDS:
             fail_lost_trials(study, lookout)
             looked = time.monotonic()
-        slots = board(study)
-        if slots.ended or (limit is not None and counted(study) >= limit):
-            return False
-        if len(slots.claimable()) > slots.undecided() and not _enough(study, config, limit):
-            return True
+        now = count_states(study)
+        if now is None or now != seen:  # else no slot has become free
+            seen, slots = now, board(study)
+            if slots.ended or (limit is not None and counted(study) >= limit):
+                return False
+            if len(slots.claimable()) > slots.undecided() and not _enough(study, config, limit):
+                return True
         time.sleep(pause)
         pause = min(1.5 * pause, 1.0)
     return False

@@ -20,7 +20,9 @@ from optevo.errors import UserError
 from optevo.storage import open_storage
 from optevo.study import (
     best_trials,
+    check_environment,
     counted,
+    create_or_resume,
     is_complete,
     load_study,
     make_sampler,
@@ -298,3 +300,44 @@ def test_equally_fit_trials_rank_by_slot_whichever_trial_evaluated_them(url: str
     ranked = best_trials(study, 6)
     assert [trial.user_attrs["slot"] for trial in ranked] == list(range(6))
     assert [trial.number for trial in ranked] != sorted(trial.number for trial in ranked)
+
+
+# Another environment
+
+
+def begun_with(url: str, **versions: str) -> optuna.Study:
+    """A study that was begun with other versions than those installed."""
+    study = create(url)
+    study.set_user_attr(keys.ENVIRONMENT, {**study.user_attrs[keys.ENVIRONMENT], **versions})
+    return study
+
+
+@pytest.mark.parametrize(("package", "version"), [("optevo", "0.0.1"), ("torch", "1.13.0")])
+def test_a_worker_with_another_version_is_refused_with_the_difference(url: str, package: str, version: str):
+    study = begun_with(url, **{package: version})
+    with pytest.raises(UserError, match=rf"{package}: {version} → \d"):
+        check_environment(study)
+    assert f"{package}: {version} → " in refused(url)
+
+
+def test_a_worker_that_reads_the_configuration_otherwise_is_refused(url: str):
+    study = create(url)
+    study.set_user_attr(keys.FINGERPRINT, "0123456789abcdef")
+    with pytest.raises(UserError, match="fingerprint: 0123456789abcdef → "):
+        check_environment(study)
+
+
+def test_builds_of_torch_for_cpu_and_cuda_go_together(url: str):
+    study = create(url)
+    version = study.user_attrs[keys.ENVIRONMENT]["torch"].partition("+")[0]
+    check_environment(begun_with(url, torch=f"{version}+cu999"))
+
+
+def test_an_accepted_environment_is_on_record_and_holds_for_all_workers(url: str):
+    begun_with(url, torch="1.13.0")
+    study = create_or_resume(config(), open_storage(url), "cpu", accept_environment=True)
+    environment = study.user_attrs[keys.ENVIRONMENT]
+    assert environment["torch"] == "1.13.0"
+    assert len(environment["accepted"]) == 1
+    check_environment(load_study(open_storage(url), "one")[0])
+    create(url)  # once is enough
