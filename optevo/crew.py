@@ -15,6 +15,9 @@ import psutil
 
 # A worker that stands still for so long (SIGSTOP, a debugger) has lost its trial to another by then.
 FROZEN_SECONDS = 30.0
+# Replacements in a row that may achieve nothing: enough for one slot to be given up because it loses every
+# process (`optevo.evaluation.objective.MAX_LOSSES`), and a few by chance.
+IN_VAIN = 15
 _LAST_LINES = 100
 STOPPED = 143  # the exit status of a worker that ended politely since SIGINT or SIGTERM asked it to
 
@@ -146,7 +149,7 @@ class LocalCrew:
     def __init__(self, commands: Sequence[Sequence[str]], env: Mapping[str, str]) -> None:
         self.env = env
         self.seats = [_Seat(number, command) for number, command in enumerate(commands, start=1)]
-        self.replacements = Replacements(limit=4 * len(self.seats))
+        self.replacements = Replacements(limit=IN_VAIN + len(self.seats))
         self.stops = 0
         for seat in self.seats:
             seat.start(env)

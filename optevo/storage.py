@@ -191,9 +191,7 @@ def _parse(url: str) -> URL:
         parsed = make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise UserError("this is not a storage URL; one looks like sqlite:///optevo.db") from None
-    if "@" in (
-        parsed.host or ""
-    ):  # a password was taken to end at the first one, and would show
+    if "@" in (parsed.host or ""):  # a password was taken to end at the first one, and would show
         raise UserError("write an @ in the storage's user name or password as %40")
     if parsed.drivername == "grpc":
         return parsed

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from chaos.chaos import STUDY, chaos, storages, untroubled
+
+from tests.chaos.chaos import STUDY, chaos, storages, untroubled
+from tests.chaos.outage import TEXT, full_disk, outage
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,3 +23,13 @@ def test_random_signals_change_nothing(tmp_path: Path, storage: str, group: int)
     expected = untroubled(text, tmp_path)
     with storages(storage, tmp_path) as fresh:
         assert chaos(fresh(), tmp_path, text, expected, workers=3, signals=9, seed=1) == []
+
+
+@pytest.mark.postgres
+def test_a_database_that_goes_away_and_comes_back_changes_nothing(tmp_path: Path):
+    assert outage(tmp_path, untroubled(TEXT, tmp_path), seconds=10) == []
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_fills_up_and_has_room_again_changes_nothing(tmp_path: Path):
+    assert full_disk(tmp_path, untroubled(TEXT, tmp_path)) == []

@@ -13,6 +13,7 @@ import pytest
 
 from optevo import crew as crews
 from optevo.crew import STOPPED, Ended, LocalCrew, Replacements
+from optevo.evaluation.objective import MAX_LOSSES
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -107,7 +108,11 @@ def test_a_worker_that_stands_still_is_killed_and_replaced(
 def test_replacing_ends_where_nothing_is_achieved(start: Callable[..., LocalCrew]):
     crew = start("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     ended = tend_until(crew, lambda _: not crew.working)
-    assert [one.replaced for one in ended] == [True] * 4 + [False]
+    assert [one.replaced for one in ended] == [True] * (crews.IN_VAIN + 1) + [False]
+
+
+def test_a_genome_that_always_loses_its_process_is_given_up_before_the_crew_is():
+    assert crews.IN_VAIN > MAX_LOSSES
 
 
 def test_replacing_goes_on_where_trials_finish_in_between():
