@@ -5,15 +5,16 @@ from __future__ import annotations
 # ruff: noqa: PLC0415, PLR0917
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
+from optevo.cli_storage import DEFAULT_STORAGE, Storage, console
 from optevo.cli_storage import app as storage_app
-from optevo.errors import UserError
+from optevo.errors import RunFailed, UserError
 from optevo.stored import plain
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from optevo.config import StudyConfig
     from optevo.evaluation.rerun import Result
+    from optevo.workers import Holder
 
 app = typer.Typer(
     help="Discover deep-learning optimizers. Every search is an Optuna study in a database.",
@@ -33,13 +35,6 @@ data = typer.Typer(help="Data sets: what is there, and getting what is not.", no
 app.add_typer(data, name="data")
 app.add_typer(storage_app, name="storage")
 
-# Names and messages are not ours to interpret. A pipe or file has no width: tables there are not squeezed.
-console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
-
-DEFAULT_STORAGE = "sqlite:///optevo.db"
-Storage = Annotated[
-    str, typer.Option(envvar="OPTEVO_STORAGE", help="SQLAlchemy URL of the database.", metavar="URL")
-]
 Study = Annotated[str | None, typer.Option(help="Name of the study; needed where there are several.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Where data sets lie. Default: $OPTEVO_DATA, else a cache folder.")
@@ -128,8 +123,9 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
         except UserError as error:
             table.add_row(plain(name), *[""] * 7, plain(str(error).partition(";")[0]))
             continue
-        table.add_row(*map(plain, _status_row(study, config)))
-        for one in holders(study):
+        at_work = holders(study)
+        table.add_row(*map(plain, _status_row(study, config, at_work)))
+        for one in at_work:
             heard = f"{one.seconds:.0f} s ago"
             row = (name, one.name, one.device, str(one.trial.number), one.slot, heard, one.state)
             workers.add_row(*map(plain, row))
@@ -261,28 +257,34 @@ def worker(
     sharing: int = 1,
 ) -> None:
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
+    from optevo.crew import HOPELESS
+    from optevo.processes import Overheard
     from optevo.tasks.roots import data_root
-    from optevo.worker import work
+    from optevo.worker import HopelessError, work
 
     storage = os.environ.get("OPTEVO_STORAGE")
     if storage is None:
         raise UserError("set OPTEVO_STORAGE to the database; workers are started by `optevo run`")
     root = data_root(data_dir)
-    work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
+    sys.stdout = sys.stderr = Overheard(sys.stdout)
+    try:
+        work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
+    except HopelessError:
+        traceback.print_exc()
+        sys.exit(HOPELESS)
 
 
-def _status_row(study: optuna.Study, config: StudyConfig) -> list[str]:
+def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[Holder]) -> list[str]:
     from optuna.trial import TrialState
 
     from optevo import keys
     from optevo.study import counted, is_complete
-    from optevo.workers import holders, lost_trials
 
     trials = study.get_trials(deepcopy=False)
     by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
-    complete, at_work = by_state[TrialState.COMPLETE], holders(study)
+    complete = by_state[TrialState.COMPLETE]
     gone = sum(holder.state != "live" for holder in at_work)
-    lost = len(lost_trials(study))
+    lost = sum(keys.LOST in t.system_attrs for t in by_state[TrialState.FAIL])
     generation = str(max((t.user_attrs.get(keys.GENERATION, 0) for t in trials), default=""))
     state = "running" if len(at_work) > gone else "idle"
     if is_complete(study):
@@ -387,3 +389,6 @@ def main() -> None:
         # Line by line: what a message quotes may come from a database.
         print("optevo:", "\n".join(map(plain, str(error).split("\n"))), file=sys.stderr)
         sys.exit(2)
+    except RunFailed as error:
+        print(f"optevo: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -15,11 +15,17 @@ from rich.console import Console
 from optevo.errors import UserError
 
 app = typer.Typer(help="Databases: copy studies, upgrade, serve to other machines.", no_args_is_help=True)
+# Names and messages are not ours to interpret. A pipe or file has no width: tables there are not squeezed.
 console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 
 DEFAULT_STORAGE = "sqlite:///optevo.db"
 Storage = Annotated[
-    str, typer.Option(envvar="OPTEVO_STORAGE", help="SQLAlchemy URL of the database.", metavar="URL")
+    str,
+    typer.Option(
+        envvar="OPTEVO_STORAGE",
+        help="sqlite:///FILE, postgresql+psycopg://USER@HOST/DATABASE or grpc://HOST:PORT.",
+        metavar="URL",
+    ),
 ]
 _STOP_SECONDS = 5.0  # for requests under way
 
@@ -61,7 +67,9 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to bind; the default is seen by this machine alone.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 13000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535)
+    ] = 13000,  # `storage.PROXY_PORT`, which is slow to import
 ) -> None:
     """Serve a database to workers on other machines, which give --storage grpc://HOST:PORT."""
     from optevo.storage import open_storage, shown
@@ -69,7 +77,7 @@ def serve(
     try:
         from optevo.proxy import start_server
     except (ImportError, RuntimeError) as error:  # missing, or too old for Optuna
-        raise UserError(f"serving needs gRPC: try pip install grpcio protobuf: {error}") from None
+        raise UserError(f"serving needs gRPC: try pip install 'optevo[grpc]': {error}") from None
     opened = open_storage(storage, create=True, give_up=lambda: True)  # it is the clients who wait
     received: list[int] = []  # no threading.Event, whose lock a handler may find held by its own thread
 

@@ -144,7 +144,7 @@ class StudyConfig(_Section):
 
     @field_validator("name")
     @classmethod
-    def _printable(cls, name: str) -> str:
+    def _no_null_byte(cls, name: str) -> str:
         if "\0" in name:
             raise ValueError("a name has no null byte")
         return name

@@ -13,12 +13,15 @@ from typing import Protocol
 
 import psutil
 
-# A worker that stands still for so long (SIGSTOP, a debugger) has lost its trial to another by then.
-FROZEN_SECONDS = 30.0
+# A worker that stands still for so long (SIGSTOP, a debugger) is killed and replaced. Sooner than others take
+# its trial (`optevo.lost.FROZEN_SECONDS`): it may hold a lock of the database that they need for that.
+KILL_FROZEN_SECONDS = 10.0
 # Replacements in a row that may achieve nothing: enough for one slot to be given up because it loses every
 # process (`optevo.evaluation.objective.MAX_LOSSES`), and a few by chance.
 IN_VAIN = 15
 _LAST_LINES = 100
+REFUSED = 2  # the exit status of a worker whose user has something to mend
+HOPELESS = 70  # of one in which trial after trial fails, whatever the genome
 STOPPED = 143  # the exit status of a worker that ended politely since SIGINT or SIGTERM asked it to
 
 
@@ -64,9 +67,9 @@ class Crew(Protocol):
         ...
 
 
-def was_killed(status: int) -> bool:
-    """Whether a worker ended by a signal, not by itself; without being asked, it is to be replaced."""
-    return status < 0 or status == STOPPED
+def is_replaced(status: int) -> bool:
+    """Whether a worker that ended so, without being asked to, was brought down by something."""
+    return status not in (0, REFUSED, HOPELESS)
 
 
 @dataclass
@@ -95,6 +98,7 @@ class _Seat:
     last_words: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
     reader: threading.Thread | None = None
     stopped_since: float | None = None
+    vacant: bool = False  # its worker could not be started for now
 
     def start(self, env: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -132,14 +136,15 @@ class _Seat:
             self.stopped_since = None
             return False
         self.stopped_since = self.stopped_since or time.monotonic()
-        return time.monotonic() - self.stopped_since >= FROZEN_SECONDS
+        return time.monotonic() - self.stopped_since >= KILL_FROZEN_SECONDS
 
 
 class LocalCrew:
     """Worker processes on this machine, children of this one.
 
-    A worker that a signal has killed is replaced (the out-of-memory killer's, an administrator's), and so is
-    one that stands still: its trial goes to another worker. One that ended by itself isn't.
+    A worker that something has killed is replaced (the out-of-memory killer, an administrator, a library
+    that crashes), and so is one that stands still: its trial goes to another worker. One that is done, or
+    says that there is no use, isn't.
 
     Args:
         commands: One a worker.
@@ -158,6 +163,8 @@ class LocalCrew:
         """See `Crew`."""
         ended = []
         for seat in self.seats:
+            if seat.vacant and not self.stops:
+                self._fill(seat)
             if seat.process is None:
                 continue
             if seat.alive:
@@ -168,16 +175,25 @@ class LocalCrew:
             seat.reader.join(timeout=5)
             name, status = seat.name, seat.process.wait()
             words, seat.process = "".join(seat.last_words), None
-            replace = was_killed(status) and not self.stops and self.replacements.allow(counted)
+            replace = is_replaced(status) and not self.stops and self.replacements.allow(counted)
             if replace:
-                seat.start(self.env)
+                self._fill(seat)
             ended.append(Ended(name, status, words, replace))
         return ended
+
+    def _fill(self, seat: _Seat) -> None:
+        try:
+            seat.start(self.env)
+            seat.vacant = False
+        except OSError:  # no memory or no process to be had just now
+            seat.vacant = True
+        if self.stops and seat.process is not None:  # asked to stop in this very moment
+            seat.process.terminate()
 
     @property
     def working(self) -> bool:
         """See `Crew`."""
-        return any(seat.process is not None for seat in self.seats)
+        return any(seat.process is not None or (seat.vacant and not self.stops) for seat in self.seats)
 
     def stop(self) -> None:
         """See `Crew`."""
@@ -195,6 +211,7 @@ class LocalCrew:
         for seat in self.seats:
             if seat.alive and seat.process is not None:
                 seat.process.terminate()
+                seat.process.send_signal(signal.SIGCONT)  # one that stands still shall hear it
         until = time.monotonic() + 10
         for seat in self.seats:
             if seat.process is not None:
@@ -202,3 +219,4 @@ class LocalCrew:
                     seat.process.wait(max(0.0, until - time.monotonic()))
                 except subprocess.TimeoutExpired:
                     seat.process.kill()
+                    seat.process.wait()

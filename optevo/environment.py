@@ -25,19 +25,10 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def disagreements(stored: dict[str, Any]) -> list[str]:
-    """In what this process differs from what a study was begun with, as far as it changes what comes out.
-
-    Args:
-        stored: An `environment`, with others that were accepted under the key "accepted".
-    """
-    here = _deciding(environment(""))
-    accepted = [_deciding(other) for other in (stored, *stored.get("accepted", []))]
-    if here in accepted:
-        return []
-    return [
-        f"{key}: {accepted[0][key]} → {value}" for key, value in here.items() if accepted[0][key] != value
-    ]
+def differences(stored: dict[str, Any]) -> list[str]:
+    """In what this process differs from a stored `environment`, as far as it changes what comes out."""
+    before, here = _deciding(stored), _deciding(environment(""))
+    return [f"{key}: {before[key]} → {value}" for key, value in here.items() if before[key] != value]
 
 
 def _deciding(environment: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend; everything else is ours and shows its traceback."""
+"""Errors that are told in a message; everything else is ours and shows its traceback."""
 
 from __future__ import annotations
 
@@ -8,3 +8,7 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class RunFailed(Exception):
+    """The workers could not complete a search, and what they said of it has been printed. Status 1."""

@@ -29,9 +29,13 @@ class Heartbeat:
 
     Optuna's own heartbeat compares clock times, exists on relational databases only and fails live trials
     where a clock jumps; hence this one. See `optevo.lost.Lookout` for the observer's side.
+
+    Args:
+        hung_seconds: After so long without a `pulse` it falls silent. Default: half an hour.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hung_seconds: float = HUNG_SECONDS) -> None:
+        self.hung_seconds = hung_seconds
         self.given_away = False
         self._sign_of_life = time.monotonic()
 
@@ -56,8 +60,12 @@ class Heartbeat:
     def _beat(self, trial: optuna.Trial, over: threading.Event) -> None:
         count = 0
         while not over.wait(BEAT_SECONDS):
-            if time.monotonic() - self._sign_of_life > HUNG_SECONDS:
-                logger.error("trial %d has not advanced for %.0f s", trial.number, HUNG_SECONDS)
+            if time.monotonic() - self._sign_of_life > self.hung_seconds:
+                logger.error(
+                    "trial %d has not advanced for %.0f s; another worker will have it",
+                    trial.number,
+                    self.hung_seconds,
+                )
                 return
             count += 1
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -9,8 +9,10 @@ SCHEMA = "optevo:schema"
 CONFIG = "optevo:config"
 FINGERPRINT = "optevo:fingerprint"
 ENVIRONMENT = "optevo:environment"
+ACCEPTED = "optevo:environment:"  # and a digest: another environment, with its fingerprint, that was accepted
 COSTS = "optevo:costs"  # of a forward pass of each task, in floating-point operations
 RERUN = "optevo:rerun"
+COPY_OF = "optevo:copy_of"  # the storage that a copied study comes from; without a fingerprint it was cut off
 
 # Trial system attribute: the slot that a trial claims, [generation, index], or None once given up.
 CLAIM = "optevo:slot"
@@ -33,8 +35,7 @@ RUNS = "runs"
 FITNESS_PREFIX = "fitness:"
 SECONDS = "seconds"
 TRAINED_STEPS = "trained_steps"  # training steps that this trial took itself
-# Of a trial: that of the same canonical form whose runs were taken over. Of a study being copied: whence.
-COPIED_FROM = "copied_from"
+COPIED_FROM = "copied_from"  # the trial of the same canonical form whose runs were taken over
 COPIED_RUNS = "copied_runs"  # how many
 DIVERGED_AT = "diverged_at"
 PRUNED_BY = "pruned_by"

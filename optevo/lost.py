@@ -1,9 +1,10 @@
 """Trials whose worker is gone: told from those at work, and failed, so that their slots are free again.
 
-A worker of this machine is looked up among its processes. Others are known by their heartbeat, which is a
-count: it is compared with what the same observer saw before, by the observer's own monotonic clock. So
-neither clocks that differ nor one that jumps make a live worker look dead. A worker that is taken for dead
-wrongly finds its trial failed and goes on with another; whoever finishes a slot first decides it.
+A worker of this machine is looked up among its processes. Others, and live ones that hang, are known by their
+heartbeat, which is a count: it is compared with what the same observer saw before, by the observer's own
+monotonic clock. So neither clocks that differ nor one that jumps make a live worker look dead. A worker that
+is taken for dead wrongly finds its trial failed and goes on with another; whoever finishes a slot first
+decides it.
 """
 
 from __future__ import annotations
@@ -32,15 +33,21 @@ GRACE_SECONDS = 300.0  # ten heartbeats missed, on machines that may be busy
 # A trial names its worker within milliseconds: one that hasn't after this long has lost its process.
 NAMELESS_SECONDS = 20.0
 FROZEN_SECONDS = 15.0  # standing still by SIGSTOP, which this machine's kernel tells
-_LONGEST_STEP = 10.0  # an observer that was itself suspended has seen nothing meanwhile
+LOOK_SECONDS = 5.0  # between two looks
+_LONGEST_STEP = 2 * LOOK_SECONDS  # an observer that was itself suspended has seen nothing meanwhile
+
+GONE = "is gone"  # how the reason ends where a process died, which its genome may have to do with
 
 State = Literal["live", "frozen", "dead", "elsewhere"]
 
 
 def worker_identity(device: str = "", pid: int | None = None) -> dict[str, Any]:
-    """Enough to tell later, on the same machine, whether a process is still alive: this one, or `pid`."""
+    """Enough to tell later, on the same machine, whether a process is still alive: this one, or `pid`.
+
+    "since" is now, when its trial begins.
+    """
     pid = os.getpid() if pid is None else pid
-    return {"host": _host(), "pid": pid, "started": _started(pid), "device": device}
+    return {"host": _host(), "pid": pid, "started": _started(pid), "device": device, "since": _now()}
 
 
 def state_of(worker: dict[str, Any]) -> State:
@@ -50,7 +57,11 @@ def state_of(worker: dict[str, Any]) -> State:
     try:
         status = psutil.Process(worker["pid"]).status()
         same = _started(worker["pid"]) == worker["started"]
-    except (psutil.Error, OSError):
+    except psutil.NoSuchProcess:
+        return "dead" if _sees_others() else "elsewhere"
+    except (psutil.AccessDenied, PermissionError):  # another user's, on a system that hides them
+        return "elsewhere"
+    except OSError:  # it has ended between two questions
         return "dead"
     if not same or status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
         return "dead"
@@ -99,7 +110,7 @@ def _reason(worker: dict[str, Any] | None, seen: _Watched, step: float) -> str |
         return "its process was lost before it named itself" if gone else None
     state = state_of(worker)
     if state == "dead":
-        return f"process {worker['pid']} is gone"
+        return f"process {worker['pid']} {GONE}"
     seen.frozen = seen.frozen + step if state == "frozen" else 0.0
     if seen.frozen > FROZEN_SECONDS:
         return f"process {worker['pid']} stands still (SIGSTOP)"
@@ -108,13 +119,10 @@ def _reason(worker: dict[str, Any] | None, seen: _Watched, step: float) -> str |
     return None
 
 
-def fail_lost_trials(study: optuna.Study, lookout: Lookout | None = None) -> list[int]:
-    """Mark FAIL what lost workers left RUNNING, so that the slots are evaluated again; returns the numbers.
-
-    Without a `lookout`, that is at first sight, only dead processes of this machine are known.
-    """
+def fail_lost_trials(study: optuna.Study, lookout: Lookout) -> list[int]:
+    """Mark FAIL what lost workers left RUNNING, so that others take the slots; returns the numbers."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    lost = (lookout or Lookout()).lost(running)
+    lost = lookout.lost(running)
     return [
         trial.number for trial in running if trial.number in lost and fail(study, trial, lost[trial.number])
     ]
@@ -125,18 +133,24 @@ def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
     with contextlib.suppress(UpdateFinishedTrialError):
         study._storage.set_trial_system_attr(trial._trial_id, keys.LOST, reason)
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        logger.warning("trial %d lost its worker (%s); its slot is evaluated again", trial.number, reason)
-        return True
-    return False
+    if study._storage.get_trial(trial._trial_id).state != TrialState.FAIL:
+        return False
+    logger.warning("trial %d lost its worker (%s); its slot is evaluated again", trial.number, reason)
+    return True
 
 
 def beat_age(trial: FrozenTrial) -> float | None:
-    """Seconds since a trial's last heartbeat, by this machine's clock; None before the first."""
-    beat = trial.system_attrs.get(keys.BEAT)
-    if beat is None:
+    """Seconds since a trial's last heartbeat, or its beginning, by this machine's clock; None for neither."""
+    worker, beat = trial.user_attrs.get(keys.WORKER), trial.system_attrs.get(keys.BEAT)
+    last = beat[1] if beat is not None else worker and worker.get("since")
+    if last is None:
         return None
     now = datetime.datetime.now(datetime.UTC)
-    return (now - datetime.datetime.fromisoformat(beat[1])).total_seconds()
+    return (now - datetime.datetime.fromisoformat(last)).total_seconds()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def host_name(worker: dict[str, Any]) -> str:
@@ -151,6 +165,11 @@ def _host() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return "/".join(parts)
+
+
+def _sees_others() -> bool:
+    """Whether other users' processes are visible; a system may hide them (``hidepid``)."""
+    return not psutil.LINUX or Path("/proc/1").exists()
 
 
 def _started(pid: int) -> float:

@@ -13,8 +13,9 @@ from optevo.errors import UserError
 # SQLite's primary result codes: https://www.sqlite.org/rescode.html
 _BUSY, _LOCKED, _IO, _CORRUPT, _FULL, _CANNOT_OPEN, _NO_DATABASE = 5, 6, 10, 11, 13, 14, 26
 # PostgreSQL's: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_GONE = ("08", "57P01", "57P02", "57P05")  # lost connections, shutdown
-_NOT_NOW = ("57P03", "53300", "40001", "40P01", "55P03")  # starting up, too many connections, locks
+_GONE = ("08", "57P01", "57P02", "57P05", "25P03")  # lost connections, shutdown, idle in a transaction
+# Starting up, too many connections, locks, out of memory, cancelled, read-only as while it fails over.
+_NOT_NOW = ("57P03", "53300", "40001", "40P01", "55P03", "53200", "57014", "25006")
 _DISK_FULL = "53100"
 _DAMAGED = ("XX001", "XX002", "42P01", "42703")  # pages, indexes, a missing table or column
 _DAMAGED_WORDS = ("no such table", "no such column", "has no column", "could not decode")
@@ -135,11 +136,16 @@ def first_line(error: BaseException, url: URL | None = None) -> str:
     return text
 
 
+def is_secret(key: str, value: Any) -> bool:
+    """Whether a URL's query parameter holds a password, as ``options=-c password=…`` may too."""
+    return "pass" in f"{key}={value}".lower()
+
+
 def secrets(url: URL) -> list[str]:
     """What no message may show of a URL."""
     query: dict[str, Any] = dict(url.query)
     found = [str(url.password)] if url.password else []
     for key, value in query.items():
-        if "pass" in key.lower():
+        if is_secret(key, value):
             found += [value] if isinstance(value, str) else list(value)
     return [secret for secret in found if secret]

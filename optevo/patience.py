@@ -8,8 +8,9 @@ second one does matters:
   row of a parameter).
 - `set_trial_state_values` raises `UpdateFinishedTrialError`; where state and values are what was to be
   written, that is success. A WAITING trial that is taken twice counts as somebody else's.
-- `create_new_trial` leaves a RUNNING trial that no worker ever names: it is failed as lost and its slot
-  was never claimed. (Copies of studies compare what they have written.)
+- `create_new_trial` of a finished trial makes a twin; of two trials in a slot, everybody counts the one of
+  the lower number. Of a running one, it leaves a RUNNING trial that no worker ever names: it is failed as
+  lost and its slot was never claimed. (Copies of studies compare what they have written.)
 - `create_new_study` raises `DuplicatedStudyError`, which `load_if_exists` takes for success.
 - `delete_study` finds nothing to delete, which is success.
 """
@@ -24,12 +25,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
 from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
@@ -199,8 +201,9 @@ class PatientRDBStorage(Patient, RDBStorage):
     def _listen(self) -> None:
         # Errors are told apart where they arise: Optuna wraps them all in one, and tries some again itself.
         sqlalchemy.event.listen(self.engine, "handle_error", self._translate)
-        if self.engine.name == "sqlite":
-            sqlalchemy.event.listen(self.engine, "connect", _prepare_sqlite)
+        prepare = {"sqlite": _prepare_sqlite, "postgresql": _prepare_postgresql}.get(self.engine.name)
+        if prepare is not None:
+            sqlalchemy.event.listen(self.engine, "connect", prepare)
         self.engine.dispose()  # connections made before the listeners were there
 
     def _translate(self, context: sqlalchemy.engine.ExceptionContext) -> None:
@@ -220,6 +223,22 @@ class PatientRDBStorage(Patient, RDBStorage):
             return damaged(self.name, first_line(error, self._parsed), self._parsed)
         return None
 
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """As Optuna's, but in one transaction on SQLite too, which knows no FOR UPDATE.
+
+        Else of two processes that finish a trial, one completing it and one failing it, both succeed.
+        """
+        if self.engine.name == "sqlite":
+            session = self.scoped_session()
+            try:
+                session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+            except BaseException:
+                session.rollback()
+                raise
+        return super().set_trial_state_values(trial_id, state, values)
+
     def count_states(self, study_id: int) -> dict[str, int]:
         """How many trials are in each state; a hundredth of the cost of reading those that run."""
         query = sqlalchemy.text("SELECT state, COUNT(*) FROM trials WHERE study_id = :id GROUP BY state")
@@ -229,6 +248,14 @@ class PatientRDBStorage(Patient, RDBStorage):
     @property
     def _parsed(self) -> URL:
         return make_url(self.url)
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    # A worker that stands still or vanishes within a transaction must not hold its locks for ever.
+    with connection.cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = '30s'")
+        cursor.execute("SET lock_timeout = '60s'")
+    connection.commit()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from optevo import keys
 from optevo.samplers import GeneticSampler
+from optevo.samplers.slots import claimed
 from optevo.stored import plain
 from optevo.study import COUNTED, make_space
 
@@ -51,8 +52,8 @@ class Progress:
         counted = [t for t in trials if t.state in COUNTED]
         complete = [t for t in counted if t.state == TrialState.COMPLETE]
         self.trials = trials
-        self.counted = len(counted)
-        self.pruned = self.counted - len(complete)
+        self.counted = len({claimed(trial) for trial in counted})
+        self.pruned = len(counted) - len(complete)
         self.running = sum(t.state == TrialState.RUNNING for t in trials)
         self.failed = [t for t in trials if t.state == TrialState.FAIL and keys.ERROR in t.user_attrs]
         self.best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)

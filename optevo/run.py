@@ -1,39 +1,31 @@
-"""`optevo run`: create or resume a study, start its workers, watch them, and measure what came out."""
+"""`optevo run`: create or resume a study, start its workers, and measure what came out."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import optuna
 import torch
 from rich.console import Console
-from rich.live import Live
 
 from optevo.cluster import DaskCrew
 from optevo.config import StudyConfig
-from optevo.crew import STOPPED, Crew, LocalCrew
-from optevo.errors import UserError
+from optevo.crew import Crew, LocalCrew
+from optevo.errors import RunFailed, UserError
 from optevo.evaluation import ScoredBench, make_bench
 from optevo.evaluation.bench import worker_devices
 from optevo.evaluation.rerun import Result, measure, store_result, stored_result
 from optevo.evaluation.stacked import stacks
-from optevo.lost import Lookout, fail_lost_trials
 from optevo.progress import Progress, fenced, result_markdown, trial_lines
 from optevo.scheduler import connect
 from optevo.storage import open_storage, shown
 from optevo.study import counted, create_or_resume, is_complete, load_study
 from optevo.tasks.base import Task
-
-_POLL_SECONDS = 0.5
-_LOOKOUT_SECONDS = 5.0
-_FAREWELL_SECONDS = 60.0  # for workers to see that the search is complete
+from optevo.watch import watch
 
 
 def run(
@@ -68,6 +60,7 @@ def run(
 
     Raises:
         UserError: See `create_or_resume`, `open_storage` and `Bench`; nothing has been written then.
+        RunFailed: The workers could not complete the search; what they said has been printed.
         KeyboardInterrupt: SIGINT or SIGTERM came; what is done has been recorded.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, wherever it comes
@@ -85,9 +78,10 @@ def run(
         devices = worker_devices("cpu" if scored else "auto", None)  # for measuring the best, in the end
     else:
         devices = worker_devices("cpu" if scored else device, workers)
+    stopped: list[int] = []  # signals received; no outage of the database is waited for after one
     study = create_or_resume(
         config,
-        open_storage(storage_url, create=True),
+        open_storage(storage_url, create=True, give_up=lambda: bool(stopped)),
         devices[0],
         costs,
         accept_environment=accept_environment,
@@ -106,33 +100,24 @@ def run(
             f"{len(devices)} worker{'s' * (len(devices) > 1)}" if cluster is None else f"Dask at {cluster}"
         )
         console.print(f"{action} in {shown(storage_url)}, {where}")
-        # -P: nothing in the current folder is imported but what a study file names.
-        command = ["-P", "-m", "optevo", "worker"]
-        command += [] if trials is None else ["--limit", str(counted(study) + trials)]
-        # The URL goes through the environment, where other users of the machine can't read a password in it.
-        env = {"OPTEVO_STORAGE": storage_url, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        crew: Crew
-        if cluster is None:
-            command = [sys.executable, *command, "--data-dir", str(data_root), "--parent", str(os.getpid())]
-            each = [
-                [*command, "--device", d, "--sharing", str(devices.count(d)), "--", config.name]
-                for d in devices
-            ]
-            crew = LocalCrew(each, {**os.environ, **env})
-        else:
-            crew = DaskCrew(
-                cluster,
-                [*command, *(["--data-dir", str(data_root)] if own_data_root else [])],
-                env,
-                device="cpu" if scored else device,
-                workers=workers,
-                name_of_study=config.name,
-                storage_url=storage_url,
-            )
-        stopped = _search(study, crew, console, Progress(study, config))
-        if stopped:
+        crew = _crew(
+            config.name,
+            storage_url,
+            devices,
+            limit=None if trials is None else counted(study) + trials,
+            data_root=data_root,
+            cluster=None
+            if cluster is None
+            else (cluster, "cpu" if scored else device, workers, own_data_root),
+        )
+        if watch(study, crew, console, Progress(study, config), stopped):
             raise KeyboardInterrupt
         if not is_complete(study):
+            if trials is None:
+                raise RunFailed(
+                    "the workers have ended before the search was complete; nothing is lost: "
+                    "the same command goes on"
+                )
             console.print(f"paused at {counted(study)} trials; the same command goes on")
             return None
     console.print("the search is complete; measuring its best on fresh seeds …")
@@ -158,72 +143,35 @@ def _measured(config: StudyConfig, storage_url: str) -> Result | None:
     return stored_result(study, config) if stored == config else None
 
 
-def _search(study: optuna.Study, crew: Crew, console: Console, progress: Progress) -> bool:
-    """Watch the workers until they have ended; whether a stop was requested."""
-    lookout, looked, advanced = Lookout(), time.monotonic(), time.monotonic()
-    failed = []
-    with _forwarded_signals(crew, console) as stopped, _display(console, progress) as show:
-        while crew.working:
-            time.sleep(_POLL_SECONDS)
-            show()
-            ended = crew.tend(progress.counted)
-            for one in ended:
-                if one.replaced:
-                    console.print(f"{one.name} was ended by a signal; another takes its place")
-                elif one.status not in (0, STOPPED):
-                    failed.append(one)
-            if ended or time.monotonic() - looked >= _LOOKOUT_SECONDS:
-                fail_lost_trials(study, lookout)
-                looked = time.monotonic()
-                # Others may have completed it, while a cluster has no worker here that could find it out.
-                if progress.counted >= progress.total and time.monotonic() - advanced > _FAREWELL_SECONDS:
-                    break
-            if progress.counted < progress.total:
-                advanced = time.monotonic()
-        show()
-    for one in failed:
-        console.print(f"{one.name} ended with status {one.status}:")
-        console.print(one.last_words, highlight=False)
-    if failed and not stopped and not is_complete(study):
-        if all(one.status == 2 for one in failed):
-            raise UserError("the workers could not go on; see above")
-        raise RuntimeError("workers died, see above; nothing is lost, the same command goes on")
-    return bool(stopped)
-
-
-@contextlib.contextmanager
-def _forwarded_signals(crew: Crew, console: Console) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on to the workers, once, and wait for them; a second one kills."""
-    received: list[int] = []
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        crew.stop()
-        if not received:
-            console.print("stopping; what is finished stays recorded (once more kills)")
-        received.append(signum)
-
-    old = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
-        crew.close()  # at once where all have ended
-
-
-@contextlib.contextmanager
-def _display(console: Console, progress: Progress) -> Iterator[Callable[[], None]]:
-    """A live table on a terminal, plain lines elsewhere; yields what to call now and then."""
-    if not console.is_terminal:
-
-        def lines() -> None:
-            for line in progress.lines():
-                console.print(line, highlight=False, soft_wrap=True)
-
-        yield lines
-        return
-    with Live(progress.table(), console=console, auto_refresh=False) as live:
-        yield lambda: live.update(progress.table(), refresh=True)
+def _crew(
+    name: str,
+    storage_url: str,
+    devices: Sequence[str],
+    *,
+    limit: int | None,
+    data_root: Path,
+    cluster: tuple[str, str, int | None, bool] | None,
+) -> Crew:
+    """Workers on this machine, or on a cluster: (address, device, how many, whether it has `data_root`)."""
+    # -P: nothing in the current folder is imported but what a study file names.
+    command = ["-P", "-m", "optevo", "worker", *([] if limit is None else ["--limit", str(limit)])]
+    data = ["--data-dir", str(data_root)]
+    # The URL goes through the environment, where other users of the machine can't read a password in it.
+    env = {"OPTEVO_STORAGE": storage_url, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    if cluster is not None:
+        address, device, workers, own_data_root = cluster
+        return DaskCrew(
+            address,
+            [*command, *(data if own_data_root else [])],
+            env,
+            device=device,
+            workers=workers,
+            name_of_study=name,
+            storage_url=storage_url,
+        )
+    command = [sys.executable, *command, *data, "--parent", str(os.getpid())]
+    each = [[*command, "--device", d, "--sharing", str(devices.count(d)), "--", name] for d in devices]
+    return LocalCrew(each, {**os.environ, **env})
 
 
 def _leave_note(study: optuna.Study, config: StudyConfig, result: Result) -> None:

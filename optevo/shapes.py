@@ -127,13 +127,6 @@ def _is_row(row: Any) -> bool:
     return len(kinds) == 1 and all(len(set(kind)) == len(kind) >= 2 for kind in kinds)
 
 
-def _is_environment(value: Any) -> bool:
-    if type(value) is not dict:
-        return False
-    accepted = value.get("accepted", [])
-    return type(accepted) is list and all(type(each) is dict for each in accepted)
-
-
 _TABLE = Shape(_is(dict), "a table")
 _TEXT = Shape(_is(str), "a text")
 _FLAG = Shape(_is(bool), "true or false")
@@ -143,11 +136,15 @@ _NUMBER = Shape(is_number, "a finite number")
 
 STUDY = {
     keys.CONFIG: _TABLE,
-    keys.ENVIRONMENT: Shape(_is_environment, "a table"),
+    keys.ENVIRONMENT: _TABLE,
     keys.FINGERPRINT: _TEXT,
+    keys.COPY_OF: _TEXT,
     keys.COSTS: Shape(lambda v: type(v) is dict and all(map(is_number, v.values())), "a table of numbers"),
     keys.RERUN: Shape(_is_result, "settings, winner and rows of runs"),
 }
+ACCEPTED = Shape(
+    lambda v: type(v) is dict and type(v.get("fingerprint")) is str, "an environment with its fingerprint"
+)
 SYSTEM = {
     keys.CLAIM: Shape(_or_none(_is_slot), "[generation, slot] or null"),
     keys.LATE: _FLAG,

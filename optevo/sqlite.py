@@ -87,8 +87,7 @@ def _check_tables(url: URL, path: Path, create: bool) -> None:
             if tables & _OPTUNA_TABLES and not create:  # Optuna would fill in what is lost, and hide it
                 if lacking:
                     raise UserError(
-                        f"{path} lacks the table {lacking[0]}: it is damaged (restore it from a backup), or "
-                        "of an older Optuna (back it up, then run `optevo storage upgrade`)"
+                        f"{path} lacks the table {lacking[0]}, so it is damaged: restore it from a backup"
                     )
                 for table in versions:
                     if connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] != 1:

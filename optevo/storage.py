@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from optuna.storages import BaseStorage
 from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
-from optevo.outage import StorageBusy, explain, first_line
+from optevo.outage import StorageBusy, explain, first_line, is_secret
 from optevo.patience import KEEPALIVE, PatientRDBStorage
 from optevo.sqlite import BUSY_SECONDS, check_sqlite
 
@@ -68,6 +69,7 @@ def upgrade_tables(url: str) -> tuple[str, str]:
             "knows: install a newer Optuna"
         )
     if before != now:
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # we say it in one line
         storage.upgrade()
     return before, now
 
@@ -81,7 +83,7 @@ def count_states(study: optuna.Study) -> dict[str, int] | None:
 def shown(url: str) -> str:
     """A storage URL as it may be printed: without its password."""
     parsed = _parse(url)
-    secret = {key: "***" for key, value in parsed.query.items() if "pass" in f"{key}={value}".lower()}
+    secret = {key: "***" for key, value in parsed.query.items() if is_secret(key, value)}
     return parsed.update_query_dict(secret).render_as_string(hide_password=True)
 
 
@@ -118,9 +120,9 @@ def _open_database(
         ) from None
     except ImportError as e:
         raise UserError(f"the driver for {name} is missing: {_install(parsed)}: {e}") from None
-    except RuntimeError as e:
+    except RuntimeError:
         raise UserError(
-            f"{name} has another schema version than Optuna {optuna.__version__}: {e}\n"
+            f"{name} has another schema version than Optuna {optuna.__version__}\n"
             f"Back the database up, then run: optevo storage upgrade --storage {name}"
         ) from None
     return storage
@@ -170,7 +172,7 @@ def _open_proxy(url: URL, name: str, give_up: Callable[[], bool] | None) -> Base
     try:
         from optevo.proxy import PatientGrpcStorageProxy  # noqa: PLC0415  gRPC is an extra
     except (ImportError, RuntimeError) as e:  # missing, or too old for Optuna
-        raise UserError(f"the driver for {name} is missing: try pip install grpcio protobuf: {e}") from None
+        raise UserError(f"the driver for {name} is missing: try pip install 'optevo[grpc]': {e}") from None
     storage = PatientGrpcStorageProxy(
         host=f"[{host}]" if ":" in host else host, port=port, name=name, give_up=give_up
     )

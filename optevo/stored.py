@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.shapes import RUNS, STUDY, SYSTEM, TRIAL, Shape, domains_of, is_number
+from optevo.shapes import ACCEPTED, RUNS, STUDY, SYSTEM, TRIAL, Shape, domains_of, is_number
 
 if TYPE_CHECKING:
     import optuna
@@ -61,6 +61,8 @@ def check_study(study: optuna.Study) -> None:
     if trials or keys.FINGERPRINT in attrs:  # written last and before any trial, so the others are there
         _need(where, attrs, keys.ENVIRONMENT, keys.COSTS, keys.FINGERPRINT)
     for key, value in attrs.items():
+        if key.startswith(keys.ACCEPTED) and not ACCEPTED.fits(value):
+            _refuse(where, key, ACCEPTED.words, value)
         if key.startswith(f"{keys.RERUN}:") and not (value and RUNS.fits(value)):
             _refuse(where, key, RUNS.words, value)
     domains = domains_of(attrs[keys.CONFIG])

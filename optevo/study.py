@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping
 
@@ -13,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.config import GeneticConfig, StudyConfig, differences, parse_config
-from optevo.environment import disagreements, environment
+from optevo.environment import differences as environment_differences
+from optevo.environment import environment
 from optevo.errors import UserError
 from optevo.lost import worker_identity
 from optevo.samplers import GeneticSampler, SeededSampler
@@ -112,7 +115,7 @@ def create_or_resume(
     if keys.FINGERPRINT not in stored:
         ours = all(key.startswith("optevo:") for key in stored)  # a creation that was cut off
         maximizes = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
-        if keys.COPIED_FROM in stored:
+        if keys.COPY_OF in stored:
             raise UserError(
                 f"study {config.name!r} in this storage is a copy that was cut off: "
                 "run `optevo storage copy` again"
@@ -155,23 +158,27 @@ def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
         UserError: The versions of optevo or torch are others; the message lists them. Or optevo reads the
             configuration otherwise than the one that stored it.
     """
-    stored = study.user_attrs[keys.ENVIRONMENT]
-    changed = disagreements(stored)
-    config = parse_config(study.user_attrs[keys.CONFIG], f"study {study.study_name!r}")
-    if config.fingerprint() != study.user_attrs[keys.FINGERPRINT]:
-        changed.append(f"fingerprint: {study.user_attrs[keys.FINGERPRINT]} → {config.fingerprint()}")
-    if not changed:
+    attrs = study.user_attrs
+    config = parse_config(attrs[keys.CONFIG], f"study {study.study_name!r}")
+    fingerprint = config.fingerprint()
+    changed = environment_differences(attrs[keys.ENVIRONMENT])
+    if fingerprint != attrs[keys.FINGERPRINT]:
+        changed.append(f"fingerprint: {attrs[keys.FINGERPRINT]} → {fingerprint}")
+    others = [attrs[key] for key in attrs if key.startswith(keys.ACCEPTED)]
+    known = any(not environment_differences(one) and one["fingerprint"] == fingerprint for one in others)
+    if not changed or known:
         return
-    if not accept:
-        lines = "\n".join(f"  {line}" for line in changed)
-        raise UserError(
-            f"study {study.study_name!r} was begun in another environment:\n{lines}\n"
-            "Its numbers may come out differently here. Install what it was begun with, or accept the change "
-            "for the rest of the study, on record: optevo run --accept-environment"
-        )
-    others = [*stored.get("accepted", []), environment("")]
-    study.set_user_attr(keys.ENVIRONMENT, {**stored, "accepted": others})
-    study.set_user_attr(keys.FINGERPRINT, config.fingerprint())
+    if accept:  # an attribute each, so that two who accept at once don't overwrite one another
+        here = {**environment(""), "fingerprint": fingerprint}
+        digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()[:12]
+        study.set_user_attr(keys.ACCEPTED + digest, here)
+        return
+    lines = "\n".join(f"  {line}" for line in changed)
+    raise UserError(
+        f"study {study.study_name!r} was begun in another environment:\n{lines}\n"
+        "Its numbers may come out differently here. Install what it was begun with, or accept the change "
+        "for the rest of the study, on record: optevo run --accept-environment"
+    )
 
 
 def load_study(storage: BaseStorage, name: str | None, device: str = "") -> tuple[optuna.Study, StudyConfig]:

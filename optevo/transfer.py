@@ -1,8 +1,8 @@
 """Studies brought from one storage to another, and from older versions of optevo to this one.
 
-A copy is whole once it has its fingerprint, which is written last, as when a study is created. Until then it
-names the storage that it comes from, so that the next copy knows it for one that was cut off; `optevo run`
-takes neither for a study of its own.
+A copy is whole once it has its fingerprint, which is written last, as when a study is created. First of all
+it names the storage that it comes from, so that the next copy knows one that was cut off; `optevo run` takes
+that for no study of its own.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import optuna
+from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
-from optevo.config import GeneticConfig, parse_config
+from optevo.config import parse_config
 from optevo.errors import UserError
-from optevo.lost import GRACE_SECONDS, beat_age, state_of
 from optevo.storage import open_storage, shown, upgrade_tables
+from optevo.workers import holder
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def copy_studies(
         if keys.FINGERPRINT not in found[name].user_attrs:
             raise UserError(f"study {name!r} was not made by optevo, or its creation was cut off")
         trials[name] = source.get_all_trials(found[name]._study_id, deepcopy=False)
-        working = [trial.number for trial in trials[name] if _is_worked_on(trial)]
+        running = [trial for trial in trials[name] if trial.state == TrialState.RUNNING]
+        working = [trial.number for trial in running if holder(trial).state in ("live", "frozen")]
         if working and not force:
             raise UserError(
                 f"study {name!r} is being worked on (trials {', '.join(map(str, working))}): "
@@ -90,8 +92,11 @@ def _copy(
     target: BaseStorage,
     origin: str,
 ) -> None:
-    study_id = target.create_new_study(study.directions, study.study_name)
-    target.set_study_user_attr(study_id, keys.COPIED_FROM, origin)
+    try:
+        study_id = target.create_new_study(study.directions, study.study_name)
+    except DuplicatedStudyError:  # written, with the answer lost; or somebody else was quicker
+        raise UserError(f"study {study.study_name!r} has just appeared in the target; copy again") from None
+    target.set_study_user_attr(study_id, keys.COPY_OF, origin)
     copies = [_ended(trial) for trial in trials]
     for trial in copies:
         target.create_new_trial(study_id, template_trial=trial)
@@ -105,23 +110,10 @@ def _copy(
     for key, value in source.get_study_system_attrs(study._study_id).items():
         target.set_study_system_attr(study_id, key, value)
     attrs = source.get_study_user_attrs(study._study_id)
-    attrs.pop(keys.COPIED_FROM, None)
+    attrs.pop(keys.COPY_OF, None)
     last = (keys.CONFIG, keys.FINGERPRINT)
     for key in (*(key for key in attrs if key not in last), *last):
         target.set_study_user_attr(study_id, key, attrs[key])
-
-
-def _is_worked_on(trial: FrozenTrial) -> bool:
-    worker = trial.user_attrs.get(keys.WORKER)
-    if trial.state != TrialState.RUNNING or worker is None:
-        return False
-    state = state_of(worker)
-    if state != "elsewhere":
-        return state != "dead"
-    started = trial.datetime_start or datetime.datetime.now()
-    age = beat_age(trial)
-    silent = (datetime.datetime.now() - started).total_seconds() if age is None else age
-    return silent < GRACE_SECONDS
 
 
 def _is_cut_off(storage: BaseStorage, study: optuna.study._frozen.FrozenStudy) -> bool:
@@ -129,7 +121,7 @@ def _is_cut_off(storage: BaseStorage, study: optuna.study._frozen.FrozenStudy) -
     if keys.FINGERPRINT in study.user_attrs:
         return False
     bare = not study.user_attrs and not study.system_attrs
-    return keys.COPIED_FROM in study.user_attrs or (
+    return keys.COPY_OF in study.user_attrs or (
         bare and not storage.get_all_trials(study._study_id, deepcopy=False)
     )
 
@@ -169,7 +161,7 @@ def _to_2(study: Study, config: dict[str, Any]) -> None:
 
 def _to_3(study: Study, config: dict[str, Any]) -> None:
     """Version 2 bred from whole generations only."""
-    if config["sampler"]["kind"] == "genetic" and "asynchronous" in GeneticConfig.model_fields:
+    if config["sampler"]["kind"] == "genetic":
         config["sampler"] = {"asynchronous": False, **config["sampler"]}
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import FrameType
 
@@ -16,21 +19,25 @@ from optevo import keys
 from optevo.config import StudyConfig
 from optevo.crew import STOPPED
 from optevo.errors import UserError
-from optevo.evaluation import make_worker_bench
+from optevo.evaluation import ScoredBench, make_worker_bench
 from optevo.evaluation.objective import Interrupted, Objective
-from optevo.heartbeat import Heartbeat
-from optevo.lost import Lookout, fail_lost_trials
+from optevo.heartbeat import HUNG_SECONDS, Heartbeat
+from optevo.lost import LOOK_SECONDS, Lookout, fail_lost_trials
 from optevo.outage import StorageUnreachable
 from optevo.patience import OUTAGE_SECONDS
-from optevo.processes import when_orphaned
+from optevo.processes import orphaned, when_orphaned
 from optevo.samplers import NoSlot
 from optevo.storage import count_states, open_storage
 from optevo.study import board, check_environment, counted, load_study, make_space
 
 logger = logging.getLogger(__name__)
 
+_ABANDONED_SECONDS = 30.0  # that a worker outlives its parent at most
 _POLL_SECONDS = 0.1  # between looks for a slot; they become as rare as one a second
-_LOOKOUT_SECONDS = 5.0
+
+
+class HopelessError(RuntimeError):
+    """Trial after trial fails, whatever the genome."""
 
 
 class Stop:
@@ -80,35 +87,49 @@ def work(
         UserError: The study, its data or the device isn't there, or the study was begun with another optevo
             or torch.
         SystemExit: A stop was requested: status `STOPPED`.
-        RuntimeError: Trials in three slots running failed: no genome's fault, more likely the task's.
+        HopelessError: Trials in three slots running failed: no genome's fault, more likely the task's.
     """
-    stop, heartbeat, lookout = Stop(), Heartbeat(), Lookout()
-    when_orphaned(parent, stop.request)
+    stop, lookout = Stop(), Lookout()
+
+    def abandon() -> None:
+        stop.request()
+        time.sleep(_ABANDONED_SECONDS)
+        os._exit(STOPPED)  # a task that hangs never asks
+
+    when_orphaned(parent, abandon)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = _open(storage_url, stop)
     study, config = load_study(storage, name, device)
     check_environment(study)
 
+    bench = make_worker_bench(config, device, data_root, sharing)
+    # A score is one call, which nobody can tell from a hang.
+    heartbeat = Heartbeat(hung_seconds=math.inf if isinstance(bench, ScoredBench) else HUNG_SECONDS)
+
     def check() -> None:
+        if orphaned(parent):
+            stop.request()
         stop.check()
         heartbeat.pulse()
         if heartbeat.given_away:
             raise Interrupted("this worker was taken for dead and its trial given to another")
 
-    bench = make_worker_bench(config, device, data_root, sharing)
     outcome = _Outcome(Objective(bench, make_space(config), check), heartbeat)
     while not stop.requested and _await_slot(study, config, stop, lookout, limit):
         try:
             study.optimize(outcome, n_trials=1, catch=(Exception,))
         except NoSlot:
             continue  # another worker took the last open slot at the same moment
-        except optuna.exceptions.UpdateFinishedTrialError:
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError, AssertionError):
+            # Three ways in which Optuna finds the trial finished by somebody else.
+            if not outcome.given_away(study):
+                raise
             logger.warning("this worker was taken for dead and its trial given to another; going on")
         if isinstance(outcome.error, UserError):
             raise outcome.error
         if len(outcome.failed_slots) >= 3:
             slots = len(outcome.failed_slots)
-            raise RuntimeError(f"trials failed in {slots} slots running, the last so") from outcome.error
+            raise HopelessError(f"trials failed in {slots} slots running, the last so") from outcome.error
     if stop.requested:
         sys.exit(STOPPED)  # whoever watches can tell it from a study that is complete
 
@@ -132,9 +153,10 @@ class _Outcome:
         self.objective, self.heartbeat = objective, heartbeat
         self.error: Exception | None = None
         self.failed_slots: set[tuple[int, int]] = set()  # since the last trial that did not fail
+        self.trial_id: int | None = None
 
     def __call__(self, trial: optuna.Trial) -> float:
-        self.error = None
+        self.error, self.trial_id = None, trial._trial_id
         try:
             with self.heartbeat.beating(trial):
                 value = self.objective(trial)
@@ -147,27 +169,38 @@ class _Outcome:
         except (Interrupted, optuna.exceptions.UpdateFinishedTrialError):
             self.failed_slots.clear()
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(
+                error, Exception
+            ):  # a user's task that calls sys.exit, or raises what ends loops
+                trial.set_user_attr(keys.ERROR, traceback.format_exc())
+                error = RuntimeError(f"the task raised {type(error).__name__}")
             self.error = error
             self.failed_slots.add((trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]))
-            raise
+            raise error
         self.failed_slots.clear()
         return value
+
+    def given_away(self, study: optuna.Study) -> bool:
+        """Whether somebody else has finished this worker's last trial."""
+        return self.trial_id is not None and study._storage.get_trial(self.trial_id).state.is_finished()
 
 
 def _await_slot(
     study: optuna.Study, config: StudyConfig, stop: Stop, lookout: Lookout, limit: int | None
 ) -> bool:
     """Wait until there is something to evaluate; False when there never will be."""
-    pause, looked = _POLL_SECONDS, -_LOOKOUT_SECONDS
+    pause, looked = _POLL_SECONDS, -LOOK_SECONDS
     seen: dict[str, int] | None = None
     while not stop.requested:
-        if time.monotonic() - looked >= _LOOKOUT_SECONDS:
+        if time.monotonic() - looked >= LOOK_SECONDS:
             fail_lost_trials(study, lookout)
             looked = time.monotonic()
         now = count_states(study)
         if now is None or now != seen:  # else no slot has become free
-            seen, slots = now, board(study)
+            slots = board(study)
+            # Somebody who is about to claim a slot may open the next generation by it, asynchronously.
+            seen = None if slots.undecided() else now
             if slots.ended or (limit is not None and counted(study) >= limit):
                 return False
             if len(slots.claimable()) > slots.undecided() and not _enough(study, config, limit):

@@ -40,13 +40,7 @@ class Holder:
 
 def holders(study: optuna.Study) -> list[Holder]:
     """Every running trial with its worker, by trial number."""
-    return [_holder(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
-
-
-def lost_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials whose worker was lost, by number; their slots were or will be evaluated again."""
-    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return [trial for trial in failed if keys.LOST in trial.system_attrs]
+    return [holder(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
 
 
 def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[Holder, bool]]:
@@ -58,12 +52,13 @@ def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[H
         study: The study.
         everything: Whether to take slots from live workers too; they go on with others. Default: False.
     """
-    for holder in holders(study):
-        gone = everything or holder.state != "live"
-        yield holder, gone and fail(study, holder.trial, f"{holder.state}, given back by `optevo repair`")
+    for one in holders(study):
+        gone = everything or one.state != "live"
+        yield one, gone and fail(study, one.trial, f"{one.state}, given back by `optevo repair`")
 
 
-def _holder(trial: FrozenTrial) -> Holder:
+def holder(trial: FrozenTrial) -> Holder:
+    """A running trial's worker, by what the trial and this machine tell."""
     worker, age = trial.user_attrs.get(keys.WORKER), beat_age(trial)
     if age is None:  # a trial's start is a naive local time
         started = trial.datetime_start or datetime.datetime.now()

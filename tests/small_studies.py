@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -9,6 +13,7 @@ from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.config import StudyConfig, parse_config
+from optevo.lost import worker_identity
 from optevo.storage import open_storage
 from optevo.study import create_or_resume, is_complete, make_space
 
@@ -54,3 +59,20 @@ def finish(study: optuna.Study) -> dict[tuple[int, int], tuple[dict[str, Any], f
 def slots(study: optuna.Study) -> dict[tuple[int, int], tuple[dict[str, Any], float]]:
     trials = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     return {(t.user_attrs["generation"], t.user_attrs["slot"]): (t.params, t.value) for t in trials}
+
+
+def dead_worker() -> dict[str, Any]:
+    """The identity of a process of this machine that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    identity = worker_identity(pid=process.pid)
+    process.kill()
+    process.communicate()
+    return identity
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Until `condition` holds; fails where it never does."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.01)

@@ -431,7 +431,7 @@ def test_a_search_that_loses_a_dask_worker_ends_as_the_unbroken_one(
     place.check_complete(unbroken)
 
 
-def _workers(place: Place) -> set[str]:
+def _workers(place: Place) -> set[int]:
     """Those who have said that a trial is theirs."""
     trials = place.study().get_trials(deepcopy=False)
-    return {str(trial.user_attrs["worker"]) for trial in trials if "worker" in trial.user_attrs}
+    return {trial.user_attrs["worker"]["pid"] for trial in trials if "worker" in trial.user_attrs}

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from optevo import crew as crews
-from optevo.crew import STOPPED, Ended, LocalCrew, Replacements
+from optevo.crew import HOPELESS, REFUSED, STOPPED, Ended, LocalCrew, Replacements
 from optevo.evaluation.objective import MAX_LOSSES
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -81,7 +81,7 @@ def test_a_worker_asked_to_end_by_somebody_else_is_replaced(start: Callable[...,
     assert (ended.status, ended.replaced) == (STOPPED, True)
 
 
-@pytest.mark.parametrize("status", [0, 1, 2])
+@pytest.mark.parametrize("status", [0, REFUSED, HOPELESS])
 def test_a_worker_that_ends_by_itself_is_not_replaced_and_its_words_are_kept(
     start: Callable[..., LocalCrew], status: int
 ):
@@ -92,10 +92,33 @@ def test_a_worker_that_ends_by_itself_is_not_replaced_and_its_words_are_kept(
     assert not crew.working
 
 
+@pytest.mark.parametrize("status", [1, 3])
+def test_a_worker_that_crashes_is_replaced(start: Callable[..., LocalCrew], status: int):
+    crew = start(f"import os; os._exit({status})")
+    ended = tend_until(crew, len)
+    assert (ended[0].status, ended[0].replaced) == (status, True)
+
+
+def test_a_worker_that_cannot_be_started_for_now_is_started_later(
+    start: Callable[..., LocalCrew], monkeypatch: pytest.MonkeyPatch
+):
+    crew = start(SLEEP)
+    with monkeypatch.context() as broken:
+        broken.setattr(crews.subprocess, "Popen", _no_memory)
+        os.kill(pids(crew)[0], signal.SIGKILL)
+        tend_until(crew, len)
+        assert crew.working
+    tend_until(crew, lambda _: pids(crew))
+
+
+def _no_memory(*_: object, **__: object) -> None:
+    raise BlockingIOError("Resource temporarily unavailable")
+
+
 def test_a_worker_that_stands_still_is_killed_and_replaced(
     start: Callable[..., LocalCrew], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(crews, "FROZEN_SECONDS", 0.3)
+    monkeypatch.setattr(crews, "KILL_FROZEN_SECONDS", 0.3)
     crew = start(SLEEP)
     (frozen,) = pids(crew)
     os.kill(frozen, signal.SIGSTOP)

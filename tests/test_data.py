@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from optevo.errors import UserError
-from optevo.tasks import data, folders, get_task
+from optevo.tasks import data, folders, get_task, roots
 from optevo.tasks.data import check, get, load_images, load_text
 
 SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "cifar10", "char_lm": "tinyshakespeare"}
@@ -81,15 +81,15 @@ def test_the_data_root_is_the_argument_then_the_variable_then_the_users_cache(
 ) -> None:
     monkeypatch.setenv("OPTEVO_DATA", str(tmp_path / "variable"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert data.data_root(tmp_path / "argument") == tmp_path / "argument"
-    assert data.data_root() == tmp_path / "variable"
+    assert roots.data_root(tmp_path / "argument") == tmp_path / "argument"
+    assert roots.data_root() == tmp_path / "variable"
     monkeypatch.delenv("OPTEVO_DATA")
-    assert data.data_root() == tmp_path / "cache" / "optevo" / "data"
+    assert roots.data_root() == tmp_path / "cache" / "optevo" / "data"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert data.data_root() == tmp_path / ".cache" / "optevo" / "data"
+    assert roots.data_root() == tmp_path / ".cache" / "optevo" / "data"
     monkeypatch.delenv("OPTEVO_CACHE")
-    assert data.decoded_root() == tmp_path / ".cache" / "optevo" / "decoded"
+    assert roots.decoded_root() == tmp_path / ".cache" / "optevo" / "decoded"
 
 
 @pytest.mark.parametrize("name", sorted(SETS))

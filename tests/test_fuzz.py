@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from chaos import fuzz
+
+from tests.chaos import fuzz
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from small_studies import GENETIC, RANDOM, TPE, config, create
 from optevo import keys
 from optevo.evaluation.objective import MAX_FAILURES, MAX_LOSSES, Objective
 from optevo.evaluation.scored import ScoredBench
+from optevo.lost import GONE, fail
 from optevo.spaces import Candidate
 from optevo.study import counted, is_complete, make_space
 from optevo.tasks import ScoredTask
@@ -73,7 +74,7 @@ def search(
             study.optimize(evaluate, n_trials=1, catch=(Exception,))
         except ProcessLost:
             for trial in study.get_trials(states=(TrialState.RUNNING,)):
-                study.tell(trial.number, state=TrialState.FAIL)
+                fail(study, trial, f"process 4711 {GONE}")
     pytest.fail("the search does not end")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,24 +10,16 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from small_studies import wait_for
 
 from optevo import heartbeat, keys
 from optevo.heartbeat import Heartbeat
-
-PATIENCE = 60
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> optuna.Study:
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
     return optuna.create_study(storage=f"sqlite:///{tmp_path / 'a.db'}")
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def beats(trial: optuna.Trial) -> int:
@@ -60,16 +53,26 @@ def test_a_worker_learns_that_its_trial_was_given_away(study: optuna.Study):
 
 
 def test_a_task_that_hangs_has_no_heartbeat(study: optuna.Study, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(heartbeat, "HUNG_SECONDS", 0.5)
+    now = [0.0]
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
     trial, heart = study.ask(), Heartbeat()
     with heart.beating(trial):
-        until = time.monotonic() + 1.5
-        while time.monotonic() < until:  # while it advances, it beats
+        for _ in range(5):  # hours, but it advances
+            now[0] += heartbeat.HUNG_SECONDS - 1
             heart.pulse()
-            time.sleep(0.01)
-        before = beats(trial)
-        assert before > 2
-        time.sleep(1.5)
+            before = beats(trial)
+            _until(lambda: beats(trial) > before)  # noqa: B023  called at once
+        now[0] += heartbeat.HUNG_SECONDS + 1
+        threads = {thread.name for thread in threading.enumerate()}
+        _until(lambda: len(threading.enumerate()) < len(threads))
         after = beats(trial)
-        time.sleep(0.3)
+        time.sleep(0.1)
         assert beats(trial) == after
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(6000):  # the clock of `wait_for` stands still here
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("it never came")

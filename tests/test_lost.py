@@ -15,7 +15,7 @@ import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
-from small_studies import RANDOM, TPE, create, finish, fitness, slots
+from small_studies import RANDOM, TPE, create, dead_worker, finish, fitness, slots, wait_for
 
 from optevo import keys, lost
 from optevo.lost import Lookout, fail_lost_trials, state_of, worker_identity
@@ -47,14 +47,6 @@ def ask(study: optuna.Study, worker: dict[str, Any] | None) -> optuna.Trial:
 
 def state(study: optuna.Study, trial: optuna.Trial) -> TrialState:
     return study.trials[trial.number].state
-
-
-def dead_worker() -> dict[str, Any]:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    identity = worker_identity(pid=process.pid)
-    process.kill()
-    process.communicate()
-    return identity
 
 
 @pytest.fixture
@@ -115,8 +107,7 @@ def test_a_process_that_ended_and_was_not_waited_for_is_dead():
     identity = worker_identity(pid=process.pid)
     process.kill()
     try:
-        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
-            pass
+        wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
         assert state_of(identity) == "dead"
     finally:
         process.communicate()
@@ -140,7 +131,7 @@ def test_a_dead_workers_trial_is_evaluated_again_with_the_same_genome(url: str):
     study.optimize(fitness, n_trials=5)
     lost = ask(study, dead_worker())
     genome = study.trials[lost.number].params
-    assert fail_lost_trials(study) == [lost.number]
+    assert fail_lost_trials(study, Lookout()) == [lost.number]
     assert state(study, lost) == TrialState.FAIL
     again, _ = load_study(open_storage(url), "one")
     substitute = ask(again, worker_identity())
@@ -152,7 +143,7 @@ def test_a_dead_workers_trial_is_evaluated_again_with_the_same_genome(url: str):
 def test_a_living_workers_trial_is_left_alone(url: str):
     study = create(url)
     trial = ask(study, worker_identity())
-    assert fail_lost_trials(study) == []
+    assert fail_lost_trials(study, Lookout()) == []
     assert state(study, trial) == TrialState.RUNNING
 
 
@@ -214,8 +205,7 @@ def test_a_stopped_processs_trial_is_given_to_another(
     study, lookout = create(url), Lookout()
     trial = ask(study, worker_identity(pid=sleeper.pid))
     sleeper.send_signal(signal.SIGSTOP)
-    while psutil.Process(sleeper.pid).status() != psutil.STATUS_STOPPED:
-        time.sleep(0.01)
+    wait_for(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED)
     assert watch(study, lookout, clock, lost.FROZEN_SECONDS - 5) == []
     assert watch(study, lookout, clock, 15) == [trial.number]
 
@@ -228,8 +218,7 @@ def test_a_process_that_was_stopped_for_a_moment_keeps_its_trial(
     ask(study, worker_identity(pid=sleeper.pid))
     for number, state in [(signal.SIGSTOP, "stopped"), (signal.SIGCONT, "sleeping")] * 3:
         sleeper.send_signal(number)
-        while psutil.Process(sleeper.pid).status() != state:
-            time.sleep(0.01)
+        wait_for(lambda: psutil.Process(sleeper.pid).status() == state)  # noqa: B023  called at once
         assert watch(study, lookout, clock, lost.FROZEN_SECONDS - 5) == []
 
 
@@ -259,7 +248,7 @@ def test_a_study_that_lost_a_worker_at_every_trial_ends_with_the_same_genomes_an
     study = create(url)
     while not is_complete(study):
         ask(study, dead)
-        fail_lost_trials(study)
+        fail_lost_trials(study, Lookout())
         study, _ = load_study(open_storage(url), "one")
         study.optimize(fitness, n_trials=1)
     assert slots(study) == unbroken
@@ -271,7 +260,7 @@ def test_a_study_killed_any_number_of_times_on_one_slot_ends_with_the_same_genom
     study.optimize(fitness, n_trials=3)
     for _ in range(5):
         ask(study, dead)
-        fail_lost_trials(study)
+        fail_lost_trials(study, Lookout())
         study, _ = load_study(open_storage(url), "one")
     assert finish(study) == unbroken
 
@@ -280,7 +269,7 @@ def test_a_study_killed_any_number_of_times_on_one_slot_ends_with_the_same_genom
 def test_a_preset_lost_with_its_worker_is_evaluated_all_the_same(url: str, sampler: dict[str, Any]):
     study = create(url, sampler=sampler)
     lost = ask(study, dead_worker())
-    fail_lost_trials(study)
+    fail_lost_trials(study, Lookout())
     study, _ = load_study(open_storage(url), "one")
     study.optimize(fitness, n_trials=15)
     done = [trial.params for trial in study.trials if trial.state == TrialState.COMPLETE]

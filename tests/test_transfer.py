@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from postgres import PASSWORD, Postgres
 from typer.testing import CliRunner
 
-from optevo import keys, lost, transfer
+from optevo import keys, lost, transfer, workers
 from optevo.cli_storage import app
 from optevo.config import GeneticConfig, StudyConfig, parse_config
 from optevo.errors import UserError
@@ -76,7 +76,7 @@ def content(url: str, name: str = "one") -> tuple[Any, ...]:
     storage = open_storage(url)
     study_id = storage.get_study_id_from_name(name)
     attrs = storage.get_study_user_attrs(study_id)
-    attrs.pop(keys.COPIED_FROM, None)
+    attrs.pop(keys.COPY_OF, None)
     trials = storage.get_all_trials(study_id)
     return (
         storage.get_study_directions(study_id),
@@ -220,8 +220,9 @@ def test_a_worker_of_another_machine_that_has_been_silent_for_long_is_taken_for_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     made(url_of(tmp_path / "a.db"), worker=_elsewhere(monkeypatch))
-    monkeypatch.setattr(transfer, "GRACE_SECONDS", 0.0)
-    copied(url_of(tmp_path / "a.db"), url_of(tmp_path / "b.db"))
+    monkeypatch.setattr(workers, "GRACE_SECONDS", 0.0)
+    (line,) = copied(url_of(tmp_path / "a.db"), url_of(tmp_path / "b.db"))
+    assert "2 of them running in the source and failed in the copy" in line
 
 
 def _copy_and_die(source: str, target: str, method: str, calls: int) -> None:
@@ -331,7 +332,7 @@ def test_an_older_study_goes_on_as_it_was_evaluated(tmp_path: Path, version: int
     else:
         assert new == configuration().evaluation
     assert isinstance(config.sampler, GeneticConfig)
-    assert getattr(config.sampler, "asynchronous", False) is False
+    assert config.sampler.asynchronous is False
     create_or_resume(config, open_storage(url), "cpu")
     assert lines[1:] != list(upgrade(url))[1:] == [f"study 'one': schema version {keys.SCHEMA_VERSION}"]
 

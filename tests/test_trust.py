@@ -24,8 +24,6 @@ import optuna
 import psutil
 import pytest
 import torch
-from chaos.databases import CONFIG, a_run, evaluate
-from chaos.outcomes import command
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial
@@ -42,6 +40,8 @@ from optevo.spaces import TermSpace
 from optevo.storage import open_storage
 from optevo.study import create_or_resume
 from optevo.tasks import data, folders, idx, sources
+from tests.chaos.databases import CONFIG, a_run, evaluate
+from tests.chaos.outcomes import command
 
 PACKAGE = Path(optevo.__file__).parent
 HOSTILE = [

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import datetime
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
-from small_studies import create, finish, fitness
+from small_studies import create, dead_worker, finish, fitness
 from typer.testing import CliRunner
 
 from optevo import keys
 from optevo.cli import app
 from optevo.lost import worker_identity
-from optevo.workers import holders, lost_trials, repair
-
-NOW = datetime.datetime.now(datetime.UTC)
+from optevo.workers import holders, repair
 
 
 @pytest.fixture
@@ -34,18 +30,15 @@ def at_work(study: optuna.Study, **worker: object) -> optuna.Trial:
 
 
 def beat(trial: optuna.Trial, seconds_ago: float) -> None:
-    when = (NOW - datetime.timedelta(seconds=seconds_ago)).isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC)
+    when = (now - datetime.timedelta(seconds=seconds_ago)).isoformat(timespec="seconds")
     trial.study._storage.set_trial_system_attr(trial._trial_id, keys.BEAT, [1, when])
 
 
 def four(study: optuna.Study) -> None:
     """A live worker, a dead one, and two of another machine, one of which has long been silent."""
     at_work(study)
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    identity = worker_identity("cpu", process.pid)
-    process.kill()
-    process.communicate()
-    at_work(study, **identity)
+    at_work(study, **dead_worker())
     beat(at_work(study, host="far/away", pid=17), 10)
     beat(at_work(study, host="far/away", pid=18), 4000)
 
@@ -75,7 +68,7 @@ def test_repair_gives_back_what_dead_and_silent_workers_held_and_nothing_else(ur
     assert "2 trials given back" in answer.output
     states = [trial.state for trial in create(url).trials]
     assert states == [TrialState.RUNNING, TrialState.FAIL, TrialState.RUNNING, TrialState.FAIL]
-    assert [trial.number for trial in lost_trials(study)] == [1, 3]
+    assert ["given back" in t.system_attrs.get(keys.LOST, "") for t in study.trials] == [False, True] * 2
 
 
 def test_repair_takes_everything_when_told_and_the_study_ends_as_ever(url: str, tmp_path: Path):

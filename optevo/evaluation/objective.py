@@ -17,6 +17,7 @@ from optevo.errors import UserError
 from optevo.evaluation.archive import Archive
 from optevo.evaluation.course import Course, by_task
 from optevo.evaluation.curve import Pruned, make_curve
+from optevo.lost import GONE
 from optevo.samplers import GeneticSampler, SeededSampler
 from optevo.samplers.slots import Slot, claimed
 from optevo.spaces import Candidate, Space
@@ -68,11 +69,15 @@ class Objective:
         except (Interrupted, UserError):  # not the genome's fault
             trial.set_user_attr(keys.INTERRUPTED, True)
             raise
-        except SystemExit as error:  # from a user's task: it ends the trial, not the search
+        except (Exception, SystemExit) as error:
+            try:
+                self.check()  # what a task raises while its worker is being stopped says nothing
+            except Interrupted:
+                trial.set_user_attr(keys.INTERRUPTED, True)
+                raise
             trial.set_user_attr(keys.ERROR, traceback.format_exc()[-_TRACEBACK_CHARS:])
-            raise RuntimeError(f"the task called sys.exit({error})") from error
-        except Exception:
-            trial.set_user_attr(keys.ERROR, traceback.format_exc()[-_TRACEBACK_CHARS:])
+            if isinstance(error, SystemExit):  # from a user's task: it ends the trial, not the search
+                raise RuntimeError(f"the task called sys.exit({error})") from error
             raise
 
     def _evaluate(self, trial: optuna.Trial) -> float:
@@ -122,10 +127,10 @@ class Objective:
         slot = Slot(trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT])
         failed = sampler.failed_before(trial.study, slot)
         errors = [t for t in failed if keys.ERROR in t.user_attrs]
-        spent = len(errors) >= MAX_FAILURES or len(failed) - len(errors) >= MAX_LOSSES
-        if course.ended or not spent:
+        lost = sum(t.system_attrs.get(keys.LOST, "").endswith(GONE) for t in failed)
+        if course.ended or (len(errors) < MAX_FAILURES and lost < MAX_LOSSES):
             return False
-        reason = f"{len(failed) - len(errors)} processes were lost at it"
+        reason = f"{lost} processes were lost at it"
         if len(errors) >= MAX_FAILURES:
             reason = (
                 f"failed {len(errors)} times: {errors[-1].user_attrs[keys.ERROR].strip().splitlines()[-1]}"

@@ -6,21 +6,25 @@ which names the winner, and winner and presets on another, which gives the numbe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import logging
 import multiprocessing
 import os
 import signal
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from optuna.trial import TrialState
 
 from optevo import keys
+from optevo.errors import RunFailed
 from optevo.evaluation import BaseBench, make_worker_bench
 from optevo.evaluation.archive import read_run
 from optevo.evaluation.course import total_fitness
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
     import optuna
 
     from optevo.config import StudyConfig
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,7 @@ def measure(
 
     Raises:
         UserError: No trial of the study is complete.
+        RunFailed: Its processes were killed, again and again.
     """
     shortlist = {f"trial {t.number}": t for t in best_trials(study, config.rerun.candidates)}
     candidates = {name: trial.params for name, trial in shortlist.items()}
@@ -130,6 +138,39 @@ def measure(
     presets = space.presets()
     n, first = config.rerun.seeds, max(config.evaluation.seeds) + 1
     choosing, reporting = range(first, first + n), range(first + n, first + 2 * n)
+
+    def once() -> tuple[str, dict[str, tuple[Run, ...]]]:
+        with _pool(config, devices, data_root) as pool:
+            measurer = _Measurer(study, config, pool, progress)
+            winner = next(iter(shortlist))
+            if len(shortlist) > 1:
+                chosen = measurer.measure(candidates, choosing)
+                winner = max(chosen, key=lambda name: Row(name, None, chosen[name]).mean)
+            return winner, measurer.measure({**presets, winner: candidates[winner]}, reporting)
+
+    winner, measured = _again_when_killed(once)
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    found = {trial.user_attrs[keys.CANONICAL]: trial.value for trial in trials}
+    rows = [
+        Row(name, found.get(space.candidate(p).canonical()), measured[name]) for name, p in presets.items()
+    ]
+    rows.append(Row(winner, shortlist[winner].value, measured[winner]))
+    return Result(shortlist[winner].number, tuple(rows))
+
+
+def _again_when_killed(measure: Callable[[], T], attempts: int = 3) -> T:
+    """What is stored already is not measured again."""
+    for left in reversed(range(attempts)):
+        try:
+            return measure()
+        except BrokenProcessPool:
+            logger.warning("a measuring process was killed%s", "; measuring goes on" if left else "")
+    raise RunFailed(f"{attempts} times a measuring process was killed; the same command goes on")
+
+
+@contextlib.contextmanager
+def _pool(config: StudyConfig, devices: Sequence[str], data_root: Path) -> Iterator[ProcessPoolExecutor]:
+    """A process a device; on an error or a stop, none of them trains on."""
     context = multiprocessing.get_context("spawn")
     free = context.SimpleQueue()
     for device in devices:
@@ -141,21 +182,13 @@ def measure(
         initargs=(os.getpid(), config, free, data_root),
     )
     try:
-        measurer = _Measurer(study, config, pool, progress)
-        winner = next(iter(shortlist))
-        if len(shortlist) > 1:
-            chosen = measurer.measure(candidates, choosing)
-            winner = max(chosen, key=lambda name: Row(name, None, chosen[name]).mean)
-        measured = measurer.measure({**presets, winner: candidates[winner]}, reporting)
+        yield pool
+    except BaseException:
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    found = {trial.user_attrs[keys.CANONICAL]: trial.value for trial in trials}
-    rows = [
-        Row(name, found.get(space.candidate(p).canonical()), measured[name]) for name, p in presets.items()
-    ]
-    rows.append(Row(winner, shortlist[winner].value, measured[winner]))
-    return Result(shortlist[winner].number, tuple(rows))
 
 
 def store_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:

@@ -24,7 +24,7 @@ from optevo.samplers.operators import (
     Params,
     Variation,
     annealing,
-    contains,
+    check_presets,
     draw,
     identity,
     inherit,
@@ -129,7 +129,7 @@ class GeneticSampler(BaseSampler):
         if not patience >= 0:
             raise ValueError(f"Invalid patience: {patience}, expected at least 0 seconds")
         if space is not None:
-            _check_presets(presets, space.distributions())
+            check_presets(presets, space.distributions())
         self.population_size = population_size
         self.n_generations = n_generations
         self.n_elites = n_elites
@@ -201,7 +201,7 @@ class GeneticSampler(BaseSampler):
             rng = self._rng(study, _LOOSE, trial.number)
             return (self.space or Generic(search_space)).sample(rng)
         if self.asynchronous and slot.generation:
-            child = self._late_child(study, trial, slot, search_space)
+            child = self._asynchronous_child(study, trial, slot, search_space)
         else:
             child = self._brood(study, slot.generation, search_space)[slot.index]
         return {name: child[name] for name in search_space if name in child}
@@ -345,7 +345,7 @@ class GeneticSampler(BaseSampler):
         trials = _trials(study)
         return [trials[number].params for number in numbers]
 
-    def _late_child(
+    def _asynchronous_child(
         self, study: Study, trial: FrozenTrial, slot: Slot, search_space: dict[str, BaseDistribution]
     ) -> Params:
         """One child of an asynchronous search, bred when asked for; again the same where it failed before."""
@@ -388,15 +388,6 @@ class GeneticSampler(BaseSampler):
             seen.add(identity(child))
             brood.append(child)
         return brood
-
-
-def _check_presets(presets: Sequence[Mapping[str, Any]], space: Mapping[str, BaseDistribution]) -> None:
-    for preset in presets:
-        for name, value in preset.items():
-            if name not in space:
-                raise ValueError(f"Invalid preset: the space has no parameter {name!r}")
-            if not contains(space[name], value):
-                raise ValueError(f"Invalid preset: {name} = {value!r} is outside {space[name]}")
 
 
 def _single_objective(study: Study) -> None:

@@ -12,7 +12,7 @@ from optevo.samplers.slots import Board, Slot
 
 @dataclass
 class Known:
-    """What this process knows of a study; all of it can be read again from the storage."""
+    """One study's slots and broods, and what of them need not be worked out again."""
 
     board: Board
     seed: int

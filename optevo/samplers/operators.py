@@ -157,3 +157,17 @@ def _untransform(x: float, d: BaseDistribution) -> Any:
         value = d.low + round((value - d.low) / d.step) * d.step
     value = min(max(value, d.low), d.high)
     return int(value) if isinstance(d, IntDistribution) else float(value)
+
+
+def check_presets(presets: Sequence[Mapping[str, Any]], space: Mapping[str, BaseDistribution]) -> None:
+    """Whether presets are points of a space, as far as they go.
+
+    Raises:
+        ValueError: One has a parameter that the space doesn't have, or a value outside it.
+    """
+    for preset in presets:
+        for name, value in preset.items():
+            if name not in space:
+                raise ValueError(f"Invalid preset: the space has no parameter {name!r}")
+            if not contains(space[name], value):
+                raise ValueError(f"Invalid preset: {name} = {value!r} is outside {space[name]}")

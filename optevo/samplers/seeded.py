@@ -45,6 +45,7 @@ class SeededSampler(BaseSampler):
     ) -> None:
         self.make, self.seed, self.n_trials, self.presets = make, seed, n_trials, presets
         self._current: tuple[int, BaseSampler] | None = None
+        self._fixed: dict[int, Mapping[str, Any]] = {}  # by trial id: what it is not free to propose
         self._lock = threading.RLock()
         self._board: tuple[int, Board] | None = None
 
@@ -56,6 +57,11 @@ class SeededSampler(BaseSampler):
         """
         slot = claim(study, trial, lambda: self.board(study), self._lock, patience=0.0, endless=False)
         index = slot.index
+        # Attempts that got as far as being described have all their parameters.
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        trials = [t for t in trials if keys.CANONICAL in t.user_attrs]
+        preset = self.presets[index] if index < len(self.presets) else None
+        self._fixed = {trial._trial_id: earlier_params(trials, slot) if preset is None else preset}
         attrs = {
             keys.GENERATION: 0,
             keys.SLOT: index,
@@ -83,13 +89,6 @@ class SeededSampler(BaseSampler):
     def _slot(self, study: Study, trial: FrozenTrial) -> int:
         return int(study._storage.get_trial(trial._trial_id).user_attrs.get(keys.SLOT, trial.number))
 
-    def _fixed(self, study: Study, slot: int) -> Mapping[str, Any]:
-        """What a slot's trial is not free to propose: a preset's parameters, or those of a failed attempt."""
-        if slot < len(self.presets):
-            return self.presets[slot]
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        return earlier_params(trials, Slot(0, slot))
-
     def _sampler(self, slot: int) -> BaseSampler:
         if self._current is None or self._current[0] != slot:
             seed = int(np.random.SeedSequence([self.seed, slot]).generate_state(1)[0])
@@ -98,10 +97,9 @@ class SeededSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The sampler's, none for a preset and a second attempt."""
-        slot = self._slot(study, trial)
-        if self._fixed(study, slot):
+        if self._fixed.get(trial._trial_id):
             return {}
-        return self._sampler(slot).infer_relative_search_space(study, trial)
+        return self._sampler(self._slot(study, trial)).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -115,11 +113,12 @@ class SeededSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The preset's or the failed attempt's value, else the sampler's."""
-        slot = self._slot(study, trial)
-        fixed = self._fixed(study, slot)
+        fixed = self._fixed.get(trial._trial_id, {})
         if param_name in fixed:
             return fixed[param_name]
-        return self._sampler(slot).sample_independent(study, trial, param_name, param_distribution)
+        return self._sampler(self._slot(study, trial)).sample_independent(
+            study, trial, param_name, param_distribution
+        )
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:
         """The sampler's."""

@@ -31,9 +31,6 @@ from optuna.trial import FrozenTrial, TrialState
 from optevo import keys
 from optevo.samplers.operators import Params
 
-# A trial that names its worker but no error was killed with it: rather often the machine's fault.
-MAX_LOSSES = 10
-
 
 @dataclass(frozen=True)
 class Slot:
@@ -58,16 +55,6 @@ class _Holders:
     live: dict[int, FrozenTrial] = field(default_factory=dict)
     finished: list[FrozenTrial] = field(default_factory=list)
     failed: list[FrozenTrial] = field(default_factory=list)  # but for interrupted ones
-
-    @property
-    def losses(self) -> int:
-        """Failed trials that only lost their process, about which the genome can do nothing, most likely."""
-        return sum(keys.WORKER in t.user_attrs and keys.ERROR not in t.user_attrs for t in self.failed)
-
-    @property
-    def failures(self) -> int:
-        """Failed trials that say something about the genome."""
-        return len(self.failed) - self.losses
 
 
 class Board:
@@ -176,7 +163,7 @@ class Board:
     def recent(self) -> list[Member]:
         """A population of whoever has finished, best first: the elites of all, and the latest of the others.
 
-        So to say a window that slides over the generations; asynchronous only.
+        A window that slides over the generations; asynchronous only.
         """
         ranked = sorted(self._members.values(), key=self._order)
         elites, others = ranked[: self.n_elites], ranked[self.n_elites :]
@@ -228,8 +215,8 @@ class Board:
         holders = self._holders.get(slot)
         if holders is None:
             return True
-        spent = holders.failures >= (self.max_failures or math.inf) or holders.losses >= MAX_LOSSES
-        return not holders.live and not holders.finished and (self.max_failures is None or not spent)
+        spent = self.max_failures is not None and len(holders.failed) >= self.max_failures
+        return not (holders.live or holders.finished or spent)
 
     def _attempts(self, slot: Slot) -> int:
         holders = self._holders.get(slot)

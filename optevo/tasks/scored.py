@@ -21,9 +21,11 @@ class ScoredTask(abc.ABC):
                 return 1.0 - abs(candidate.lr - 0.01)
 
     Saved as ``surrogate.py``, a study file names it ``surrogate:Surrogate``. A study has such tasks only, or
-    none. With ``gate = false`` its workers never import torch: they start in 0.8 s and take 100 MB, where
-    workers that train `digits` take 2.5 s and 620 MB. The gate, on by default, follows the rule down a
-    sphere, and that needs torch.
+    none. With ``gate = false`` its workers never import torch, which saves most of their memory and start
+    (`analysis/benchmarks/load.py` measures it). The gate, on by default, follows the rule down a sphere, and
+    that needs torch.
+
+    A `score` may take as long as it likes: one that hangs holds its slot until its process is ended.
 
     A search repeats bit for bit if `score` gives the same for the same arguments. Racing and copies treat
     scores like any task's, `Interrupted` reaches a worker between two scores, and no learning curve is
