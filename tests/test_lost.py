@@ -274,3 +274,24 @@ def test_a_preset_lost_with_its_worker_is_evaluated_all_the_same(url: str, sampl
     study.optimize(fitness, n_trials=15)
     done = [trial.params for trial in study.trials if trial.state == TrialState.COMPLETE]
     assert study.trials[lost.number].params in done
+
+
+@pytest.mark.parametrize("error", [psutil.AccessDenied(4711), PermissionError("hidden")])
+def test_a_process_that_the_system_hides_is_left_to_its_heartbeat(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    identity = worker_identity()
+
+    def hidden(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(psutil, "Process", hidden)
+    assert state_of(identity) == "elsewhere"
+
+
+def test_where_other_users_processes_are_hidden_a_missing_one_is_not_called_dead(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    identity = dead_worker()
+    monkeypatch.setattr(lost, "_sees_others", lambda: False)
+    assert state_of(identity) == "elsewhere"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -22,6 +23,7 @@ import pytest
 import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, _CachedStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 
@@ -471,3 +473,33 @@ def test_what_is_wrong_with_a_proxys_database_reaches_its_clients(tmp_path: Path
             client.set_study_user_attr(study_id, "a", 1)
     finally:
         server.stop(None).wait()
+
+
+# One transaction
+
+
+def test_of_two_who_finish_a_trial_at_once_exactly_one_succeeds(tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    storages = [open_storage(url, create=True), open_storage(url)]
+    study_id = storages[0].create_new_study([StudyDirection.MAXIMIZE], "one")
+    both = threading.Barrier(2)
+
+    def finish(storage: BaseStorage, trial_id: int, state: TrialState) -> bool:
+        both.wait(60)
+        try:
+            return storage.set_trial_state_values(
+                trial_id, state, [1.0] if state.name == "COMPLETE" else None
+            )
+        except UpdateFinishedTrialError:
+            return False
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for _ in range(25):
+            trial_id = storages[0].create_new_trial(study_id)
+            states = (TrialState.COMPLETE, TrialState.FAIL)
+            calls = [
+                pool.submit(finish, s, trial_id, state) for s, state in zip(storages, states, strict=True)
+            ]
+            assert sorted(call.result() for call in calls) == [False, True]
+            trial = storages[1].get_trial(trial_id)
+            assert (trial.state == TrialState.COMPLETE) == (trial.values == [1.0])

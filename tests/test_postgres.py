@@ -167,3 +167,10 @@ def test_a_lost_network_is_noticed_within_a_minute(postgres: Postgres):
     assert settings["keepalives_idle"] == "7"  # the user's own
     assert int(settings["tcp_user_timeout"]) <= 60_000
     assert int(settings["connect_timeout"]) <= 60
+
+
+def test_a_client_that_stands_still_in_a_transaction_does_not_hold_its_locks_for_ever(postgres):
+    storage = open_storage(postgres.fresh_url(), create=True)
+    with storage.engine.connect() as connection:
+        show = lambda name: connection.exec_driver_sql(f"SHOW {name}").scalar()  # noqa: E731
+        assert (show("idle_in_transaction_session_timeout"), show("lock_timeout")) == ("30s", "1min")

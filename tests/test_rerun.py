@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from optevo import keys
 from optevo.config import StudyConfig, parse_config
-from optevo.errors import UserError
+from optevo.errors import RunFailed, UserError
 from optevo.evaluation import rerun
 from optevo.evaluation.bench import Bench
 from optevo.evaluation.objective import Objective
@@ -228,3 +229,18 @@ def test_a_row_with_a_diverged_run_counts_minus_one_for_that_seed_and_has_no_met
     assert row.by_seed == pytest.approx([-1.0, 0.7])
     assert row.metric("b") is None
     assert row.metric("a") is not None
+
+
+def test_a_measuring_process_that_is_killed_is_replaced_a_few_times():
+    calls = iter([BrokenProcessPool(), BrokenProcessPool(), "measured"])
+
+    def measure() -> str:
+        result = next(calls)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    assert rerun._again_when_killed(measure) == "measured"
+    calls = iter([BrokenProcessPool()] * 3)
+    with pytest.raises(RunFailed, match="the same command goes on"):
+        rerun._again_when_killed(measure)
