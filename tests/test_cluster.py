@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
-from test_resume import Place, Slots, unbroken  # noqa: F401  a fixture
+from test_resume import Place, Slots, ending, unbroken  # noqa: F401  a fixture
 
 from optevo import remote
 from optevo.crew import Ended
@@ -408,26 +408,14 @@ def test_a_gpu_that_two_dask_workers_see_is_used_once(cluster: Cluster, monkeypa
 def test_a_search_that_loses_a_dask_worker_ends_as_the_unbroken_one(
     unbroken: Slots,  # noqa: F811
     cluster: Cluster,
-    monkeypatch,
 ):
     place = Place(cluster.folder)
     place.create()
-    monkeypatch.chdir(cluster.folder)
     lost, _ = cluster.worker(), cluster.worker()
-    crew = DaskCrew(
-        cluster.address,
-        ["-P", "-m", "optevo", "worker"],
-        {"OMP_NUM_THREADS": "1"},
-        device="cpu",
-        workers=None,
-        name_of_study="small",
-        storage_url="sqlite:///a.db",
-    )
-    with closing(crew):
-        tend_until(crew, lambda: len(_workers(place)) == 2)
+    with ending(place.run("--cluster", cluster.address, "--device", "cpu")) as process:
+        wait(lambda: len(_workers(place)) == 2)
         kill(lost)
-        ended = tend_until(crew, lambda: not crew.working)
-    assert [e.status for e in ended] == [0], ended
+        assert process.wait(3 * PATIENCE) == 0, place.log.read_text()
     place.check_complete(unbroken)
 
 
