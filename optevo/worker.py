@@ -101,7 +101,6 @@ def work(
     storage = _open(storage_url, stop)
     study, config = load_study(storage, name, device)
     check_environment(study)
-
     bench = make_worker_bench(config, device, data_root, sharing)
     # A score is one call, which nobody can tell from a hang.
     heartbeat = Heartbeat(hung_seconds=math.inf if isinstance(bench, ScoredBench) else HUNG_SECONDS)
@@ -116,6 +115,7 @@ def work(
 
     outcome = _Outcome(Objective(bench, make_space(config), check), heartbeat)
     while not stop.requested and _await_slot(study, config, stop, lookout, limit):
+        outcome.trial_id = None
         try:
             study.optimize(outcome, n_trials=1, catch=(Exception,))
         except NoSlot:
@@ -161,18 +161,14 @@ class _Outcome:
             with self.heartbeat.beating(trial):
                 value = self.objective(trial)
         except optuna.TrialPruned:
-            if trial.user_attrs.get(
-                keys.TRAINED_STEPS
-            ):  # one that the gate turned away says nothing of the task
+            if trial.user_attrs.get(keys.TRAINED_STEPS):  # else the gate turned it away, not the task
                 self.failed_slots.clear()
             raise
         except (Interrupted, optuna.exceptions.UpdateFinishedTrialError):
             self.failed_slots.clear()
             raise
         except BaseException as error:
-            if not isinstance(
-                error, Exception
-            ):  # a user's task that calls sys.exit, or raises what ends loops
+            if not isinstance(error, Exception):  # what ends loops or processes, from a user's task
                 trial.set_user_attr(keys.ERROR, traceback.format_exc())
                 error = RuntimeError(f"the task raised {type(error).__name__}")
             self.error = error

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from small_studies import create
 
 from optevo import keys
+from optevo.samplers import genetic
 from optevo.storage import open_storage
 from optevo.study import is_complete, load_study
 from optevo.worker import HopelessError, work
@@ -23,6 +24,7 @@ TASK = """
 import asyncio, os
 import optuna
 from optuna.trial import TrialState
+from optevo.samplers import genetic
 from optevo.storage import open_storage
 from optevo.study import load_study
 from optevo.tasks import ScoredTask
@@ -91,3 +93,19 @@ def test_a_worker_in_which_trial_after_trial_fails_gives_up(folder: Path):
         run(folder, HOPELESS)
     study = load_study(open_storage(os.environ["TEST_URL"]), "one")[0]
     assert [t.state for t in study.trials] == [TrialState.FAIL] * 3
+
+
+def test_a_fault_between_two_trials_is_not_taken_for_a_trial_given_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, calls = genetic.claim, []
+
+    def faulty(*args: object, **options: object) -> object:
+        calls.append(args)
+        if len(calls) == 3:
+            raise ValueError("a fault of ours")
+        return real(*args, **options)
+
+    monkeypatch.setattr(genetic, "claim", faulty)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        run(folder, "pass")
