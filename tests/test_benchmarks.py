@@ -26,7 +26,9 @@ SCRIPTS = sorted(
 )
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", [pytest.param(s, marks=[pytest.mark.slow] * (s in ("search", "genomes"))) for s in SCRIPTS]
+)
 def test_a_benchmark_prints_what_it_ran_on_and_a_table(script, data_root):
     # Compiling would take most of the time here; the kernels have their own tests.
     env = {**os.environ, "OPTEVO_DATA": str(data_root), "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}

@@ -179,6 +179,7 @@ def test_every_dask_worker_gets_as_many_workers_as_it_has_threads(cluster: Clust
     assert [r for r in caplog.records if not r.name.startswith("optevo")] == []
 
 
+@pytest.mark.slow
 def test_no_more_workers_than_asked_for_spread_over_the_dask_workers(cluster: Cluster):
     pids = {cluster.worker(2).pid, cluster.worker(2).pid}
     wait(lambda: cluster.log.read_text().count("Registered to:") == 2)
@@ -219,7 +220,9 @@ def test_workers_that_are_done_leave_the_crew_idle(cluster: Cluster):
         assert len(cluster.started()) == 2
 
 
-@pytest.mark.parametrize("nanny", [False, True], ids=["no nanny", "nanny"])
+@pytest.mark.parametrize(
+    "nanny", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["no nanny", "nanny"]
+)
 def test_a_dask_worker_that_is_gone_for_good_leaves_the_other_at_work(cluster: Cluster, nanny: bool):
     lost, kept = cluster.worker(nanny=nanny), cluster.worker()
     with closing(cluster.crew()) as crew:
@@ -233,6 +236,7 @@ def test_a_dask_worker_that_is_gone_for_good_leaves_the_other_at_work(cluster: C
         assert crew.working
 
 
+@pytest.mark.slow
 def test_a_dask_worker_that_its_nanny_restarts_gets_its_workers_again(cluster: Cluster):
     cluster.worker(nanny=True)
     with closing(cluster.crew()) as crew:
@@ -265,6 +269,7 @@ def test_a_stop_is_polite_and_starts_nobody_anew(cluster: Cluster):
         assert cluster.living() == {}
 
 
+@pytest.mark.slow
 def test_a_second_stop_kills(cluster: Cluster):
     cluster.worker()
     with closing(cluster.crew(on_term="signal.SIG_IGN")) as crew:
@@ -291,6 +296,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_nothing_outlives_a_parent_that_was_killed_and_the_dask_workers_stay(cluster: Cluster):
     dask_worker = cluster.worker(2)
     fake = ["-c", FAKE % {"then": "", "on_term": "end"}, str(cluster.notes)]
@@ -307,6 +313,7 @@ def test_nothing_outlives_a_parent_that_was_killed_and_the_dask_workers_stay(clu
     assert dask_worker.poll() is None
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_gone_ends_the_workers_and_is_reported(cluster: Cluster, monkeypatch, capfd):
     monkeypatch.setattr("optevo.scheduler.RECONNECT_SECONDS", 5.0)
     cluster.worker()
@@ -389,6 +396,7 @@ def test_where_no_dask_worker_fits_nothing_is_begun(cluster: Cluster, monkeypatc
     assert cluster.started() == {}
 
 
+@pytest.mark.slow
 def test_a_gpu_that_two_dask_workers_see_is_used_once(cluster: Cluster, monkeypatch):
     gpus = [["A", "B"], ["B", "A", "C"]]
     _fakes(monkeypatch, lambda n, found: {**found, "gpus": gpus[n]})
