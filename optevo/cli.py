@@ -258,7 +258,7 @@ def worker(
 ) -> None:
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
     from optevo.crew import HOPELESS
-    from optevo.processes import Overheard
+    from optevo.processes import Overheard, die_with_parent
     from optevo.tasks.roots import data_root
     from optevo.worker import HopelessError, work
 
@@ -266,6 +266,7 @@ def worker(
     if storage is None:
         raise UserError("set OPTEVO_STORAGE to the database; workers are started by `optevo run`")
     root = data_root(data_dir)
+    die_with_parent()
     sys.stdout = sys.stderr = Overheard(sys.stdout)
     try:
         work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)

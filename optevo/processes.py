@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,15 @@ import psutil
 def orphaned(parent: int) -> bool:
     """Whether process `parent`, which started this one, has gone; always false where children aren't told."""
     return os.name != "nt" and os.getppid() != parent
+
+
+def die_with_parent() -> None:
+    """Have the system kill this process when the thread that started it ends: Linux does that, even to one
+    that stands still, perhaps with a database's lock in its hands. Elsewhere, see `when_orphaned`.
+    """
+    if psutil.LINUX:
+        set_parent_death_signal = 1  # of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
 
 
 def when_orphaned(parent: int, action: Callable[[], None]) -> None:

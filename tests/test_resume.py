@@ -236,6 +236,18 @@ def test_no_worker_outlives_a_killed_run(place: Place, seconds: float):
         assert alive == []
 
 
+@pytest.mark.skipif(not psutil.LINUX, reason="only Linux ends a process that stands still with its parent")
+def test_not_even_a_worker_that_stands_still_outlives_a_killed_run(place: Place):
+    # It may hold the database's lock, and nobody would be left to end it.
+    with ending(place.run("--workers", "1")) as process:
+        place.wait_for(1, process)
+        (worker,) = _children(process)
+        worker.suspend()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE)
+        assert psutil.wait_procs([worker], timeout=15)[1] == []
+
+
 def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(process.pid).children():
