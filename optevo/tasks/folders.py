@@ -168,7 +168,7 @@ def _load(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Ten
         *(OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, AttributeError),
         *(AssertionError, OverflowError, MemoryError, struct.error, pickle.PickleError),
     ) as error:  # all of these come out of torch's reader
-        reason = str(error)
+        reason = str(error).partition(". ")[0].partition("\n")[0] or type(error).__name__
     logger.warning("the decoded images in %s are damaged (%s): decoding again", path, reason)
     return None
 
