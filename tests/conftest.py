@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch is imported: the machines that run the tests share their cores.
@@ -49,3 +50,19 @@ def data_root() -> Path:
         capture_output=True,
     )
     return root
+
+
+@pytest.fixture
+def quiet_optuna() -> Iterator[None]:
+    """Optuna tells of errors only."""
+    optuna = pytest.importorskip("optuna")
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield
+    optuna.logging.set_verbosity(before)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """Of a database that is not there yet."""
+    return f"sqlite:///{tmp_path / 'a.db'}"

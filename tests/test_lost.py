@@ -22,18 +22,7 @@ from optevo.lost import Lookout, fail_lost_trials, state_of, worker_identity
 from optevo.storage import open_storage
 from optevo.study import is_complete, load_study
 
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(before)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'a.db'}"
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
 def ask(study: optuna.Study, worker: dict[str, Any] | None) -> optuna.Trial:
