@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Column, Table
 
+from optevo import cli_analysis
 from optevo.cli_storage import DEFAULT_STORAGE, Storage, console
 from optevo.cli_storage import app as storage_app
 from optevo.errors import RunFailed, UserError
@@ -34,6 +35,8 @@ app = typer.Typer(
 data = typer.Typer(help="Data sets: what is there, and getting what is not.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(storage_app, name="storage")
+for command in (cli_analysis.compare, cli_analysis.ablate, cli_analysis.report):
+    app.command()(command)
 
 Study = Annotated[str | None, typer.Option(help="Name of the study; needed where there are several.")]
 DataDir = Annotated[
@@ -294,7 +297,7 @@ def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[Holder])
         study.study_name,
         config.sampler.kind,
         generation if config.sampler.kind == "genetic" else "",
-        f"{counted(study)}/{config.sampler.n_trials}",
+        f"{counted(study)}/{config.n_trials}",
         str(len(by_state[TrialState.PRUNED])),
         str(sum(keys.ERROR in t.user_attrs for t in by_state[TrialState.FAIL]))
         + (f", {lost} lost" * (lost > 0)),

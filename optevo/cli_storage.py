@@ -1,4 +1,4 @@
-"""`optevo storage`: copy studies between databases, bring one up to date, serve one to other machines."""
+"""`optevo storage`: copy studies between databases, keep them as files, upgrade or serve a database."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -14,7 +15,10 @@ from rich.console import Console
 
 from optevo.errors import UserError
 
-app = typer.Typer(help="Databases: copy studies, upgrade, serve to other machines.", no_args_is_help=True)
+app = typer.Typer(
+    help="Databases: copy studies, keep them as files, upgrade, serve to other machines.",
+    no_args_is_help=True,
+)
 # Names and messages are not ours to interpret. A pipe or file has no width: tables there are not squeezed.
 console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 
@@ -50,6 +54,42 @@ def copy(
 
     for line in copy_studies(source, target, studies or (), force=force):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def save(
+    study: Annotated[str, typer.Argument(help="The study.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", help="File to write, or to write over.", show_default=False)
+    ],
+    storage: Storage = DEFAULT_STORAGE,
+    force: Annotated[
+        bool, typer.Option("--force", help="Save although workers are at it: what they finish is missing.")
+    ] = False,
+) -> None:
+    """Save a study with all trials as one text file, fit for git; `optevo storage load` reads it."""
+    import optuna
+
+    from optevo.dump import save_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of every study, in memory too
+    console.print(save_study(storage, study, output, force=force), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def load(
+    file: Annotated[
+        Path, typer.Argument(help="Written by `optevo storage save`.", metavar="FILE", show_default=False)
+    ],
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Load a study from a file into a database, which is made if missing."""
+    import optuna
+
+    from optevo.dump import load_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console.print(load_study(file, storage), highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -9,13 +9,26 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from optevo.errors import UserError
+from optevo.optim.baselines import BASELINES
 from optevo.optim.presets import PRESETS
 from optevo.tasks import TASKS
 
 _MOST_ERRORS = 20  # of one file that a message lists
+_KINDS = "'genetic', 'random', 'tpe' or 'grid'"
+_SPACES = f"'terms' or a baseline: {', '.join(BASELINES)}"
+_TAGS = ("genetic", "random", "tpe", "grid", "terms", "baseline")  # of unions, as pydantic's paths name them
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -23,8 +36,8 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class SpaceConfig(_Section):
-    """What may vary."""
+class TermsConfig(_Section):
+    """The term genome may vary."""
 
     kind: Literal["terms"] = "terms"
     presets: tuple[str, ...] = ("sgd", "adam", "adamw", "rmsprop")  # members of generation 0
@@ -40,6 +53,61 @@ class SpaceConfig(_Section):
         if len(set(names)) < len(names):
             raise ValueError("a preset is named twice")
         return tuple(names)
+
+
+_Option = bool | int | Annotated[float, Field(allow_inf_nan=False)] | list[float]
+
+
+class BaselineConfig(_Section):
+    """One of the usual optimizers, over learning rate × weight decay."""
+
+    kind: str  # one of `BASELINES`, by which this section was chosen
+    schedule: Literal["none", "warmup_cosine"] = "none"
+    lr: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)
+    weight_decay: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)
+    options: dict[str, _Option] = {}  # its other hyperparameters
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, data: Any) -> Any:
+        # Stored with the study, so that it stays the same when a baseline's own values change.
+        values = dict(data)
+        for name in ("lr", "weight_decay"):
+            if name not in values:
+                values[name] = getattr(BASELINES[data["kind"]], name)
+            elif isinstance(values[name], list):
+                values[name] = tuple(values[name])
+        return values
+
+    @field_validator("lr", "weight_decay")
+    @classmethod
+    def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("a value is named twice")
+        return values
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> BaselineConfig:
+        known = BASELINES[self.kind].options
+        for name, value in self.options.items():
+            if name not in known:
+                raise ValueError(f"options: unknown {name!r}, {self.kind} has {', '.join(known)}")
+            like = known[name]
+            fits = type(value) is type(like) or (type(value) is int and type(like) is float)
+            if not fits or (isinstance(like, list) and len(value) != len(like)):  # type: ignore[arg-type]
+                raise ValueError(f"options.{name} = {value!r}: expected something like {like!r}")
+        return self
+
+
+def _kind_of_space(data: Any) -> str:
+    kind = data.get("kind", "terms") if isinstance(data, dict) else getattr(data, "kind", "terms")
+    return "baseline" if isinstance(kind, str) and kind in BASELINES else str(kind)
+
+
+SpaceConfig = Annotated[
+    Annotated[TermsConfig, Tag("terms")] | Annotated[BaselineConfig, Tag("baseline")],
+    Discriminator(_kind_of_space),
+]
 
 
 class GeneticConfig(_Section):
@@ -68,7 +136,13 @@ class TrialsConfig(_Section):
     """Samplers that know no generations: `random` from the space's prior, Optuna's `tpe`."""
 
     kind: Literal["random", "tpe"]
-    n_trials: int = Field(ge=2, le=100_000)
+    n_trials: int = Field(ge=1, le=100_000)
+
+
+class GridConfig(_Section):
+    """Every combination of a baseline's values, by Optuna's `GridSampler`."""
+
+    kind: Literal["grid"]
 
 
 class TaskConfig(_Section):
@@ -137,8 +211,8 @@ class StudyConfig(_Section):
 
     name: str = Field(min_length=1, max_length=200)
     seed: Seed = 0
-    space: SpaceConfig = SpaceConfig()
-    sampler: Annotated[GeneticConfig | TrialsConfig, Field(discriminator="kind")]
+    space: SpaceConfig = TermsConfig()
+    sampler: Annotated[GeneticConfig | TrialsConfig | GridConfig, Field(discriminator="kind")]
     evaluation: EvaluationConfig
     rerun: RerunConfig = RerunConfig()
 
@@ -150,9 +224,17 @@ class StudyConfig(_Section):
         return name
 
     @model_validator(mode="after")
-    def _presets_fit(self) -> StudyConfig:
-        places = self.sampler.population_size if self.sampler.kind == "genetic" else self.sampler.n_trials
-        if len(self.space.presets) > places:
+    def _space_fits(self) -> StudyConfig:
+        places = self.sampler.population_size if self.sampler.kind == "genetic" else self.n_trials
+        if isinstance(self.space, BaselineConfig):
+            if self.sampler.kind == "genetic":
+                raise ValueError(
+                    f"sampler.kind: only the space 'terms' evolves; for {self.space.kind!r} take grid, tpe "
+                    "or random"
+                )
+        elif self.sampler.kind == "grid":
+            raise ValueError("sampler.kind: a grid is for a baseline's space, such as space.kind = 'adamw'")
+        elif len(self.space.presets) > places:
             raise ValueError(
                 f"space.presets names {len(self.space.presets)}, the sampler has {places} places"
             )
@@ -163,6 +245,14 @@ class StudyConfig(_Section):
         if self.evaluation.batch_candidates > 1 and self.sampler.kind == "tpe":
             raise ValueError("evaluation.batch_candidates: tpe proposes one trial at a time; set it to 1")
         return self
+
+    @property
+    def n_trials(self) -> int:
+        """Evaluations of the whole study."""
+        if isinstance(self.sampler, GridConfig):
+            assert isinstance(self.space, BaselineConfig)
+            return len(self.space.lr) * len(self.space.weight_decay)
+        return self.sampler.n_trials
 
     def fingerprint(self) -> str:
         """A digest of `search`."""
@@ -233,7 +323,7 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
 def _explain(item: Any) -> str:
     """One pydantic error as ``key = value: what is wrong``."""
     loc = list(item["loc"])
-    if loc[:1] == ["sampler"] and len(loc) > 1 and loc[1] in ("genetic", "random", "tpe"):
+    if loc[:1] in (["sampler"], ["space"]) and len(loc) > 1 and loc[1] in _TAGS:
         del loc[1]  # the tag of a discriminated union is part of pydantic's path, not of the file's
     where = ".".join(map(str, loc))
     message = item["msg"].removeprefix("Value error, ")
@@ -242,9 +332,10 @@ def _explain(item: Any) -> str:
     if item["type"] == "missing":
         return f"key {where!r} is missing"
     if item["type"] == "union_tag_invalid":
-        return f"{where}.kind = {item['ctx']['tag']!r}: expected 'genetic', 'random' or 'tpe'"
+        kinds = _KINDS if where == "sampler" else _SPACES
+        return f"{where}.kind = {item['ctx']['tag']!r}: expected {kinds}"
     if item["type"] == "union_tag_not_found":
-        return f"key '{where}.kind' is missing: expected 'genetic', 'random' or 'tpe'"
+        return f"key '{where}.kind' is missing: expected {_KINDS}"
     if not where or isinstance(item["input"], (dict, BaseModel)):
         return f"{where + ': ' if where else ''}{message}"
     return f"{where} = {json.dumps(item['input'], default=str)}: {message}"

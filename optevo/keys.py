@@ -11,7 +11,9 @@ FINGERPRINT = "optevo:fingerprint"
 ENVIRONMENT = "optevo:environment"
 ACCEPTED = "optevo:environment:"  # and a digest: another environment, with its fingerprint, that was accepted
 COSTS = "optevo:costs"  # of a forward pass of each task, in floating-point operations
-RERUN = "optevo:rerun"
+RERUN = "optevo:rerun"  # the result; followed by candidate, task and seed, a run that it is made of
+FINAL = "optevo:final:"  # and an attempt's number: how the winner is measured on the test split; further, a run
+ABLATION = "optevo:ablation:"  # and budget, candidate, task and seed: a run of a variant of the winner
 COPY_OF = "optevo:copy_of"  # the storage that a copied study comes from; without a fingerprint it was cut off
 
 # Trial system attribute: the slot that a trial claims, [generation, index], or None once given up.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optevo.evaluation.rerun import Result
 
 _MARKS = re.compile(r"[^\w\s.,()±−+-]|_")  # whatever HTML or markdown may read as its own
+_ASCII_MARKS = re.compile(r"[\\`*_\[\]<>|#&~$]")  # the same, of ASCII, in the middle of a line
 _LINE_SECONDS = 60.0  # the longest silence of a search that prints plain lines
 
 
@@ -39,7 +40,7 @@ class Progress:
     def __init__(self, study: optuna.Study, config: StudyConfig) -> None:
         self.study, self.config = study, config
         self.start = time.monotonic()
-        self.total = config.sampler.n_trials
+        self.total = config.n_trials
         self.last_line = self.start
         self.told_failures: set[int] = set()
         self._read()
@@ -204,8 +205,20 @@ def result_table(result: Result) -> Table:
 
 
 def result_markdown(result: Result) -> str:
-    """`result_cells` for a note; what other people named is text there, neither markup nor markdown."""
-    header, *rows = [[_MARKS.sub(_entity, cell) for cell in cells] for cells in result_cells(result)]
+    """`result_cells` for a note."""
+    return markdown_table(result_cells(result))
+
+
+def markdown_table(table: Sequence[Sequence[str]], *, entities: bool = True) -> str:
+    """A header and rows; what other people named is text there, neither markup nor markdown.
+
+    Args:
+        table: Cells, each `plain`.
+        entities: Escape by HTML's entities, which no renderer takes for anything else; else by backslashes,
+            which people can read in a file. Default: True.
+    """
+    marks, escape = (_MARKS, _entity) if entities else (_ASCII_MARKS, _backslash)
+    header, *rows = [[marks.sub(escape, cell) for cell in cells] for cells in table]
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -215,6 +228,10 @@ def fenced(lines: Sequence[str]) -> str:
     text = "\n".join(lines)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}\n{text}\n{fence}"
+
+
+def _backslash(mark: re.Match[str]) -> str:
+    return f"\\{mark[0]}"
 
 
 def _entity(mark: re.Match[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
@@ -22,8 +22,9 @@ from optevo.evaluation.rerun import Result, measure, store_result, stored_result
 from optevo.evaluation.stacked import stacks
 from optevo.progress import Progress, fenced, result_markdown, trial_lines
 from optevo.scheduler import connect
+from optevo.spaces import BaselineSpace
 from optevo.storage import open_storage, shown
-from optevo.study import counted, create_or_resume, is_complete, load_study
+from optevo.study import counted, create_or_resume, is_complete, load_study, make_space
 from optevo.tasks.base import Task
 from optevo.watch import watch
 
@@ -73,6 +74,9 @@ def run(
     bench = make_bench(config, "cpu", data_root)
     costs = bench.rehearse()
     scored = isinstance(bench, ScoredBench)
+    space = make_space(config)
+    if isinstance(space, BaselineSpace):
+        space.rehearse()
     if cluster is not None:
         connect(cluster).close()
         devices = worker_devices("cpu" if scored else "auto", None)  # for measuring the best, in the end
@@ -122,13 +126,25 @@ def run(
             return None
     console.print("the search is complete; measuring its best on fresh seeds …")
     with console.status("starting") as status:
-        result = measure(
+        return measure_best(
             study,
             config,
             devices=devices,
             data_root=data_root,
             progress=lambda done: status.update(f"{done} runs measured"),
         )
+
+
+def measure_best(
+    study: optuna.Study,
+    config: StudyConfig,
+    *,
+    devices: Sequence[str],
+    data_root: Path,
+    progress: Callable[[int], None],
+) -> Result:
+    """`optevo.evaluation.rerun.measure`, with what comes out kept in the study, and as a note there."""
+    result = measure(study, config, devices=devices, data_root=data_root, progress=progress)
     _leave_note(study, config, result)
     store_result(study, config, result)
     return result

@@ -101,6 +101,7 @@ def _is_run(value: Any) -> bool:
 
 
 RUNS = Shape(_list(_is_run), "a list of runs")
+MEASURED = Shape(_is_run, "a run")
 
 
 def _is_result(value: Any) -> bool:
@@ -145,6 +146,17 @@ STUDY = {
 ACCEPTED = Shape(
     lambda v: type(v) is dict and type(v.get("fingerprint")) is str, "an environment with its fingerprint"
 )
+FINAL = Shape(
+    lambda v: (
+        type(v) is dict
+        and is_count(v.get("trial"))
+        and is_count(v.get("steps"))
+        and bool(v.get("seeds"))
+        and _list(is_count)(v["seeds"])
+        and type(v.get("environment")) is dict
+    ),
+    "a table of trial, steps, seeds and environment",
+)
 SYSTEM = {
     keys.CLAIM: Shape(_or_none(_is_slot), "[generation, slot] or null"),
     keys.LATE: _FLAG,
@@ -177,12 +189,16 @@ TRIAL = {
 
 def domains_of(config: Mapping[str, Any]) -> dict[str, Shape]:
     """What each parameter of a configuration's space may be; nothing for a space that isn't known here."""
-    from optevo.spaces import SPACES  # noqa: PLC0415  heavier than the rest of this module
+    from optevo.spaces import SPACES, BaselineSpace, TermSpace  # noqa: PLC0415  heavier than the rest of this module
 
     space = config.get("space")
     kind = space.get("kind") if isinstance(space, dict) else None
     known = SPACES.get(kind) if isinstance(kind, str) else None
-    return {} if known is None else {name: _domain(d) for name, d in known().distributions().items()}
+    if known is None:
+        return {}
+    if kind != TermSpace.name:  # a study file sets the ranges
+        return dict.fromkeys(BaselineSpace.TUNED, Shape(lambda v: is_number(v) and v >= 0, "a number ≥ 0"))
+    return {name: _domain(d) for name, d in known().distributions().items()}
 
 
 def _domain(distribution: Any) -> Shape:

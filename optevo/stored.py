@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.shapes import ACCEPTED, RUNS, STUDY, SYSTEM, TRIAL, Shape, domains_of, is_number
+from optevo.shapes import (
+    ACCEPTED,
+    FINAL,
+    MEASURED,
+    RUNS,
+    STUDY,
+    SYSTEM,
+    TRIAL,
+    Shape,
+    domains_of,
+    is_number,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -63,8 +74,12 @@ def check_study(study: optuna.Study) -> None:
     for key, value in attrs.items():
         if key.startswith(keys.ACCEPTED) and not ACCEPTED.fits(value):
             _refuse(where, key, ACCEPTED.words, value)
-        if key.startswith(f"{keys.RERUN}:") and not (value and RUNS.fits(value)):
-            _refuse(where, key, RUNS.words, value)
+        if key.startswith((f"{keys.RERUN}:", keys.ABLATION)) or _is_final_run(key):
+            older = type(value) is list and value and RUNS.fits(value)  # a candidate's runs in one list
+            if not (older or MEASURED.fits(value)):
+                _refuse(where, key, MEASURED.words, value)
+        elif key.startswith(keys.FINAL) and not FINAL.fits(value):
+            _refuse(where, key, FINAL.words, value)
     domains = domains_of(attrs[keys.CONFIG])
     for place, trial in enumerate(trials):
         if trial.number != place:
@@ -73,6 +88,10 @@ def check_study(study: optuna.Study) -> None:
     winner = attrs.get(keys.RERUN, {}).get("winner")
     if winner is not None and (winner >= len(trials) or trials[winner].state.name != "COMPLETE"):
         _refuse(where, f"{keys.RERUN}.winner", "the number of a complete trial", winner)
+
+
+def _is_final_run(key: str) -> bool:
+    return key.startswith(keys.FINAL) and ":" in key.removeprefix(keys.FINAL)
 
 
 def _check_trial(where: str, trial: FrozenTrial, n_trials: int, domains: Mapping[str, Shape]) -> None:

@@ -19,9 +19,9 @@ from optevo.environment import differences as environment_differences
 from optevo.environment import environment
 from optevo.errors import UserError
 from optevo.lost import worker_identity
-from optevo.samplers import GeneticSampler, SeededSampler
+from optevo.samplers import GeneticSampler, SeededSampler, SlotGridSampler
 from optevo.samplers.slots import Board, claimed
-from optevo.spaces import SPACES, Space
+from optevo.spaces import SPACES, BaselineSpace, Space
 from optevo.stored import check_study, readable
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -29,7 +29,7 @@ COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 def make_space(config: StudyConfig) -> Space:
     """The study's space with its presets."""
-    return SPACES[config.space.kind](presets=config.space.presets)  # type: ignore[call-arg]
+    return SPACES[config.space.kind](**config.space.model_dump(exclude={"kind"}))
 
 
 def make_sampler(config: StudyConfig, device: str = "") -> GeneticSampler | SeededSampler:
@@ -41,7 +41,12 @@ def make_sampler(config: StudyConfig, device: str = "") -> GeneticSampler | Seed
     presets = list(space.presets().values())
     sampler: GeneticSampler | SeededSampler
     if chosen.kind == "tpe":
-        sampler = SeededSampler(lambda seed: TPESampler(seed=seed), config.seed, chosen.n_trials, presets)
+        sampler = SeededSampler(lambda seed: TPESampler(seed=seed), config.seed, config.n_trials, presets)
+    elif chosen.kind == "grid":
+        assert isinstance(space, BaselineSpace)
+        sampler = SeededSampler(
+            lambda _: SlotGridSampler(space.grid(), seed=config.seed), config.seed, config.n_trials
+        )
     else:
         if not isinstance(chosen, GeneticConfig):
             chosen = GeneticConfig(

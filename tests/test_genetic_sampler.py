@@ -875,7 +875,7 @@ def test_trials_imported_from_elsewhere_take_no_slot():
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("population_size", 1),
+        ("population_size", 0),
         ("n_elites", 50),
         ("n_elites", -1),
         ("tournament_size", 0),

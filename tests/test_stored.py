@@ -54,7 +54,7 @@ def finished() -> optuna.Study:
     study.optimize(evaluate, n_trials=7)
     runs = tuple(Run("digits", seed, 0.5, 0.5, 1.0, (2.0,), 3, 0.1, None) for seed in (2, 3))
     store_result(study, config, Result(0, (Row("sgd", 0.5, runs), Row("trial 0", None, runs))))
-    study.set_user_attr(f"{keys.RERUN}:abc:seeds 2-3", [dataclasses.asdict(run) for run in runs])
+    study.set_user_attr(f"{keys.RERUN}:abc:seeds 2-3", [dataclasses.asdict(run) for run in runs])  # older
     return study
 
 

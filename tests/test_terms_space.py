@@ -452,9 +452,8 @@ def test_any_trial_of_any_sampler_is_a_genome():
         assert isinstance(SPACE.candidate(SPACE.suggest(study.ask())), TermGenome)
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_every_registered_space_can_vary_its_own_presets(name):
-    space, rng = SPACES[name](), np.random.default_rng(12)
+def test_the_space_can_vary_its_own_presets():
+    space, rng = SPACES["terms"](), np.random.default_rng(12)
     variation: Variation = space
     pool = [*space.presets().values(), variation.sample(rng)]
     for first in pool:

@@ -6,42 +6,26 @@ which names the winner, and winner and presets on another, which gives the numbe
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import logging
-import multiprocessing
-import os
-import signal
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
 from optevo import keys
-from optevo.errors import RunFailed
-from optevo.evaluation import BaseBench, make_worker_bench
 from optevo.evaluation.archive import read_run
 from optevo.evaluation.course import total_fitness
+from optevo.evaluation.measuring import Measurer, again_when_killed, processes
 from optevo.evaluation.runs import Run
-from optevo.processes import when_orphaned
-from optevo.spaces import Params, Space
 from optevo.study import best_trials, make_space
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import SimpleQueue
-
     import optuna
 
     from optevo.config import StudyConfig
-
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -118,7 +102,7 @@ def measure(
 ) -> Result:
     """Re-run the best trials and the presets, and name the winner.
 
-    Each candidate is stored as soon as it is measured, so a killed measurement goes on where it was; a trial
+    Each run is stored as soon as it is done, so a killed measurement goes on where it was; a trial
     that is a preset, gene for gene, is measured once.
 
     Args:
@@ -133,122 +117,33 @@ def measure(
         RunFailed: Its processes were killed, again and again.
     """
     shortlist = {f"trial {t.number}": t for t in best_trials(study, config.rerun.candidates)}
-    candidates = {name: trial.params for name, trial in shortlist.items()}
     space = make_space(config)
-    presets = space.presets()
+    candidates = {name: space.candidate(trial.params) for name, trial in shortlist.items()}
+    presets = {name: space.candidate(params) for name, params in space.presets().items()}
     n, first = config.rerun.seeds, max(config.evaluation.seeds) + 1
     choosing, reporting = range(first, first + n), range(first + n, first + 2 * n)
 
     def once() -> tuple[str, dict[str, tuple[Run, ...]]]:
-        with _pool(config, devices, data_root) as pool:
-            measurer = _Measurer(study, config, pool, progress)
+        with processes(config, devices, data_root) as pool:
+            measurer = Measurer(study, config, pool, keys.RERUN, progress)
             winner = next(iter(shortlist))
             if len(shortlist) > 1:
                 chosen = measurer.measure(candidates, choosing)
                 winner = max(chosen, key=lambda name: Row(name, None, chosen[name]).mean)
             return winner, measurer.measure({**presets, winner: candidates[winner]}, reporting)
 
-    winner, measured = _again_when_killed(once)
+    winner, measured = again_when_killed(once)
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     found = {trial.user_attrs[keys.CANONICAL]: trial.value for trial in trials}
-    rows = [
-        Row(name, found.get(space.candidate(p).canonical()), measured[name]) for name, p in presets.items()
-    ]
+    rows = [Row(name, found.get(preset.canonical()), measured[name]) for name, preset in presets.items()]
     rows.append(Row(winner, shortlist[winner].value, measured[winner]))
     return Result(shortlist[winner].number, tuple(rows))
-
-
-def _again_when_killed(measure: Callable[[], T], attempts: int = 3) -> T:
-    """What is stored already is not measured again."""
-    for left in reversed(range(attempts)):
-        try:
-            return measure()
-        except BrokenProcessPool:
-            logger.warning("a measuring process was killed%s", "; measuring goes on" if left else "")
-    raise RunFailed(f"{attempts} times a measuring process was killed; the same command goes on")
-
-
-@contextlib.contextmanager
-def _pool(config: StudyConfig, devices: Sequence[str], data_root: Path) -> Iterator[ProcessPoolExecutor]:
-    """A process a device; on an error or a stop, none of them trains on."""
-    context = multiprocessing.get_context("spawn")
-    free = context.SimpleQueue()
-    for device in devices:
-        free.put((device, devices.count(device)))
-    pool = ProcessPoolExecutor(
-        max_workers=len(devices),
-        mp_context=context,
-        initializer=_start,
-        initargs=(os.getpid(), config, free, data_root),
-    )
-    try:
-        yield pool
-    except BaseException:
-        for process in list((getattr(pool, "_processes", None) or {}).values()):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def store_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
     """Keep the result with the study, under the settings that it was measured with."""
     settings = config.rerun.model_dump(mode="json")
     study.set_user_attr(keys.RERUN, {"settings": settings, **dataclasses.asdict(result)})
-
-
-class _Measurer:
-    """Trains in parallel what the study has not stored yet."""
-
-    def __init__(
-        self,
-        study: optuna.Study,
-        config: StudyConfig,
-        pool: ProcessPoolExecutor,
-        progress: Callable[[int], None],
-    ) -> None:
-        self.study, self.config, self.pool, self.progress = study, config, pool, progress
-        self.space = make_space(config)
-        self.done = 0
-
-    def measure(self, candidates: Mapping[str, Params], seeds: range) -> dict[str, tuple[Run, ...]]:
-        """Every task with each of the seeds, by the candidate's name."""
-        tasks = range(len(self.config.evaluation.tasks))
-        stored = {name: self._key(params, seeds) for name, params in candidates.items()}
-        wanted = {stored[name]: params for name, params in candidates.items()}
-        pending = {
-            key: [self.pool.submit(_train, params, task, seed) for task in tasks for seed in seeds]
-            for key, params in wanted.items()
-            if key not in self.study.user_attrs
-        }
-        for key, futures in pending.items():
-            runs = []
-            for future in futures:
-                runs.append(dataclasses.asdict(future.result()))
-                self.done += 1
-                self.progress(self.done)
-            self.study.set_user_attr(key, runs)
-        attrs = self.study.user_attrs
-        return {name: _runs(attrs[key]) for name, key in stored.items()}
-
-    def _key(self, params: Params, seeds: range) -> str:
-        digest = hashlib.sha256(self.space.candidate(params).canonical().encode()).hexdigest()[:12]
-        return f"{keys.RERUN}:{digest}:seeds {seeds.start}-{seeds.stop - 1}"
-
-
-_here: list[tuple[BaseBench, Space]] = []  # a pool process's own, made once
-
-
-def _start(parent: int, config: StudyConfig, free: SimpleQueue[tuple[str, int]], data_root: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
-    when_orphaned(parent, lambda: os._exit(1))
-    device, sharing = free.get()
-    _here.append((make_worker_bench(config, device, data_root, sharing), make_space(config)))
-
-
-def _train(params: Params, task: int, seed: int) -> Run:
-    bench, space = _here[0]
-    return bench.run(space.candidate(params), task, seed)
 
 
 def _runs(stored: Sequence[dict[str, Any]]) -> tuple[Run, ...]:

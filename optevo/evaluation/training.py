@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,7 @@ def train(
         optimizer, scheduler = candidate.build(model.parameters(), steps)
         batches = task.batches(splits["train"], batch_size, generator_for(device, task.name, seed, "batches"))
         losses, marks = torch.zeros(steps, device=device), tenths(steps)
+        graph_every = getattr(optimizer, "graph_every", 0)
         looked, diverged_at, taken = 0, None, 0
         for taken in range(1, steps + 1):
             check()
@@ -93,7 +95,7 @@ def train(
                 with autocast(device, precision):
                     loss = task.loss(model, batch)
                 losses[taken - 1] = loss.detach()
-                loss.backward()
+                _backward(loss, with_graph=graph_every > 0 and (taken - 1) % graph_every == 0)
                 optimizer.step()
                 scheduler.step()
             except Exception as error:
@@ -109,6 +111,7 @@ def train(
                 break
             if taken in marks and taken < steps:
                 on_point(taken, _curve(losses, marks[: marks.index(taken) + 1])[-1])
+        optimizer.zero_grad(set_to_none=True)
         run = finish(
             task=task,
             model=model,
@@ -164,6 +167,17 @@ def finish(
         seconds=0.0,
         diverged_at=diverged_at,
     )
+
+
+def _backward(loss: Tensor, *, with_graph: bool) -> None:
+    """Gradients of `loss`; `with_graph` for an optimizer that differentiates them again, as Sophia does."""
+    if not with_graph:
+        loss.backward()
+        return
+    with warnings.catch_warnings():
+        # Parameter and gradient now refer to one another; the next step's zero_grad parts them.
+        warnings.filterwarnings("ignore", message="Using backward.. with create_graph")
+        loss.backward(create_graph=True)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -202,10 +202,7 @@ def export_source(
     Raises:
         ValueError: `class_name` is not an identifier or is a name that the file itself needs.
     """
-    taken = {*dir(builtins), *keyword.kwlist, *re.findall(r"\w+", _TEMPLATE)} - {"Evolved"}
-    # Python reads identifiers in NFKC, where a fullwidth "ｍath" is math.
-    if not class_name.isidentifier() or unicodedata.normalize("NFKC", class_name) in taken:
-        raise ValueError(f"Invalid class_name: {class_name!r} cannot name a class in the exported file")
+    check_class_name(class_name, _TEMPLATE)
     rule = genome.rule()
     a, b, c, d, s, u = rule.coefficients
     facts = {
@@ -244,8 +241,21 @@ def export_source(
     for word, value in words.items():
         text = text.replace(f"@{word}@", value)
     # Last, so that nothing in these strings is taken for a word of the template.
-    entries = "".join(f"\n    {key!a}: {str(value)!a}," for key, value in (provenance or {}).items())
-    return text.replace("@PROVENANCE@", f"{entries}\n" if entries else "")
+    return text.replace("@PROVENANCE@", provenance_entries(provenance or {}))
+
+
+def check_class_name(class_name: str, template: str) -> None:
+    """Refuse, with a ValueError, what cannot name a class in a file that `template` makes."""
+    taken = {*dir(builtins), *keyword.kwlist, *re.findall(r"\w+", template)} - {"Evolved"}
+    # Python reads identifiers in NFKC, where a fullwidth "ｍath" is math.
+    if not class_name.isidentifier() or unicodedata.normalize("NFKC", class_name) in taken:
+        raise ValueError(f"Invalid class_name: {class_name!r} cannot name a class in the exported file")
+
+
+def provenance_entries(provenance: Mapping[str, str]) -> str:
+    """The inside of a dict's literal, a line an entry, escaped whatever the strings hold."""
+    entries = "".join(f"\n    {key!a}: {str(value)!a}," for key, value in provenance.items())
+    return f"{entries}\n" if entries else ""
 
 
 def _recorded(genome: TermGenome) -> list[float]:

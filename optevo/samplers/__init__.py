@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from optevo.samplers.claims import NoSlot
 from optevo.samplers.genetic import GeneticSampler
-from optevo.samplers.seeded import SeededSampler
+from optevo.samplers.seeded import SeededSampler, SlotGridSampler
 
-__all__ = ["GeneticSampler", "NoSlot", "SeededSampler"]
+__all__ = ["GeneticSampler", "NoSlot", "SeededSampler", "SlotGridSampler"]

@@ -108,8 +108,8 @@ class GeneticSampler(BaseSampler):
         endless: bool = True,
         asynchronous: bool = False,
     ) -> None:
-        if population_size < 2:
-            raise ValueError(f"Invalid population_size: {population_size}, expected at least 2")
+        if population_size < 1:
+            raise ValueError(f"Invalid population_size: {population_size}, expected at least 1")
         if not 0 <= n_elites < population_size:
             raise ValueError(f"Invalid n_elites: {n_elites}, expected 0 to {population_size - 1}")
         if tournament_size < 1:

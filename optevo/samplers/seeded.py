@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, GridSampler
 from optuna.trial import FrozenTrial
 
 from optevo import keys
@@ -17,6 +17,19 @@ from optevo.samplers.slots import Board, Slot
 
 if TYPE_CHECKING:
     from optuna.study import Study
+
+
+class SlotGridSampler(GridSampler):
+    """Optuna's grid, where a trial evaluates the point that its slot names instead of its number."""
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Write the point's number under the names that `GridSampler` reads."""
+        attrs = {"search_space": self._search_space, "grid_id": trial.user_attrs[keys.SLOT]}
+        for key, value in attrs.items():
+            study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:
+        """Nothing: the slots say when the grid is done."""
 
 
 class SeededSampler(BaseSampler):
@@ -71,6 +84,7 @@ class SeededSampler(BaseSampler):
         for key, value in attrs.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
         trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
+        self._sampler(index).before_trial(study, trial)
 
     def board(self, study: Study) -> Board:
         """The study's slots as the storage has them now."""

@@ -6,7 +6,7 @@ Nothing here or in a space's module imports torch; a candidate does when it is b
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -37,6 +37,9 @@ class Candidate(Protocol):
     def describe(self) -> str:
         """The hyperparameters as one line."""
 
+    def schedule(self, total_steps: int) -> Callable[[int], float]:
+        """The factor on the learning rate at each step of a run."""
+
     def canonical(self) -> str:
         """A string that two candidates share only when they are the same optimizer."""
 
@@ -45,7 +48,7 @@ class Candidate(Protocol):
 
 
 class Space(abc.ABC):
-    """A search space that evolution can vary.
+    """A search space; one that evolution can vary has `crossover` and `mutate`.
 
     `sample`, `crossover` and `mutate` take and return flat parameters, always all of them, and draw from
     the generator that they are given and from nothing else.
@@ -61,21 +64,21 @@ class Space(abc.ABC):
     def candidate(self, params: Mapping[str, Any]) -> Candidate:
         """The candidate that `params` stand for; ValueError where a stored one is missing or out of range."""
 
-    @abc.abstractmethod
     def presets(self) -> dict[str, Params]:
-        """Known candidates by name."""
+        """Known candidates by name; none by default."""
+        return {}
 
     @abc.abstractmethod
     def sample(self, rng: np.random.Generator) -> Params:
         """A draw from the prior."""
 
-    @abc.abstractmethod
     def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
-        """A child of two parents."""
+        """A child of two parents; TypeError where the space does not evolve."""
+        raise TypeError(f"the space {self.name!r} does not evolve")
 
-    @abc.abstractmethod
     def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
         """A mutant; `decay` in (0, 1] scales every probability and width, and anneals over a search."""
+        raise TypeError(f"the space {self.name!r} does not evolve")
 
     def suggest(self, trial: Trial) -> Params:
         """Ask `trial` for every parameter of the space."""

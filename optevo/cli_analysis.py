@@ -1,0 +1,340 @@
+"""`optevo compare`, `ablate` and `report`: what a search was worth."""
+
+from __future__ import annotations
+
+# ruff: noqa: PLC0415, PLR0917
+import functools
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.table import Column, Table
+
+from optevo.cli_storage import DEFAULT_STORAGE, Storage, console
+from optevo.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optevo.analysis.compare import Entry
+    from optevo.config import StudyConfig
+    from optevo.evaluation.rerun import Result
+
+T = TypeVar("T")
+Loaded = tuple["optuna.Study", "StudyConfig"]
+
+Studies = Annotated[list[str], typer.Argument(help="Names of studies.", metavar="STUDY...")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where data sets lie. Default: $OPTEVO_DATA, else a cache folder.")
+]
+Measure = Annotated[str, typer.Option(help="What is compared: `metric` (the tasks' own) or `fitness`.")]
+
+
+def compare(
+    studies: Studies,
+    storage: Storage = DEFAULT_STORAGE,
+    steps: Annotated[int | None, typer.Option(min=1, help="Mini-batches a run. Default: 1000.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs a task. Default: 3.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The study that the others are compared with. Default: the first.")
+    ] = None,
+    measure: Measure = "metric",
+    again: Annotated[
+        bool, typer.Option("--again", help="Read the test split once more, and mark the result.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("comparison"),
+    workers: Workers = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Compare studies' winners on the test split: trained with the final budget, once a study."""
+    from optevo.analysis.compare import (
+        check_comparable,
+        difference_cells,
+        marks,
+        study_cells,
+        wide,
+        write_tables,
+    )
+
+    _check_measure(measure)
+    _check_folder(output)
+    loaded = _load_complete(storage, studies)
+    check_comparable([config for _, config in loaded])
+    if reference is None:
+        reference = studies[0]
+    elif reference not in studies:
+        raise UserError(f"--reference {reference!r} is none of the studies compared: {', '.join(studies)}")
+    if again:
+        console.print(
+            "--again: a second reading of the test split is no test. Whatever was changed since the first "
+            "was changed knowing it; the result carries a mark for good."
+        )
+    entries = _measured(loaded, steps, seeds, again, _Machine(workers, device, data_dir))
+    summary, differences, found = write_tables(output, entries, reference, measure)
+    first = entries[0].final
+    name = "metric" if measure == "metric" else "fitness"
+    _print(f"{name} on the test split, {first.steps:,} steps: mean ± sd over seeds", wide(summary))
+    if len(differences):
+        _print("paired by task and seed", difference_cells(differences))
+    _print("found with", study_cells(found))
+    for mark in marks(entries):
+        console.print(mark, soft_wrap=True)
+    console.print(
+        f"tables are in {output}/: comparison.md, runs.csv, summary.csv, differences.csv, studies.csv"
+    )
+
+
+def ablate(
+    study: Annotated[str, typer.Argument(help="The study's name.")],
+    storage: Storage = DEFAULT_STORAGE,
+    adamw: Annotated[
+        str | None, typer.Option(help="A sweep of AdamW. Default: the database's, with the same tasks.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Mini-batches a run. Default: the study's.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Runs a task.")] = 3,
+    measure: Measure = "metric",
+    output: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("ablation"),
+    workers: Workers = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
+    from optevo.analysis.ablation import (
+        ablation_cells,
+        ablation_frame,
+        account,
+        account_cells,
+        variants,
+    )
+    from optevo.evaluation.variants import measure_variants
+    from optevo.optim.genome import TermGenome
+    from optevo.progress import markdown_table
+    from optevo.study import make_space
+
+    _check_measure(measure)
+    _check_folder(output)
+    ((loaded, config),) = _load_complete(storage, [study])
+    machine = _Machine(workers, device, data_dir)
+    winner = make_space(config).candidate(_winner(loaded, _result(loaded, config, machine)).params)
+    if not isinstance(winner, TermGenome):
+        raise UserError(f"study {study!r} is a sweep of {config.space.kind}: there is no rule to take apart")
+    sweep = _adamw(storage, adamw, config)
+    tuned = None
+    if sweep is None:
+        console.print(
+            "no finished sweep of adamw with these tasks is in the database, so rule, schedule and tuning "
+            "are not told apart: `optevo run studies/baselines/adamw.toml` makes one; --adamw names one"
+        )
+    else:
+        tuned = make_space(sweep[1]).candidate(_winner(sweep[0], _result(*sweep, machine)).params)
+    measured = functools.partial(
+        measure_variants,
+        loaded,
+        config,
+        variants(winner, tuned),
+        steps=steps or config.evaluation.steps,
+        n_seeds=seeds,
+        devices=machine.devices,
+        data_root=machine.data_root,
+    )
+    machine.check(config)
+    runs = machine.train(measured, "variants on the validation split:")
+    frame, parts = ablation_frame(runs, measure), account(runs, measure)
+    output.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(output / "ablation.csv", index=False)
+    budget = f"{steps or config.evaluation.steps:,} steps, {seeds} seeds, validation split"
+    text = [f"# The winner of {study} taken apart\n", f"{budget}, {measure}: mean ± sd over seeds.\n"]
+    text += [markdown_table(ablation_cells(frame), entities=False)]
+    _print(f"{budget}, {measure}", ablation_cells(frame))
+    if parts:
+        text += ["\nThe gain over tuned AdamW, one thing changed at a time:\n"]
+        text += [markdown_table(account_cells(parts), entities=False)]
+        _print("the gain over tuned AdamW, one thing changed at a time", account_cells(parts))
+    (output / "ablation.md").write_text("\n".join([*text, ""]), encoding="utf-8")
+    console.print(f"tables are in {output}/: ablation.md, ablation.csv")
+
+
+def report(
+    studies: Studies,
+    storage: Storage = DEFAULT_STORAGE,
+    output: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    measure: Measure = "metric",
+) -> None:
+    """Write one HTML page about studies, with figures, that opens without a network."""
+    from optevo.analysis.compare import check_comparable, differences_frame, summary_frame
+    from optevo.analysis.report import write_report
+    from optevo.evaluation.final import stored_final
+    from optevo.storage import open_storage
+    from optevo.study import load_study
+
+    _check_measure(measure)
+    if output.is_dir() or not output.parent.is_dir():
+        raise UserError(f"cannot write {output}: give a file in a folder that is there")
+    opened = open_storage(storage)
+    loaded = [load_study(opened, name) for name in dict.fromkeys(studies)]
+    finals = [final for study, _ in loaded if (final := stored_final(study)) is not None]
+    summary = differences = None
+    if finals:
+        measured = {final.study for final in finals}
+        check_comparable([config for study, config in loaded if study.study_name in measured])
+        summary = summary_frame(finals, measure)
+        differences = differences_frame(finals, finals[0].study, measure) if len(finals) > 1 else None
+    write_report(loaded, output, summary=summary, differences=differences)
+    console.print(f"wrote {output}: open it in a browser")
+
+
+class _Machine:
+    """Where to train; asked only once something has to be trained."""
+
+    def __init__(self, workers: int | None, device: str, data_dir: Path | None) -> None:
+        from optevo.tasks.roots import data_root
+
+        self._workers, self._device, self.data_root = workers, device, data_root(data_dir)
+
+    @property
+    def devices(self) -> list[str]:
+        from optevo.evaluation.bench import worker_devices
+
+        return worker_devices(self._device, self._workers)
+
+    def check(self, config: StudyConfig) -> None:
+        """What is wrong with a task or its data is said before processes start."""
+        from optevo.evaluation import make_bench
+
+        make_bench(config, "cpu", self.data_root)
+
+    def train(self, measure: Callable[..., T], what: str) -> T:
+        """What `measure` returns when it is given `progress`, with a line that says how far it is."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with console.status(f"{what} starting") as status:
+                return measure(progress=lambda done: status.update(f"{what} {done} runs done"))
+        except KeyboardInterrupt:
+            console.print("interrupted; what was recorded stays, the same command goes on")
+            raise typer.Exit(130) from None
+
+
+def _measured(
+    loaded: Sequence[Loaded], steps: int | None, seeds: int | None, again: bool, machine: _Machine
+) -> list[Entry]:
+    """Every study with its winner, and how that did on the test split."""
+    from optevo.analysis.compare import Entry
+    from optevo.evaluation.final import final_config, finished, measure_final, plan
+
+    ready = [(study, config, _result(study, config, machine)) for study, config in loaded]
+    plans = [
+        plan(study, result.winner, steps=steps, n_seeds=seeds, again=again) for study, _, result in ready
+    ]
+    budgets = {(one.steps, one.seeds) for one in plans}
+    if len(budgets) > 1:
+        said = ", ".join(
+            f"{study.study_name}: {one.steps} steps × {len(one.seeds)} seeds"
+            for (study, _, _), one in zip(ready, plans, strict=True)
+        )
+        raise UserError(
+            f"the studies were measured on the test split with different budgets: {said}. Give those that "
+            "are not measured yet the same --steps and --seeds"
+        )
+    entries = []
+    for (study, config, result), one in zip(ready, plans, strict=True):
+        final = finished(study, one)
+        if final is None:
+            machine.check(final_config(config, one))
+            measure = functools.partial(
+                measure_final, study, config, one, devices=machine.devices, data_root=machine.data_root
+            )
+            final = machine.train(measure, f"{study.study_name} on the test split:")
+        entries.append(Entry(study, config, result, final))
+    return entries
+
+
+def _load_complete(storage: str, names: Sequence[str]) -> list[Loaded]:
+    """Studies whose search is over."""
+    from optevo.storage import open_storage
+    from optevo.study import is_complete, load_study
+
+    opened = open_storage(storage)
+    loaded = [load_study(opened, name) for name in names]
+    for study, config in loaded:
+        if not is_complete(study):
+            raise UserError(
+                f"study {config.name!r} is not complete: `optevo run` its file first, then compare its winner"
+            )
+    return loaded
+
+
+def _result(study: optuna.Study, config: StudyConfig, machine: _Machine) -> Result:
+    """How the study's best did on fresh seeds; measured now, where `run` was stopped before."""
+    from optevo.evaluation.rerun import stored_result
+    from optevo.run import measure_best
+
+    result = stored_result(study, config)
+    if result is None:
+        machine.check(config)
+        measure = functools.partial(
+            measure_best, study, config, devices=machine.devices, data_root=machine.data_root
+        )
+        result = machine.train(measure, f"the best of {study.study_name} on fresh seeds:")
+    return result
+
+
+def _winner(study: optuna.Study, result: Result) -> FrozenTrial:
+    return study.get_trials(deepcopy=False)[result.winner]
+
+
+def _adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded | None:
+    """The sweep that is named; else a finished one with the study's tasks, one at a constant rate first."""
+    from optevo.analysis.compare import check_comparable
+    from optevo.config import BaselineConfig
+    from optevo.storage import open_storage
+    from optevo.study import is_complete, load_study, study_names
+
+    if name is not None:
+        ((study, sweep),) = _load_complete(storage, [name])
+        if sweep.space.kind != "adamw":
+            raise UserError(f"--adamw {name!r} is a study of {sweep.space.kind}, not a sweep of adamw")
+        check_comparable([config, sweep])
+        return study, sweep
+    opened = open_storage(storage)
+    found: list[tuple[bool, int, optuna.Study, StudyConfig]] = []
+    for other in study_names(opened):
+        try:
+            study, sweep = load_study(opened, other)
+            check_comparable([config, sweep])
+        except UserError:
+            continue
+        if isinstance(sweep.space, BaselineConfig) and sweep.space.kind == "adamw" and is_complete(study):
+            found.append((sweep.space.schedule != "none", len(found), study, sweep))
+    return min(found, key=lambda one: one[:2])[2:] if found else None
+
+
+def _check_measure(measure: str) -> None:
+    from optevo.analysis.compare import MEASURES
+
+    if measure not in MEASURES:
+        raise UserError(f"--measure {measure!r}: expected {' or '.join(MEASURES)}")
+
+
+def _check_folder(folder: Path) -> None:
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"--output {folder}: {existing} is a file, give a folder")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"--output {folder}: permission denied")
+
+
+def _print(title: str, cells: Sequence[Sequence[str]]) -> None:
+    header, *rows = cells
+    table = Table(*(Column(name, overflow="fold") for name in header), title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

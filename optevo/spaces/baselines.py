@@ -1,0 +1,105 @@
+"""One usual optimizer over learning rate × weight decay: what sweeps search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, FloatDistribution
+
+from optevo.errors import UserError
+from optevo.optim.baselines import BASELINES, Option, TunedBaseline
+from optevo.spaces.base import Params, Space
+
+
+class BaselineSpace(Space):
+    """Learning rate and weight decay of one baseline; samplers draw between the least and greatest values.
+
+    Args:
+        name: A key of `optevo.optim.baselines.BASELINES`.
+        schedule: "none" or "warmup_cosine", for every point. Default: "none".
+        lr: Learning rates, > 0. Default: the baseline's.
+        weight_decay: Weight decays, ≥ 0. Default: the baseline's.
+        options: The baseline's other hyperparameters. Default: its own.
+
+    Raises:
+        KeyError: There is no such baseline.
+    """
+
+    TUNED = ("lr", "weight_decay")
+
+    def __init__(
+        self,
+        name: str,
+        schedule: str = "none",
+        lr: Sequence[float] | None = None,
+        weight_decay: Sequence[float] | None = None,
+        options: Mapping[str, Option] | None = None,
+    ) -> None:
+        baseline = BASELINES[name]
+        self.name, self.schedule, self.options = name, schedule, dict(options or {})
+        self.values = {
+            "lr": tuple(lr or baseline.lr),
+            "weight_decay": tuple(weight_decay or baseline.weight_decay),
+        }
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """`lr` and `weight_decay`, on a log scale where the least is above 0."""
+        return {
+            name: FloatDistribution(min(values), max(values), log=min(values) > 0)
+            for name, values in self.values.items()
+        }
+
+    def candidate(self, params: Mapping[str, Any]) -> TunedBaseline:
+        """The optimizer with a trial's parameters.
+
+        Raises:
+            ValueError: One is missing or no positive number.
+        """
+        for name in self.TUNED:
+            if name not in params:
+                raise ValueError(f"Invalid parameters: {name!r} is missing")
+            value = params[name]
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 <= value < float("inf")
+            ):
+                raise ValueError(f"Invalid {name}: {value!r}, expected a finite number ≥ 0")
+        return TunedBaseline(
+            self.name, float(params["lr"]), float(params["weight_decay"]), self.schedule, self.options
+        )
+
+    def sample(self, rng: np.random.Generator) -> Params:
+        """A draw between the least and the greatest values, log-uniform where the least is above 0."""
+        params: Params = {}
+        for name, values in self.values.items():
+            low, high = min(values), max(values)
+            if low > 0:
+                drawn = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+            else:
+                drawn = float(rng.uniform(low, high))
+            params[name] = min(max(drawn, low), high)
+        return params
+
+    def rehearse(self) -> None:
+        """Build the optimizer once, so that what is wrong with its options is found before a study begins.
+
+        Raises:
+            UserError: It refuses them, or its package is missing.
+        """
+        import torch  # noqa: PLC0415  torch only where an optimizer is built
+
+        lowest = {name: min(values) for name, values in self.values.items()}
+        weights = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))]
+        try:
+            self.candidate(lowest).optimizer(weights, total_steps=10)
+        except ImportError as error:
+            raise UserError(f"space.kind = {self.name!r}: {error}; pip install pytorch-optimizer") from None
+        except (TypeError, ValueError) as error:
+            raise UserError(f"space.options: {self.name} refuses them: {error}") from None
+
+    def grid(self) -> dict[str, list[float]]:
+        """The values themselves, for Optuna's `GridSampler`."""
+        return {name: list(values) for name, values in self.values.items()}
