@@ -292,7 +292,10 @@ def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[Holder])
     generation = str(max((t.user_attrs.get(keys.GENERATION, 0) for t in trials), default=""))
     state = "running" if len(at_work) > gone else "idle"
     if is_complete(study):
-        state = "complete" if keys.RERUN in study.user_attrs else "complete, not measured"
+        done = keys.RERUN in study.user_attrs or config.rerun.candidates == 0
+        state = "complete" if done else "complete, not measured"
+    if config.evaluation.split == "test":
+        state += ", on the test split"
     return [
         study.study_name,
         config.sampler.kind,

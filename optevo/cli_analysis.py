@@ -278,6 +278,11 @@ def _result(study: optuna.Study, config: StudyConfig, machine: _Machine) -> Resu
     from optevo.run import measure_best
 
     result = stored_result(study, config)
+    if result is None and config.rerun.candidates == 0:
+        raise UserError(
+            f"study {config.name!r} names no winner: its file says [rerun] candidates = 0. Say 1 or more "
+            "there, and `optevo run` it again: only its best are trained then"
+        )
     if result is None:
         machine.check(config)
         measure = functools.partial(

@@ -202,7 +202,7 @@ class EvaluationConfig(_Section):
 class RerunConfig(_Section):
     """How the finished study's best are measured again, on seeds that the search never saw."""
 
-    candidates: int = Field(default=3, ge=1)  # so many of the best go in for it
+    candidates: int = Field(default=3, ge=0)  # so many of the best go in for it; 0: nothing is measured again
     seeds: int = Field(default=5, ge=2, le=1000)  # runs a task, of every candidate and every preset
 
 

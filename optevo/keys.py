@@ -12,7 +12,7 @@ ENVIRONMENT = "optevo:environment"
 ACCEPTED = "optevo:environment:"  # and a digest: another environment, with its fingerprint, that was accepted
 COSTS = "optevo:costs"  # of a forward pass of each task, in floating-point operations
 RERUN = "optevo:rerun"  # the result; followed by candidate, task and seed, a run that it is made of
-FINAL = "optevo:final:"  # and an attempt's number: how the winner is measured on the test split; further, a run
+FINAL = "optevo:final:"  # and an attempt's number: what is measured on the test split; further, a run of it
 ABLATION = "optevo:ablation:"  # and budget, candidate, task and seed: a run of a variant of the winner
 COPY_OF = "optevo:copy_of"  # the storage that a copied study comes from; without a fingerprint it was cut off
 

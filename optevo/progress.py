@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _MARKS = re.compile(r"[^\w\s.,()±−+-]|_")  # whatever HTML or markdown may read as its own
 _ASCII_MARKS = re.compile(r"[\\`*_\[\]<>|#&~$]")  # the same, of ASCII, in the middle of a line
+#: What stands beside every number of a study whose file says `split = "test"`.
+TEST_MARK = "selected and scored on the test split: these numbers flatter what was selected"
 _LINE_SECONDS = 60.0  # the longest silence of a search that prints plain lines
 
 
@@ -117,6 +119,8 @@ class Progress:
             yield "", str(self.best.user_attrs.get(keys.HYPERPARAMETERS, ""))
         for trial in self.failed[-1:]:
             yield "last failure", f"trial {trial.number}: {_last_line(trial.user_attrs[keys.ERROR])}"
+        if self.config.evaluation.split == "test":
+            yield "split", TEST_MARK
         yield "time", f"{_duration(time.monotonic() - self.start)}, {self._left()}"
 
     def _left(self) -> str:
@@ -141,6 +145,7 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
     attrs = trial.user_attrs
     value = "" if trial.value is None else f", fitness {trial.value:.4f}"
     lines = [f"trial {trial.number} of study {study.study_name!r}: {trial.state.name}{value}"]
+    lines += [f"  {TEST_MARK}"] * (config.evaluation.split == "test")
     if keys.FORMULA in attrs:
         lines += [f"  {formula(trial)}", f"  {attrs.get(keys.HYPERPARAMETERS, '')}"]
     if keys.ORIGIN in attrs:

@@ -20,11 +20,11 @@ from optevo.evaluation import ScoredBench, make_bench
 from optevo.evaluation.bench import worker_devices
 from optevo.evaluation.rerun import Result, measure, store_result, stored_result
 from optevo.evaluation.stacked import stacks
-from optevo.progress import Progress, fenced, result_markdown, trial_lines
+from optevo.progress import TEST_MARK, Progress, fenced, result_markdown, trial_lines
 from optevo.scheduler import connect
 from optevo.spaces import BaselineSpace
 from optevo.storage import open_storage, shown
-from optevo.study import counted, create_or_resume, is_complete, load_study, make_space
+from optevo.study import best_trials, counted, create_or_resume, is_complete, load_study, make_space
 from optevo.tasks.base import Task
 from optevo.watch import watch
 
@@ -57,7 +57,7 @@ def run(
         accept_environment: See `create_or_resume`.
 
     Returns:
-        What the study came to; None if it is not complete after `trials` more.
+        What the study came to; None if it is not complete after `trials` more, or nothing is measured again.
 
     Raises:
         UserError: See `create_or_resume`, `open_storage` and `Bench`; nothing has been written then.
@@ -124,6 +124,11 @@ def run(
                 )
             console.print(f"paused at {counted(study)} trials; the same command goes on")
             return None
+    if config.rerun.candidates == 0:
+        console.print("the search is complete; nothing is measured again, as [rerun] candidates = 0 says")
+        for line in trial_lines(study, config, best_trials(study, 1)[0]):
+            console.print(line, highlight=False, soft_wrap=True)
+        return None
     console.print("the search is complete; measuring its best on fresh seeds …")
     with console.status("starting") as status:
         return measure_best(
@@ -195,4 +200,5 @@ def _leave_note(study: optuna.Study, config: StudyConfig, result: Result) -> Non
     from optuna_dashboard import save_note  # noqa: PLC0415  slow to import, needed once a study
 
     winner = fenced(trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]))
-    save_note(study, f"{winner}\n\nMean ± sd:\n\n{result_markdown(result)}\n")
+    mark = f"**{TEST_MARK}**\n\n" if config.evaluation.split == "test" else ""
+    save_note(study, f"{mark}{winner}\n\nMean ± sd:\n\n{result_markdown(result)}\n")
