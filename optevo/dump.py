@@ -35,7 +35,7 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.storage import open_storage, shown
 from optevo.stored import check_study, plain, readable
-from optevo.transfer import _content, _copy, _is_cut_off
+from optevo.transfer import content, copy_into, is_cut_off
 from optevo.workers import holder
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def load_study(path: Path, url: str) -> str:
     target = open_storage(url, create=True)
     there = {one.study_name: one for one in readable("the list of studies", target.get_all_studies)}
     if name in there:
-        if not _is_cut_off(target, there[name]):
+        if not is_cut_off(target, there[name]):
             raise UserError(
                 f"{shown(url)} has a study {name!r} already; "
                 "load into another database, or delete that one first"
@@ -123,7 +123,7 @@ def load_study(path: Path, url: str) -> str:
         logger.warning("replacing a copy of study %r that was cut off", name)
         target.delete_study(there[name]._study_id)
     try:
-        _copy(memory, study, trials, target, str(path))
+        copy_into(memory, study, trials, target, str(path))
     except (StorageInternalError, SQLAlchemyError, ValueError, OverflowError) as error:
         said = plain(f"{type(error).__name__}: {error}"[:200])
         raise UserError(
@@ -322,7 +322,7 @@ def _check_lossless(text: str, study: FrozenStudy, trials: Sequence[FrozenTrial]
             lost = "the study's system attributes would change"
         stored = memory.get_all_trials(again._study_id, deepcopy=False)
         for mine, theirs in zip(stored, trials, strict=True):
-            if _content(mine) != _content(theirs):
+            if content(mine) != content(theirs):
                 lost = f"trial {theirs.number} would change"
     if lost:
         raise UserError(

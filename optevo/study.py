@@ -123,7 +123,7 @@ def create_or_resume(
         if keys.COPY_OF in stored:
             raise UserError(
                 f"study {config.name!r} in this storage is a copy that was cut off: "
-                "run `optevo storage copy` again"
+                "run `optevo storage copy`, or `load`, again"
             )
         if study.get_trials(deepcopy=False) or not maximizes or not ours:
             raise UserError(

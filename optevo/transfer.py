@@ -69,7 +69,7 @@ def copy_studies(
     target = open_storage(target_url, create=True)
     there = {study.study_name: study for study in target.get_all_studies()}
     for name in names:
-        if name in there and not _is_cut_off(target, there[name]):
+        if name in there and not is_cut_off(target, there[name]):
             raise UserError(
                 f"{shown(target_url)} has a study {name!r} already; "
                 "copy into another database, or delete that one first"
@@ -78,14 +78,14 @@ def copy_studies(
         if name in there:
             logger.warning("replacing a copy of study %r that was cut off", name)
             target.delete_study(there[name]._study_id)
-        _copy(source, found[name], trials[name], target, shown(source_url))
+        copy_into(source, found[name], trials[name], target, shown(source_url))
         lost = sum(trial.state == TrialState.RUNNING for trial in trials[name])
         yield f"study {name!r}: {len(trials[name])} trials copied" + (
             f", {lost} of them running in the source and failed in the copy" if lost else ""
         )
 
 
-def _copy(
+def copy_into(
     source: BaseStorage,
     study: optuna.study._frozen.FrozenStudy,
     trials: Sequence[FrozenTrial],
@@ -101,7 +101,7 @@ def _copy(
     for trial in copies:
         target.create_new_trial(study_id, template_trial=trial)
     # A trial whose creation was tried again after an outage may be there twice.
-    if list(map(_content, target.get_all_trials(study_id, deepcopy=False))) != list(map(_content, copies)):
+    if list(map(content, target.get_all_trials(study_id, deepcopy=False))) != list(map(content, copies)):
         raise UserError(
             f"the copy of study {study.study_name!r} differs from its source, perhaps since the storage went "
             "away for a while; the same command makes it anew"
@@ -116,7 +116,7 @@ def _copy(
         target.set_study_user_attr(study_id, key, attrs[key])
 
 
-def _is_cut_off(storage: BaseStorage, study: optuna.study._frozen.FrozenStudy) -> bool:
+def is_cut_off(storage: BaseStorage, study: optuna.study._frozen.FrozenStudy) -> bool:
     """Whether a study is a copy that was not finished, or so empty that it may be one cut off at once."""
     if keys.FINGERPRINT in study.user_attrs:
         return False
@@ -136,7 +136,7 @@ def _ended(trial: FrozenTrial) -> FrozenTrial:
     return ended
 
 
-def _content(trial: FrozenTrial) -> tuple[Any, ...]:
+def content(trial: FrozenTrial) -> tuple[Any, ...]:
     """All of a trial but its number in the database; repr, since no NaN equals another."""
     attrs = (trial.user_attrs, trial.system_attrs, trial.intermediate_values, trial.distributions)
     times = (trial.datetime_start, trial.datetime_complete)

@@ -2,7 +2,7 @@
 
 The gain over tuned AdamW is split along a path that changes one thing at a time::
 
-    tuned AdamW → its schedule → its hyperparameters → its rule = the winner
+    tuned AdamW → the winner's schedule → its hyperparameters → its rule = the winner
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LambdaLR
 
 WINNER = "the winner"
-TUNED, SCHEDULED = "tuned AdamW, constant rate", "tuned AdamW, the winner's schedule"
+TUNED, SCHEDULED = "tuned AdamW", "tuned AdamW, the winner's schedule"
 HYPER, SCALED = "AdamW's rule, the winner's hyperparameters", "the same, lr × the winner's weights"
 _FLAGS = {  # gene, as it is called when it is off
     "use_momentum": "without momentum",
@@ -88,7 +88,6 @@ def variants(winner: TermGenome, adamw: Candidate | None = None) -> dict[str, Ca
         winner: The genome.
         adamw: AdamW as a sweep tuned it. Default: None, without the variants that need it.
     """
-    constant = dataclasses.replace(winner, warmup=False, cosine_decay=False)
     made: dict[str, Candidate] = {WINNER: winner}
     kinds = list(dict.fromkeys(winner.terms))
     for kind in kinds if len(kinds) > 1 else []:
@@ -99,7 +98,7 @@ def variants(winner: TermGenome, adamw: Candidate | None = None) -> dict[str, Ca
         if getattr(winner, flag):
             made[words] = TermGenome.from_dict({**winner.to_dict(), flag: False})
     if winner.warmup and winner.cosine_decay:
-        made["without schedule"] = constant
+        made["without schedule"] = dataclasses.replace(winner, warmup=False, cosine_decay=False)
     made["without weight decay"] = dataclasses.replace(winner, weight_decay=0.0)
     rule = winner.rule()
     plain_adamw = dataclasses.replace(
@@ -117,7 +116,7 @@ def variants(winner: TermGenome, adamw: Candidate | None = None) -> dict[str, Ca
     weight = min(sum(map(abs, winner.alphas)), 5.0)
     made[SCALED] = dataclasses.replace(plain_adamw, alphas=(weight,))
     if adamw is not None:
-        made[TUNED] = Rescheduled(adamw, constant)
+        made[TUNED] = adamw  # with the schedule that it was tuned under
         made[SCHEDULED] = Rescheduled(adamw, winner)
     seen: dict[str, str] = {}
     for name, candidate in made.items():

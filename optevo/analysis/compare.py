@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 
 from optevo.analysis.load import cost
 from optevo.analysis.statistics import holm, paired, verdict
+from optevo.config import BaselineConfig, StudyConfig
 from optevo.errors import UserError
 from optevo.evaluation.final import Final
 from optevo.evaluation.rerun import Result
@@ -22,8 +24,6 @@ from optevo.stored import plain
 
 if TYPE_CHECKING:
     import optuna
-
-    from optevo.config import StudyConfig
 
 MEASURES = ("metric", "fitness")
 OVERALL = "overall"
@@ -212,16 +212,33 @@ def marks(entries: Sequence[Entry]) -> list[str]:
             said.append(f"{name} was selected on the test split: its numbers flatter it.")
         if entry.final.attempt > 1:
             said.append(f"{name}: this is reading {entry.final.attempt} of the test split.")
+        said += [f"{name}: {edge}" for edge in _edges(entry)]
         diverged = sum(run.diverged_at is not None for run in entry.final.runs)
         if diverged:
             said.append(f"{name}: {diverged} of {len(entry.final.runs)} runs diverged; they count 0.")
     return said
 
 
+def _edges(entry: Entry) -> list[str]:
+    """Where a sweep's best lies at the end of what it tried, so that it may not be tuned yet."""
+    space = entry.config.space
+    if not isinstance(space, BaselineConfig):
+        return []
+    params = entry.study.get_trials(deepcopy=False)[entry.final.trial].params
+    # No weight decay at all is no end that one could go beyond.
+    ends = [("lr", min, "least"), ("lr", max, "greatest"), ("weight_decay", max, "greatest")]
+    return [
+        f"its best {name} of {params[name]:g} is the {word} that the sweep tried; it may not be tuned yet."
+        for name, end, word in ends
+        if len(getattr(space, name)) > 1 and math.isclose(params[name], end(getattr(space, name)))
+    ]
+
+
 def wide(summary: pd.DataFrame) -> list[list[str]]:
     """A header and a row a study with mean ± sd a task, for printing."""
     tasks = list(dict.fromkeys(summary["task"]))
     tasks.sort(key=OVERALL.__eq__)
+    tasks = tasks[:1] if len(tasks) == 2 else tasks  # the mean over one task is no news
     cells = [["study", *tasks, "n"]]
     for study, rows in summary.groupby("study", sort=False):
         by_task = rows.set_index("task")

@@ -19,6 +19,12 @@ What was measured (`python -m analysis.benchmarks.coverage`: 4,000 simulated com
 - strong skew (exponential): 88.3 to 89.3 % with three or five pairs, 92.7 to 94.2 % from eight. So few pairs
   do not show the skew, and no interval of a useful width makes up for that.
 
+With several tasks the test is more cautious than the interval: its degrees of freedom are the geometric mean
+of df and the smallest n_s − 1. With df alone, three pairs, and one task that spreads six times as much as two
+others, normal differences without an effect have p < 0.005, which is where Holm looks, 2.4 times too often;
+with the mean it was at most 1.06 times, whatever was tried. Among five tied optimizers on those tasks, df
+alone calls some pair different in 11 % of all cases, the mean in 4.3 %; with equal spreads, in 0.3 %.
+
 A percentile bootstrap holds the truth in 75 to 78 % with three pairs of normal differences, in 84 to 86 %
 with five.
 """
@@ -78,12 +84,14 @@ class Strata:
         mean: d.
         error: se, the standard error of d.
         df: Satterthwaite's degrees of freedom. At least one task has a spread, and each two pairs.
+        cautious_df: Those of the test.
     """
 
     values: tuple[np.ndarray, ...]
     mean: float
     error: float
     df: float
+    cautious_df: float
 
     @classmethod
     def of(cls, values: Sequence[np.ndarray]) -> Strata:
@@ -91,7 +99,9 @@ class Strata:
         parts = np.array([0.0 if _flat(one) else one.var(ddof=1) / len(one) for one in values])
         total = parts.sum()
         df = total**2 / sum(part**2 / (len(one) - 1) for part, one in zip(parts, values, strict=True))
-        return cls(tuple(values), _mean(values), math.sqrt(total) / len(values), float(df))
+        least = min(len(one) - 1 for part, one in zip(parts, values, strict=True) if part > 0)
+        error = math.sqrt(total) / len(values)
+        return cls(tuple(values), _mean(values), error, float(df), math.sqrt(df * least))
 
 
 def paired(
@@ -107,7 +117,8 @@ def paired(
     within tasks (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12; Hall, On symmetric
     bootstrap confidence intervals, 1988); with fewer it is the t interval with Satterthwaite's degrees of
     freedom (An approximate distribution of estimates of variance components, 1946), exact for a single task
-    with normal differences. p is the t test's always. What they cover is in the module's docstring.
+    with normal differences. p is the t test's always, with degrees of freedom of its own; see the module's
+    docstring for them, and for what is covered.
 
     Where the data say nothing of their spread, nothing is concluded from them:
 
@@ -151,8 +162,8 @@ def paired(
         studentized = bootstrap_half_width(strata, level, rng, resamples)
         if math.isfinite(studentized):
             half, interval = studentized, "bootstrap-t interval"
-    p = 2 * float(stdtr(strata.df, -abs(strata.mean) / strata.error))
-    test = "paired t test" if len(values) == 1 else "paired t test (Satterthwaite)"
+    p = 2 * float(stdtr(strata.cautious_df, -abs(strata.mean) / strata.error))
+    test = "paired t test" if len(values) == 1 else "stratified paired t test"
     method = f"{interval}, {test}, {n} pairs of {tasks}"
     return Estimate(mean, mean - half * scale, mean + half * scale, p, n, method)
 
