@@ -92,7 +92,7 @@ WRONG: dict[str, list[Any]] = {
     "evaluation.batch_size": [0, -1, 1.5, "128"],
     "evaluation.split": ["train", "Test", 3, ""],
     "rerun": [3, []],
-    "rerun.candidates": [0, -1, 1.5, "3"],
+    "rerun.candidates": [-1, 1.5, "3"],
     "rerun.seeds": [1, 0, -1, [0, 1], "5"],
 }
 

@@ -58,6 +58,7 @@ study = optuna.create_study(sampler=make_sampler(config), direction="maximize")
 study.optimize(Objective(make_worker_bench(config, "auto", Path()), make_space(config)), n_trials=16)
 assert {t.user_attrs["generation"] for t in study.trials} == {0, 1, 2}
 """
+ANALYSIS = "from optevo.analysis import ablation, compare, load, figures, report, statistics"
 EVALUATION = "from optevo.evaluation import runs, course, archive, curve, racing, fitness, scored, rerun"
 TASK = """
 import torch
@@ -76,6 +77,7 @@ optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
         ("import optevo.optim.genome, optevo.optim.presets", ("torch", "optuna", "numpy")),
         (OPTIMIZER, ("optuna",)),
         ("import optevo.tasks", ("torch", "optuna")),
+        (ANALYSIS, ("torch",)),
         ("import optevo.cli", ("optuna", "sqlalchemy")),
         ("import optevo.cli, optevo.storage, optevo.study, optevo.workers", ("torch", "distributed", "grpc")),
         (TASK, ("optuna",)),
@@ -91,6 +93,7 @@ optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
         "genome",
         "an optimizer",
         "tasks",
+        "analysis",
         "the command line",
         "status",
         "a model",
@@ -139,6 +142,12 @@ def parts(package: str) -> set[str]:
 )
 def test_imports_point_one_way(package, allowed):
     assert parts(package) <= allowed
+
+
+def test_nothing_but_the_command_line_knows_the_analysis():
+    others = [m for m in PACKAGE.rglob("*.py") if m.parent.name != "analysis"]
+    users = {m.name for m in others if any(n.startswith("optevo.analysis") for n in imports(m))}
+    assert users == {"cli_analysis.py"}
 
 
 @pytest.mark.parametrize(
