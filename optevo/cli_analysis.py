@@ -170,9 +170,17 @@ def report(
     measure: Measure = "metric",
 ) -> None:
     """Write one HTML page about studies, with figures, that opens without a network."""
-    from optevo.analysis.compare import check_comparable, differences_frame, summary_frame
+    from optevo.analysis.compare import (
+        OVERALL,
+        Entry,
+        check_comparable,
+        differences_frame,
+        marks,
+        summary_frame,
+    )
     from optevo.analysis.report import write_report
     from optevo.evaluation.final import stored_final
+    from optevo.evaluation.rerun import stored_result
     from optevo.storage import open_storage
     from optevo.study import load_study
 
@@ -181,14 +189,27 @@ def report(
         raise UserError(f"cannot write {output}: give a file in a folder that is there")
     opened = open_storage(storage)
     loaded = [load_study(opened, name) for name in dict.fromkeys(studies)]
-    finals = [final for study, _ in loaded if (final := stored_final(study)) is not None]
+    entries = [
+        Entry(study, config, result, final)
+        for study, config in loaded
+        if (final := stored_final(study)) and (result := stored_result(study, config))
+    ]
     summary = differences = None
-    if finals:
-        measured = {final.study for final in finals}
-        check_comparable([config for study, config in loaded if study.study_name in measured])
-        summary = summary_frame(finals, measure)
-        differences = differences_frame(finals, finals[0].study, measure) if len(finals) > 1 else None
-    write_report(loaded, output, summary=summary, differences=differences)
+    notes: list[str] = []
+    if entries:
+        check_comparable([entry.config for entry in entries])
+        finals = [entry.final for entry in entries]
+        summary, first = summary_frame(finals, measure), finals[0]
+        if len(first.tasks) == 1:  # the mean over one task is no news
+            summary = summary[summary["task"] == OVERALL]
+        notes = [
+            f"{'The metric' if measure == 'metric' else 'Fitness'} on the test split after {first.steps:,} "
+            f"steps, {len(first.seeds)} seeds; intervals are at 95 %.",
+            *marks(entries),
+        ]
+        if len(finals) > 1:
+            differences = differences_frame(finals, first.study, measure)
+    write_report(loaded, output, summary=summary, differences=differences, notes=notes)
     console.print(f"wrote {output}: open it in a browser")
 
 

@@ -86,8 +86,13 @@ def blank(height: int, rows: int = 1, **options: Any) -> go.Figure:
     return figure
 
 
+def whole_ticks(numbers: Iterable[float]) -> dict[str, Any]:
+    """An axis of whole numbers from 0 on, with ten ticks or fewer."""
+    return {"tickformat": "d", "dtick": max(1, math.ceil(max(numbers) / 10))}
+
+
 def log_ticks(values: Iterable[float]) -> dict[str, Any]:
-    """A logarithmic axis over positive values, with ticks at 1, 2 and 5 where it spans two decades at most."""
+    """A logarithmic axis over positive values, with ticks at 1, 2 and 5 unless it spans many decades."""
     low, high = min(values := list(values)), max(values)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1, 2, 5) if math.log10(high / low) <= 2 else (1,)
@@ -99,7 +104,12 @@ def log_ticks(values: Iterable[float]) -> dict[str, Any]:
 
 def colour_bar(title: str) -> dict[str, Any]:
     """A slim colour bar."""
-    return {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0, "len": 0.9}
+    return {
+        "title": {"text": title, "side": "right", "font": {"size": 13}},
+        "thickness": 12,
+        "outlinewidth": 0,
+        "len": 0.9,
+    }
 
 
 def trial_hover(row: dict[str, object]) -> str:

@@ -14,6 +14,7 @@ import optuna
 import pandas as pd
 import plotly.graph_objects as go
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState
 
 from optevo.analysis.drawing import (
     BLUE,
@@ -26,6 +27,7 @@ from optevo.analysis.drawing import (
     number,
     text,
     trial_hover,
+    whole_ticks,
 )
 from optevo.analysis.figures_lineage import lineage_graph
 from optevo.analysis.figures_runs import comparison, fitness_by_task, learning_curves, step_sizes
@@ -46,6 +48,8 @@ __all__ = [
     "step_sizes",
     "terms_by_generation",
 ]
+
+_FEWEST = 10  # complete trials that importances are told of: a tenth of fewer is none
 
 
 def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
@@ -87,7 +91,7 @@ def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
     figure.add_scatter(y=known["mean"].tolist(), line={"color": BLUE}, name="mean", **common, row=2, col=1)
     figure.update_yaxes(title_text="best fitness", row=1, col=1)
     figure.update_yaxes(title_text="fitness", row=2, col=1)
-    figure.update_xaxes(title_text="generation", row=2, col=1, tickformat="d")
+    figure.update_xaxes(title_text="generation", row=2, col=1, **whole_ticks(x))
     return figure
 
 
@@ -131,6 +135,8 @@ def terms_by_generation(terms: pd.DataFrame) -> go.Figure | None:
         return None
     figure = blank(360)
     for i, (term, part) in enumerate(terms.groupby("term", sort=False)):
+        if not part["count"].sum():  # the others keep their colours, so that studies can be compared
+            continue
         figure.add_scatter(
             x=part["generation"].tolist(),
             y=part["count"].tolist(),
@@ -147,7 +153,7 @@ def terms_by_generation(terms: pd.DataFrame) -> go.Figure | None:
             ],
             hoverinfo="text",
         )
-    figure.update_xaxes(title_text="generation", tickformat="d")
+    figure.update_xaxes(title_text="generation", **whole_ticks(terms["generation"]))
     figure.update_yaxes(title_text="terms in use in the population", rangemode="tozero")
     return figure
 
@@ -162,6 +168,9 @@ def importances(
         most: Bars at most. Default: 12.
         evaluator: Default: PED-ANOVA, which asks what tells the best tenth of the trials from the rest.
     """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < _FEWEST or len({trial.value for trial in complete}) < 2:
+        return None  # Optuna calls all parameters alike then
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -9,7 +9,18 @@ from collections import Counter
 import pandas as pd
 import plotly.graph_objects as go
 
-from optevo.analysis.drawing import GREY, SCALE, VERMILLION, blank, colour_bar, fade, lines, number, text
+from optevo.analysis.drawing import (
+    GREY,
+    SCALE,
+    VERMILLION,
+    blank,
+    colour_bar,
+    fade,
+    lines,
+    number,
+    text,
+    whole_ticks,
+)
 
 _MOST = 150  # trials that are drawn with all their parents
 _LABELLED = 40  # trials that bear their number
@@ -77,7 +88,7 @@ def lineage_graph(lineage: pd.DataFrame) -> go.Figure | None:
             hovertext=[_hover(trial, row) for trial, row in part.iterrows()],
             hoverinfo="text",
         )
-    figure.update_xaxes(title_text="generation", tickformat="d", dtick=max(1, max(columns.values()) // 10))
+    figure.update_xaxes(title_text="generation", **whole_ticks(columns.values()))
     figure.update_yaxes(visible=False)
     return figure
 

@@ -148,10 +148,10 @@ def comparison(
     panels = []
     if summary is not None and not summary.empty:
         rows = summary.assign(label=summary["study"], low=summary["mean"] - summary["sd"])
-        panels.append((rows.assign(high=summary["mean"] + summary["sd"]), "fitness, mean ± sd"))
+        panels.append((rows.assign(high=summary["mean"] + summary["sd"]), "mean ± sd"))
     if differences is not None and not differences.empty:
         labels = [f"{a} − {b}" for a, b in zip(differences["study"], differences["reference"], strict=True)]
-        panels.append((differences.assign(label=labels), "difference in fitness"))
+        panels.append((differences.assign(label=labels), "paired difference"))
     if not panels:
         return None
     tasks = list(dict.fromkeys(task for rows, _ in panels for task in rows["task"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from optevo.analysis.drawing import GREY, SCALE, VERMILLION, blank, colour_bar, trial_hover
+from optevo.analysis.drawing import GREY, SCALE, VERMILLION, blank, colour_bar, log_ticks, trial_hover
 
 _MOST_CELLS = 400  # of a sweep that is drawn as a grid
 
@@ -40,19 +40,7 @@ def lr_decay_map(trials: pd.DataFrame) -> go.Figure | None:
         hovertext=[trial_hover(row) for row in pruned.to_dict("records")],
         hoverinfo="text",
     )
-    top = complete.head(1)
-    figure.add_scatter(
-        x=top["x"].tolist(),
-        y=top["y"].tolist(),
-        mode="markers",
-        name="best",
-        marker={
-            "symbol": "square-open" if grid else "circle-open",
-            "size": 34 if grid else 18,
-            "line": {"color": VERMILLION, "width": 2.5},
-        },
-        hoverinfo="skip",
-    )
+    _frame(figure, complete.head(1), grid)
     figure.update_xaxes(title_text="learning rate")
     figure.update_yaxes(title_text="weight decay")
     if grid:
@@ -62,8 +50,8 @@ def lr_decay_map(trials: pd.DataFrame) -> go.Figure | None:
         figure.update_xaxes(range=[-0.5, len(rates) - 0.5])
         figure.update_yaxes(range=[-0.5, len(decays) - 0.5])
     else:
-        figure.update_xaxes(type="log" if rates[0] > 0 else "linear", exponentformat="power")
-        figure.update_yaxes(type="log" if decays[0] > 0 else "linear", exponentformat="power")
+        figure.update_xaxes(**(log_ticks(rates) if rates[0] > 0 else {}))
+        figure.update_yaxes(**(log_ticks(decays) if decays[0] > 0 else {}))
     return figure
 
 
@@ -104,4 +92,28 @@ def _points(figure: go.Figure, complete: pd.DataFrame) -> None:
         },
         hovertext=[trial_hover(row) for row in complete.to_dict("records")],
         hoverinfo="text",
+    )
+
+
+def _frame(figure: go.Figure, top: pd.DataFrame, grid: bool) -> None:
+    """The best cell in a frame, the best point in a ring."""
+    if grid:
+        for x, y in zip(top["x"], top["y"], strict=True):
+            figure.add_shape(
+                x0=x - 0.5,
+                x1=x + 0.5,
+                y0=y - 0.5,
+                y1=y + 0.5,
+                line={"color": VERMILLION, "width": 3},
+                name="best",
+                showlegend=True,
+            )
+        return
+    figure.add_scatter(
+        x=top["x"].tolist(),
+        y=top["y"].tolist(),
+        mode="markers",
+        name="best",
+        marker={"symbol": "circle-open", "size": 18, "color": VERMILLION, "line": {"width": 2.5}},
+        hoverinfo="skip",
     )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from optevo import keys
 from optevo.analysis.load import best, cost
-from optevo.analysis.tables import BADGE, escape
+from optevo.analysis.tables import BADGE, escape, rule_text
 from optevo.stored import plain
 from optevo.study import board
 
@@ -52,7 +52,7 @@ def findings(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame, resu
         f"search its fitness was {winner['fitness']:.4f}. {_fresh(result)}"
     )
     rule, described = (
-        escape(winner[k]) if isinstance(winner[k], str) else "" for k in ("formula", "hyperparameters")
+        rule_text(winner[k]) if isinstance(winner[k], str) else "" for k in ("formula", "hyperparameters")
     )
     block = f'<p class="formula">{rule or "no formula recorded"}<small>{described}</small></p>'
     test = ""
@@ -125,8 +125,8 @@ def _cost(study: optuna.Study) -> str:
     search, total = cost(study, rerun=False), cost(study)
     again = total.steps - search.steps
     text = f"The search took {search.steps:,} training steps"
-    text += f", measuring again {again:,} more" if again else ""
-    return f"{text}; together {_hours(total.hours)} of one worker’s time."
+    text += f" and measuring again {again:,} more, together" if again else " and"
+    return f"{text} {_hours(total.hours)} of one worker’s time."
 
 
 def _hours(hours: float) -> str:

@@ -3,6 +3,7 @@
   const root = document.documentElement;
   const system = window.matchMedia("(prefers-color-scheme: dark)");
   const narrow = window.matchMedia("(max-width: 32rem)");
+  const touch = window.matchMedia("(pointer: coarse)");
   const button = document.getElementById("theme");
   const plots = [];
 
@@ -40,6 +41,7 @@
     const place = document.getElementById(block.dataset.figure);
     const figure = JSON.parse(block.textContent);
     const options = { responsive: true, displaylogo: false, displayModeBar: false };
+    if (touch.matches) figure.layout.dragmode = false; // a finger on a figure scrolls the page
     Plotly.newPlot(place, figure.data, assign(figure.layout, dressed(figure.layout)), options);
     plots.push(place);
   }

@@ -143,7 +143,7 @@ def _comparison(
     if not rows:
         return ""
     caption = (
-        "Points with a bar to each side: the standard deviation for fitness, the interval for differences. "
+        "Points with a bar to each side: the standard deviation above, the interval of a difference below. "
         "A difference whose bar crosses the dotted line may be none at all."
     )
     drawn = page.figure(figures.comparison(summary, differences, on_test=on_test), caption)
@@ -203,8 +203,8 @@ def _figures(
     for number in numbers[:1]:
         yield page.figure(
             figures.lineage_graph(lineage(study, number)),
-            f"The ancestors of trial {number}, a column a generation, the lighter the fitter (the darkest may "
-            "be far below); the bold line follows the fitter parent back. Hover for the rules.",
+            f"The ancestors of trial {number}, a column a generation, the lighter the fitter (the darkest "
+            "may be far below); the bold line follows the fitter parent back. Hover for the rules.",
             mark,
         )
     yield page.figure(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,13 +18,19 @@ if TYPE_CHECKING:
     from optevo.config import StudyConfig
     from optevo.evaluation.rerun import Result
 
-Cell = str | tuple[object, object]
+Cell = str | tuple[object, ...]
+_EXPONENT = re.compile(r"[\d.]+e[-+]\d+")
 BADGE = '<span class="badge">selected on the test split</span>'
 
 
 def escape(value: object) -> str:
     """Anybody's text as HTML."""
     return html.escape(plain(str(value)))
+
+
+def rule_text(text: str) -> str:
+    """A rule as HTML in which no line ends within a number such as 1e-08."""
+    return _EXPONENT.sub(r'<span class="whole">\g<0></span>', escape(text))
 
 
 def badge(config: StudyConfig) -> str:
@@ -41,56 +49,49 @@ def result_table(result: Result, config: StudyConfig) -> str:
 
 def trial_table(top: pd.DataFrame, config: StudyConfig, winner: int | None) -> str:
     """The fittest trials of the search, best first; the winner on fresh seeds stands out."""
-    rows: list[list[Cell]] = [
-        [
-            f"{row['number']}",
-            f"{row['fitness']:.4f}",
-            "" if pd.isna(row["generation"]) else f"{row['generation']}",
-            row["origin"] if isinstance(row["origin"], str) else "",
-            (row["formula"], row["hyperparameters"]),
-        ]
-        for row in top.to_dict("records")
-    ]
-    header = ["trial", "fitness", "generation", "origin", "rule"]
+    rows: list[list[Cell]] = []
+    evolved = bool((top["generation"] > 0).any())
+    for row in top.to_dict("records"):
+        born = [f"generation {row['generation']}"] if evolved and not pd.isna(row["generation"]) else []
+        born += [row["origin"]] if isinstance(row["origin"], str) else []
+        described = (row["formula"], row["hyperparameters"], ", ".join(born))
+        rows.append([f"{row['number']}", f"{row['fitness']:.4f}", described])
+    header = ["trial", "fitness", "rule"]
     caption = f"The fittest trials, no two the same optimizer, by fitness in the search.{badge(config)}"
     found = [int(number) for number in top["number"]]
     place = found.index(winner) if winner in found else None
-    return table(header, rows, caption, numbers=(1, 2), best_row=place)
+    return table(header, rows, caption, numbers=(1,), best_row=place)
 
 
 def comparison_tables(
-    summary: pd.DataFrame | None, differences: pd.DataFrame | None, on_test: Collection[str]
+    summary: pd.DataFrame | None, differences: pd.DataFrame | None, on_test: AbstractSet[str]
 ) -> str:
     """Studies beside each other, and their paired differences, as tables."""
-    parts = []
-    for frame, caption, numbers in (
-        (summary, "Fitness: mean and standard deviation over n runs.", ("mean", "sd", "n")),
-        (
-            differences,
-            "Differences in fitness, paired by task and seed, with their intervals.",
-            ("mean", "interval", "p", "p_holm", "n"),
-        ),
-    ):
-        if frame is None or frame.empty:
-            continue
-        if {"low", "high"} <= set(frame.columns):
-            frame = _with_interval(frame)
-        header = [str(name) for name in frame.columns]
-        marked = [header.index(name) for name in ("study", "reference") if name in header]
-        rows = [[_cell(name, value) for name, value in row.items()] for row in frame.to_dict("records")]
-        columns = [i for i, name in enumerate(header) if name in numbers]
-        words = [{"p_holm": "p (Holm)"}.get(name, name) for name in header]
-        parts.append(table(words, rows, caption, numbers=columns, marks=dict.fromkeys(marked, on_test)))
-    return "".join(parts)
+    text = ""
+    if summary is not None and not summary.empty:
+        header = ["study", "task", "mean", "sd", "n"]
+        rows = [[_cell(name, row[name]) for name in header] for row in summary.to_dict("records")]
+        marked = [i for i, row in enumerate(rows) if row[0] in on_test]
+        caption = "Mean and sample standard deviation over n runs."
+        text += table(header, rows, caption, numbers=(2, 3, 4), marked=marked)
+    if differences is not None and not differences.empty:
+        header = ["difference", "task", "mean", "interval", "p", "p, Holm", "n", "verdict"]
+        rows = [_difference(row) for row in differences.to_dict("records")]
+        pairs = zip(differences["study"], differences["reference"], strict=True)
+        marked = [i for i, pair in enumerate(pairs) if not on_test.isdisjoint(pair)]
+        caption = "Differences, paired by task and seed, with their intervals."
+        text += table(header, rows, caption, numbers=(2, 3, 4, 5, 6), marked=marked)
+    return text
 
 
-def _with_interval(frame: pd.DataFrame) -> pd.DataFrame:
-    ends = zip(frame["low"], frame["high"], strict=True)
-    interval = [f"{_cell('low', float(low))} to {_cell('high', float(high))}" for low, high in ends]
-    place = [str(name) for name in frame.columns].index("low")
-    rest = frame.drop(columns=["low", "high"])
-    rest.insert(place, "interval", interval)
-    return rest
+def _difference(row: Mapping[Any, Any]) -> list[str]:
+    return [
+        f"{row['study']} − {row['reference']}",
+        str(row["task"]),
+        _cell("mean", row["mean"]),
+        f"{_cell('low', row['low'])} to {_cell('high', row['high'])}",
+        *(_cell(name, row[name]) for name in ("p", "p_holm", "n", "verdict")),
+    ]
 
 
 def _cell(name: object, value: Any) -> str:
@@ -108,33 +109,36 @@ def table(
     *,
     numbers: Collection[int] = (),
     best_row: int | None = None,
-    marks: Mapping[int, Collection[str]] | None = None,
+    marked: Collection[int] = (),
 ) -> str:
     """A table that scrolls by itself where it is too wide.
 
     Args:
         header: Names of the columns.
-        rows: Cells as text; a pair is a rule with its hyperparameters beneath.
+        rows: Cells as text; a tuple is a rule with lines beneath.
         caption: HTML.
         numbers: Columns that are aligned to the right. Default: none.
         best_row: A row to stand out. Default: none.
-        marks: By column, the texts that get the badge of the test split. Default: none.
+        marked: Rows whose first cell gets the badge of the test split. Default: none.
     """
 
-    def cell(i: int, value: Cell, tag: str = "td") -> str:
+    def cell(i: int, value: Cell, tag: str, mark: str = "") -> str:
         if isinstance(value, tuple):
-            rule, described = (escape(part) if isinstance(part, str) else "" for part in value)
-            return f'<td class="rule">{rule}<small>{described}</small></td>'
+            rule, *beneath = (rule_text(part) if isinstance(part, str) else "" for part in value)
+            return f'<td class="rule">{rule}{"".join(f"<small>{line}</small>" for line in beneath)}</td>'
         kind = ' class="number"' if i in numbers else ""
-        mark = f" {BADGE}" if tag == "td" and value in (marks or {}).get(i, ()) else ""
         return f"<{tag}{kind}>{escape(value)}{mark}</{tag}>"
 
     head = "".join(cell(i, name, "th") for i, name in enumerate(header))
     body = ""
     for place, row in enumerate(rows):
         kind = ' class="best"' if place == best_row else ""
-        body += f"<tr{kind}>{''.join(cell(i, value) for i, value in enumerate(row))}</tr>"
+        marks = [f" {BADGE}" if place in marked else "", *[""] * (len(row) - 1)]
+        cells = "".join(
+            cell(i, value, "td", mark) for i, (value, mark) in enumerate(zip(row, marks, strict=True))
+        )
+        body += f"<tr{kind}>{cells}</tr>"
     return (
-        f'<div class="scroll" tabindex="0"><table><caption>{caption}</caption>'
+        f'<p class="caption">{caption}</p><div class="scroll" tabindex="0"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )

@@ -79,7 +79,7 @@ class SeededSampler(BaseSampler):
             keys.GENERATION: 0,
             keys.SLOT: index,
             keys.PARENTS: [],
-            keys.ORIGIN: "preset" if index < len(self.presets) else type(self._sampler(index)).__name__,
+            keys.ORIGIN: "preset" if index < len(self.presets) else self._name(index),
         }
         for key, value in attrs.items():
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
@@ -102,6 +102,9 @@ class SeededSampler(BaseSampler):
 
     def _slot(self, study: Study, trial: FrozenTrial) -> int:
         return int(study._storage.get_trial(trial._trial_id).user_attrs.get(keys.SLOT, trial.number))
+
+    def _name(self, slot: int) -> str:
+        return type(self._sampler(slot)).__name__.removeprefix("Slot")  # Optuna's name for the grid
 
     def _sampler(self, slot: int) -> BaseSampler:
         if self._current is None or self._current[0] != slot:
