@@ -13,7 +13,7 @@ import typer
 from rich.table import Column, Table
 
 from optevo import cli_analysis
-from optevo.cli_storage import DEFAULT_STORAGE, Storage, console
+from optevo.cli_shared import DEFAULT_STORAGE, DataDir, Storage, check_output, console
 from optevo.cli_storage import app as storage_app
 from optevo.errors import RunFailed, UserError
 from optevo.stored import plain
@@ -39,9 +39,6 @@ for command in (cli_analysis.compare, cli_analysis.ablate, cli_analysis.report):
     app.command()(command)
 
 Study = Annotated[str | None, typer.Option(help="Name of the study; needed where there are several.")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where data sets lie. Default: $OPTEVO_DATA, else a cache folder.")
-]
 Which = Annotated[str, typer.Argument(help="`best`, or a trial's number.", metavar="[best|NUMBER]")]
 
 
@@ -74,12 +71,14 @@ def run(
 ) -> None:
     """Create a study, or resume it: the same command. Ctrl-C stops it cleanly."""
     from optevo.config import load_config
+    from optevo.run import check_exportable
     from optevo.run import run as run_study
     from optevo.tasks.roots import data_root
 
     config = load_config(file)
     if export_to is not None:
-        _check_output(export_to)
+        check_output(export_to)
+        check_exportable(config)
     try:
         result = run_study(
             config,
@@ -186,7 +185,7 @@ def export(
     study: Study = None,
 ) -> None:
     """Write an optimizer as one self-contained file that needs torch alone."""
-    _check_output(output)
+    check_output(output)
     loaded, config = _load(storage, study)
     _export(loaded, config, _pick(loaded, config, which), output, class_name)
 
@@ -377,15 +376,6 @@ def _export(
     output.write_text(source, encoding="utf-8")
     importable = output.suffix == ".py" and output.stem.isidentifier()
     console.print(f"wrote {output}" + f": from {output.stem} import {class_name}, scheduler" * importable)
-
-
-def _check_output(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give a file to write")
-    if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UserError(f"cannot write {path}: permission denied")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.table import Column, Table
 
-from optevo.cli_storage import DEFAULT_STORAGE, Storage, console
+from optevo.cli_shared import DEFAULT_STORAGE, DataDir, Storage, check_output, console
 from optevo.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ Loaded = tuple["optuna.Study", "StudyConfig"]
 Studies = Annotated[list[str], typer.Argument(help="Names of studies.", metavar="STUDY...")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where data sets lie. Default: $OPTEVO_DATA, else a cache folder.")
-]
 Measure = Annotated[str, typer.Option(help="What is compared: `metric` (the tasks' own) or `fitness`.")]
 
 
@@ -40,7 +37,7 @@ def compare(
     studies: Studies,
     storage: Storage = DEFAULT_STORAGE,
     steps: Annotated[int | None, typer.Option(min=1, help="Mini-batches a run. Default: 1000.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs a task. Default: 3.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, max=1000, help="Runs a task. Default: 3.")] = None,
     reference: Annotated[
         str | None, typer.Option(help="The study that the others are compared with. Default: the first.")
     ] = None,
@@ -84,7 +81,7 @@ def compare(
     if len(differences):
         _print("paired by task and seed", difference_cells(differences))
     _print("found with", study_cells(found))
-    for mark in marks(entries):
+    for mark in marks(entries, measure):
         console.print(mark, soft_wrap=True)
     console.print(
         f"tables are in {output}/: comparison.md, runs.csv, summary.csv, differences.csv, studies.csv"
@@ -108,16 +105,10 @@ def ablate(
     data_dir: DataDir = None,
 ) -> None:
     """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
-    from optevo.analysis.ablation import (
-        ablation_cells,
-        ablation_frame,
-        account,
-        account_cells,
-        variants,
-    )
-    from optevo.evaluation.variants import measure_variants
+    from optevo.analysis.ablation import ablation_cells, ablation_frame, account, account_cells
+    from optevo.evaluation.variants import kept_variants, measure_variants, variants, variants_config
     from optevo.optim.genome import TermGenome
-    from optevo.progress import markdown_table
+    from optevo.progress import escaped, markdown_table
     from optevo.study import make_space
 
     _check_measure(measure)
@@ -136,25 +127,23 @@ def ablate(
         )
     else:
         tuned = make_space(sweep[1]).candidate(_winner(sweep[0], _result(*sweep, machine)).params)
-    measured = functools.partial(
-        measure_variants,
-        loaded,
-        config,
-        variants(winner, tuned),
-        steps=steps or config.evaluation.steps,
-        n_seeds=seeds,
-        devices=machine.devices,
-        data_root=machine.data_root,
-    )
-    machine.check(config)
-    runs = machine.train(measured, "variants on the validation split:")
+    budget = variants_config(config, steps or config.evaluation.steps, seeds)
+    every = variants(winner, tuned)
+    runs = kept_variants(loaded, budget, every)
+    if runs is None:
+        machine.check(budget)
+        training = functools.partial(
+            measure_variants, loaded, budget, every, devices=machine.devices, data_root=machine.data_root
+        )
+        n_runs = len(every) * seeds * len(budget.evaluation.tasks)
+        runs = machine.train(training, "variants on the validation split", n_runs)
     frame, parts = ablation_frame(runs, measure), account(runs, measure)
     output.mkdir(parents=True, exist_ok=True)
     frame.to_csv(output / "ablation.csv", index=False)
-    budget = f"{steps or config.evaluation.steps:,} steps, {seeds} seeds, validation split"
-    text = [f"# The winner of {study} taken apart\n", f"{budget}, {measure}: mean ± sd over seeds.\n"]
+    said = f"{budget.evaluation.steps:,} steps, {seeds} seeds, validation split"
+    text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
     text += [markdown_table(ablation_cells(frame), entities=False)]
-    _print(f"{budget}, {measure}", ablation_cells(frame))
+    _print(f"{said}, {measure}", ablation_cells(frame))
     if parts:
         text += ["\nThe gain over tuned AdamW, one thing changed at a time:\n"]
         text += [markdown_table(account_cells(parts), entities=False)]
@@ -173,6 +162,7 @@ def report(
     from optevo.analysis.compare import (
         OVERALL,
         Entry,
+        check_budgets,
         check_comparable,
         differences_frame,
         marks,
@@ -185,19 +175,23 @@ def report(
     from optevo.study import load_study
 
     _check_measure(measure)
-    if output.is_dir() or not output.parent.is_dir():
-        raise UserError(f"cannot write {output}: give a file in a folder that is there")
+    check_output(output)
     opened = open_storage(storage)
     loaded = [load_study(opened, name) for name in dict.fromkeys(studies)]
     entries = [
         Entry(study, config, result, final)
         for study, config in loaded
-        if (final := stored_final(study)) and (result := stored_result(study, config))
+        if (final := stored_final(study, config)) and (result := stored_result(study, config))
+        if final.trial == result.winner
     ]
     summary = differences = None
     notes: list[str] = []
-    if entries:
+    try:
         check_comparable([entry.config for entry in entries])
+        check_budgets([(e.final.study, e.final.steps, e.final.seeds) for e in entries])
+    except UserError as error:  # each of them can be told of all the same
+        notes, entries = [f"Not compared: {error}."], []
+    if entries:
         finals = [entry.final for entry in entries]
         summary, first = summary_frame(finals, measure), finals[0]
         if len(first.tasks) == 1:  # the mean over one task is no news
@@ -205,7 +199,7 @@ def report(
         notes = [
             f"{'The metric' if measure == 'metric' else 'Fitness'} on the test split after {first.steps:,} "
             f"steps, {len(first.seeds)} seeds; intervals are at 95 %.",
-            *marks(entries),
+            *marks(entries, measure),
         ]
         if len(finals) > 1:
             differences = differences_frame(finals, first.study, measure)
@@ -233,12 +227,12 @@ class _Machine:
 
         make_bench(config, "cpu", self.data_root)
 
-    def train(self, measure: Callable[..., T], what: str) -> T:
+    def train(self, measure: Callable[..., T], what: str, n_runs: int) -> T:
         """What `measure` returns when it is given `progress`, with a line that says how far it is."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            with console.status(f"{what} starting") as status:
-                return measure(progress=lambda done: status.update(f"{what} {done} runs done"))
+            with console.status(f"{what}: starting") as status:
+                return measure(progress=lambda done: status.update(f"{what}: {done} of {n_runs} runs done"))
         except KeyboardInterrupt:
             console.print("interrupted; what was recorded stays, the same command goes on")
             raise typer.Exit(130) from None
@@ -248,32 +242,25 @@ def _measured(
     loaded: Sequence[Loaded], steps: int | None, seeds: int | None, again: bool, machine: _Machine
 ) -> list[Entry]:
     """Every study with its winner, and how that did on the test split."""
-    from optevo.analysis.compare import Entry
+    from optevo.analysis.compare import Entry, check_budgets
     from optevo.evaluation.final import final_config, finished, measure_final, plan
 
     ready = [(study, config, _result(study, config, machine)) for study, config in loaded]
     plans = [
-        plan(study, result.winner, steps=steps, n_seeds=seeds, again=again) for study, _, result in ready
+        plan(study, config, result.winner, steps=steps, n_seeds=seeds, again=again)
+        for study, config, result in ready
     ]
-    budgets = {(one.steps, one.seeds) for one in plans}
-    if len(budgets) > 1:
-        said = ", ".join(
-            f"{study.study_name}: {one.steps} steps × {len(one.seeds)} seeds"
-            for (study, _, _), one in zip(ready, plans, strict=True)
-        )
-        raise UserError(
-            f"the studies were measured on the test split with different budgets: {said}. Give those that "
-            "are not measured yet the same --steps and --seeds"
-        )
+    check_budgets([(c.name, one.steps, one.seeds) for (_, c, _), one in zip(ready, plans, strict=True)])
     entries = []
     for (study, config, result), one in zip(ready, plans, strict=True):
-        final = finished(study, one)
+        final = finished(study, config, one)
         if final is None:
             machine.check(final_config(config, one))
             measure = functools.partial(
                 measure_final, study, config, one, devices=machine.devices, data_root=machine.data_root
             )
-            final = machine.train(measure, f"{study.study_name} on the test split:")
+            n_runs = len(one.seeds) * len(config.evaluation.tasks)
+            final = machine.train(measure, f"{study.study_name} on the test split", n_runs)
         entries.append(Entry(study, config, result, final))
     return entries
 
@@ -297,6 +284,7 @@ def _result(study: optuna.Study, config: StudyConfig, machine: _Machine) -> Resu
     """How the study's best did on fresh seeds; measured now, where `run` was stopped before."""
     from optevo.evaluation.rerun import stored_result
     from optevo.run import measure_best
+    from optevo.study import make_space
 
     result = stored_result(study, config)
     if result is None and config.rerun.candidates == 0:
@@ -309,7 +297,14 @@ def _result(study: optuna.Study, config: StudyConfig, machine: _Machine) -> Resu
         measure = functools.partial(
             measure_best, study, config, devices=machine.devices, data_root=machine.data_root
         )
-        result = machine.train(measure, f"the best of {study.study_name} on fresh seeds:")
+        # The winner is measured twice, on seeds of which it is named by one half; of presets some may be it.
+        named = config.rerun.candidates if config.rerun.candidates > 1 else 0
+        n = (
+            (named + 1 + len(make_space(config).presets()))
+            * config.rerun.seeds
+            * len(config.evaluation.tasks)
+        )
+        result = machine.train(measure, f"the best of {study.study_name} on fresh seeds", n)
     return result
 
 
@@ -338,7 +333,10 @@ def _adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded | None
             check_comparable([config, sweep])
         except UserError:
             continue
-        if isinstance(sweep.space, BaselineConfig) and sweep.space.kind == "adamw" and is_complete(study):
+        usable = sweep.rerun.candidates > 0 and sweep.evaluation.split == "validation"
+        if not isinstance(sweep.space, BaselineConfig) or sweep.space.kind != "adamw":
+            continue
+        if usable and is_complete(study):
             found.append((sweep.space.schedule != "none", len(found), study, sweep))
     return min(found, key=lambda one: one[:2])[2:] if found else None
 
@@ -351,10 +349,14 @@ def _check_measure(measure: str) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        is_folder, writable = existing.is_dir(), os.access(existing, os.W_OK)
+    except OSError as error:
+        raise UserError(f"--output {folder}: {error.strerror}") from None
+    if not is_folder:
         raise UserError(f"--output {folder}: {existing} is a file, give a folder")
-    if not os.access(existing, os.W_OK):
+    if not writable:
         raise UserError(f"--output {folder}: permission denied")
 
 

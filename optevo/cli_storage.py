@@ -4,33 +4,20 @@ from __future__ import annotations
 
 # ruff: noqa: PLC0415
 import signal
-import sys
 import time
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from optevo.cli_shared import DEFAULT_STORAGE, Storage, console
 from optevo.errors import UserError
 
 app = typer.Typer(
     help="Databases: copy studies, keep them as files, upgrade, serve to other machines.",
     no_args_is_help=True,
 )
-# Names and messages are not ours to interpret. A pipe or file has no width: tables there are not squeezed.
-console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
-
-DEFAULT_STORAGE = "sqlite:///optevo.db"
-Storage = Annotated[
-    str,
-    typer.Option(
-        envvar="OPTEVO_STORAGE",
-        help="sqlite:///FILE, postgresql+psycopg://USER@HOST/DATABASE or grpc://HOST:PORT.",
-        metavar="URL",
-    ),
-]
 _STOP_SECONDS = 5.0  # for requests under way
 
 
@@ -86,10 +73,10 @@ def load(
     """Load a study from a file into a database, which is made if missing."""
     import optuna
 
-    from optevo.dump import load_study
+    from optevo.dump import load_file
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    console.print(load_study(file, storage), highlight=False, soft_wrap=True)
+    console.print(load_file(file, storage), highlight=False, soft_wrap=True)
 
 
 @app.command()

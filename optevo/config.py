@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -55,9 +56,6 @@ class TermsConfig(_Section):
         return tuple(names)
 
 
-_Option = bool | int | Annotated[float, Field(allow_inf_nan=False)] | list[float]
-
-
 class BaselineConfig(_Section):
     """One of the usual optimizers, over learning rate × weight decay."""
 
@@ -65,16 +63,18 @@ class BaselineConfig(_Section):
     schedule: Literal["none", "warmup_cosine"] = "none"
     lr: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)
     weight_decay: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)
-    options: dict[str, _Option] = {}  # its other hyperparameters
+    options: dict[str, Any] = {}  # its other hyperparameters, each like the baseline's own
 
     @model_validator(mode="before")
     @classmethod
     def _filled_in(cls, data: Any) -> Any:
         # Stored with the study, so that it stays the same when a baseline's own values change.
-        values = dict(data)
+        values, baseline = dict(data), BASELINES.get(data["kind"])
+        if baseline is None:
+            raise ValueError(f"space.kind = {data['kind']!r}: expected {_SPACES}")
         for name in ("lr", "weight_decay"):
             if name not in values:
-                values[name] = getattr(BASELINES[data["kind"]], name)
+                values[name] = getattr(baseline, name)
             elif isinstance(values[name], list):
                 values[name] = tuple(values[name])
         return values
@@ -92,11 +92,22 @@ class BaselineConfig(_Section):
         for name, value in self.options.items():
             if name not in known:
                 raise ValueError(f"options: unknown {name!r}, {self.kind} has {', '.join(known)}")
-            like = known[name]
-            fits = type(value) is type(like) or (type(value) is int and type(like) is float)
-            if not fits or (isinstance(like, list) and len(value) != len(like)):  # type: ignore[arg-type]
-                raise ValueError(f"options.{name} = {value!r}: expected something like {like!r}")
+            if not _is_like(value, known[name]):
+                raise ValueError(f"options.{name} = {json.dumps(value)}: expected a value like {known[name]}")
         return self
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    """Whether an option is what its example is: a list of as many finite numbers, a finite number, a flag."""
+    if isinstance(example, list):
+        return (
+            isinstance(value, (list, tuple))
+            and len(value) == len(example)
+            and all(map(_is_like, value, example))
+        )
+    if isinstance(example, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is type(example)
 
 
 def _kind_of_space(data: Any) -> str:
@@ -225,7 +236,6 @@ class StudyConfig(_Section):
 
     @model_validator(mode="after")
     def _space_fits(self) -> StudyConfig:
-        places = self.sampler.population_size if self.sampler.kind == "genetic" else self.n_trials
         if isinstance(self.space, BaselineConfig):
             if self.sampler.kind == "genetic":
                 raise ValueError(
@@ -234,16 +244,18 @@ class StudyConfig(_Section):
                 )
         elif self.sampler.kind == "grid":
             raise ValueError("sampler.kind: a grid is for a baseline's space, such as space.kind = 'adamw'")
-        elif len(self.space.presets) > places:
+        elif len(self.space.presets) > self.places:
             raise ValueError(
-                f"space.presets names {len(self.space.presets)}, the sampler has {places} places"
+                f"space.presets names {len(self.space.presets)}, the sampler has {self.places} places"
             )
         if self.evaluation.batch_candidates > 1 and getattr(self.sampler, "asynchronous", False):
             raise ValueError(
                 "sampler.asynchronous: groups train together, so set evaluation.batch_candidates = 1"
             )
-        if self.evaluation.batch_candidates > 1 and self.sampler.kind == "tpe":
-            raise ValueError("evaluation.batch_candidates: tpe proposes one trial at a time; set it to 1")
+        if self.evaluation.batch_candidates > 1 and self.sampler.kind in ("tpe", "grid"):
+            raise ValueError(
+                f"evaluation.batch_candidates: {self.sampler.kind} proposes one trial at a time; set it to 1"
+            )
         return self
 
     @property
@@ -253,6 +265,11 @@ class StudyConfig(_Section):
             assert isinstance(self.space, BaselineConfig)
             return len(self.space.lr) * len(self.space.weight_decay)
         return self.sampler.n_trials
+
+    @property
+    def places(self) -> int:
+        """Trials of the first generation; all of them where there are no generations."""
+        return self.sampler.population_size if isinstance(self.sampler, GeneticConfig) else self.n_trials
 
     def fingerprint(self) -> str:
         """A digest of `search`."""

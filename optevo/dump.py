@@ -92,7 +92,7 @@ def save_study(url: str, name: str, path: Path, *, force: bool = False) -> str:
     return f"wrote {path}: study {name!r}, {len(trials)} trials, {size}" + _told(running, "are failed ones")
 
 
-def load_study(path: Path, url: str) -> str:
+def load_file(path: Path, url: str) -> str:
     """Bring the study of a file into a storage.
 
     The study is whole once it has its fingerprint, which is written last; one that was cut off is no study to

@@ -228,6 +228,11 @@ def markdown_table(table: Sequence[Sequence[str]], *, entities: bool = True) -> 
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def escaped(text: str) -> str:
+    """`text` in the middle of a line of markdown, as text."""
+    return _ASCII_MARKS.sub(_backslash, plain(text))
+
+
 def fenced(lines: Sequence[str]) -> str:
     """`lines` as a block of code for a note, in a fence longer than any row of backticks in them."""
     text = "\n".join(lines)

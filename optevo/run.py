@@ -20,6 +20,7 @@ from optevo.evaluation import ScoredBench, make_bench
 from optevo.evaluation.bench import worker_devices
 from optevo.evaluation.rerun import Result, measure, store_result, stored_result
 from optevo.evaluation.stacked import stacks
+from optevo.optim.baselines import BASELINES
 from optevo.progress import TEST_MARK, Progress, fenced, result_markdown, trial_lines
 from optevo.scheduler import connect
 from optevo.spaces import BaselineSpace
@@ -153,6 +154,20 @@ def measure_best(
     _leave_note(study, config, result)
     store_result(study, config, result)
     return result
+
+
+def check_exportable(config: StudyConfig) -> None:
+    """Refuse to export what a class alone can't be, before a search for it begins.
+
+    Raises:
+        UserError: The study's optimizer wants to know more.
+    """
+    baseline = BASELINES.get(config.space.kind)
+    if baseline is not None and baseline.wants is not None:
+        raise UserError(
+            f"--export: {config.space.kind} cannot be written as a class, it wants {baseline.wants}; leave "
+            f"the option out and use {baseline.factory} with what the study finds"
+        )
 
 
 def _measured(config: StudyConfig, storage_url: str) -> Result | None:

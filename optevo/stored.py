@@ -7,7 +7,7 @@ name are other people's, and so are studies that optevo did not make.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from optevo import keys
@@ -74,12 +74,10 @@ def check_study(study: optuna.Study) -> None:
     for key, value in attrs.items():
         if key.startswith(keys.ACCEPTED) and not ACCEPTED.fits(value):
             _refuse(where, key, ACCEPTED.words, value)
-        if key.startswith((f"{keys.RERUN}:", keys.ABLATION)) or _is_final_run(key):
-            older = type(value) is list and value and RUNS.fits(value)  # a candidate's runs in one list
-            if not (older or MEASURED.fits(value)):
-                _refuse(where, key, MEASURED.words, value)
-        elif key.startswith(keys.FINAL) and not FINAL.fits(value):
-            _refuse(where, key, FINAL.words, value)
+        if key.startswith(f"{keys.RERUN}:") and not (value and RUNS.fits(value)):
+            _refuse(where, key, RUNS.words, value)
+        if key.startswith((keys.FRESH, keys.ABLATION, keys.FINAL)):
+            _check_measured(where, key, value, attrs[keys.CONFIG], trials)
     domains = domains_of(attrs[keys.CONFIG])
     for place, trial in enumerate(trials):
         if trial.number != place:
@@ -90,8 +88,28 @@ def check_study(study: optuna.Study) -> None:
         _refuse(where, f"{keys.RERUN}.winner", "the number of a complete trial", winner)
 
 
-def _is_final_run(key: str) -> bool:
-    return key.startswith(keys.FINAL) and ":" in key.removeprefix(keys.FINAL)
+def _check_measured(
+    where: str, key: str, value: Any, config: Mapping[str, Any], trials: Sequence[FrozenTrial]
+) -> None:
+    """A run outside the search, named as by `optevo.evaluation.measuring.run_key`, or a reading's header."""
+    parts = key.split(":")
+    if key.startswith(keys.FINAL) and len(parts) == 3:  # optevo:final:1
+        if not FINAL.fits(value):
+            _refuse(where, key, FINAL.words, value)
+        if value["trial"] >= len(trials) or trials[value["trial"]].state.name != "COMPLETE":
+            _refuse(where, f"{key}.trial", "the number of a complete trial", value["trial"])
+        return
+    task, seed = parts[-2:]
+    if not (len(parts) > 4 and task.isdecimal() and seed.isdecimal()):
+        raise UserError(f"{where}: {plain(key[:80])!r} names no task and seed; {_REMEDY}")
+    if not MEASURED.fits(value) or value["seed"] != int(seed):
+        _refuse(where, key, f"{MEASURED.words} with seed {seed[:20]}", value)
+    try:
+        names = [one["name"] for one in config["evaluation"]["tasks"]]
+    except (LookupError, TypeError):
+        return  # the configuration is wrong, which others say better
+    if int(task) >= len(names) or (":" not in names[int(task)] and names[int(task)] != value["task"]):
+        _refuse(where, key, f"a run of one of the tasks {', '.join(map(str, names))}", value["task"])
 
 
 def _check_trial(where: str, trial: FrozenTrial, n_trials: int, domains: Mapping[str, Shape]) -> None:

@@ -48,22 +48,19 @@ def make_sampler(config: StudyConfig, device: str = "") -> GeneticSampler | Seed
             lambda _: SlotGridSampler(space.grid(), seed=config.seed), config.seed, config.n_trials
         )
     else:
-        if not isinstance(chosen, GeneticConfig):
-            chosen = GeneticConfig(
-                kind="genetic", population_size=chosen.n_trials, n_generations=1, n_elites=0
-            )
+        bred = chosen if isinstance(chosen, GeneticConfig) else None
         sampler = GeneticSampler(
-            population_size=chosen.population_size,
-            n_generations=chosen.n_generations,
-            n_elites=chosen.n_elites,
-            tournament_size=chosen.tournament_size,
+            population_size=config.places,
+            n_generations=bred.n_generations if bred else 1,
+            n_elites=bred.n_elites if bred else 0,
+            tournament_size=bred.tournament_size if bred else 4,
             seed=config.seed,
             space=space,
             presets=presets,
             group_size=config.evaluation.batch_candidates,
             max_failures=None,  # the objective gives a slot up: it then counts −1 instead of leaving a gap
             endless=False,
-            asynchronous=chosen.asynchronous,
+            asynchronous=bred.asynchronous if bred else False,
         )
     inner = sampler.before_trial
 

@@ -105,7 +105,7 @@ def test_a_file_keeps_everything_and_fails_what_was_running(url: str, second: st
     said = dump.save_study(url, "one", file)
     assert said.startswith(f"wrote {file}: study 'one', 8 trials, ")
     assert said.endswith("2 of them were running and are failed ones")
-    assert dump.load_study(file, second).endswith(", 2 of them were running and have failed now")
+    assert dump.load_file(file, second).endswith(", 2 of them were running and have failed now")
     assert content(url) == before == content(second)
     study, stored = load_stored(open_storage(second), "one")
     assert stored == config()
@@ -119,11 +119,11 @@ def test_a_study_goes_on_from_its_file_as_it_would_have(url: str, second: str, f
     study = create(url)
     study.optimize(fitness, n_trials=8)
     dump.save_study(url, "one", file)
-    dump.load_study(file, second)
+    dump.load_file(file, second)
     again = create_or_resume(config(), open_storage(second), "cpu")
     assert finish(study) == finish(again)
     dump.save_study(second, "one", file)
-    dump.load_study(file, second.replace("b.db", "c.db"))
+    dump.load_file(file, second.replace("b.db", "c.db"))
     assert is_complete(load_stored(open_storage(second.replace("b.db", "c.db")), "one")[0])
 
 
@@ -132,10 +132,10 @@ def test_postgresql_takes_and_gives_the_same_file(url: str, file: Path, postgres
     made(url)
     dump.save_study(url, "one", file)
     elsewhere = postgres.fresh_url()
-    dump.load_study(file, elsewhere)
+    dump.load_file(file, elsewhere)
     assert content(elsewhere) == content(url)
     dump.save_study(elsewhere, "one", file.with_name("2.json"))
-    dump.load_study(file.with_name("2.json"), url.replace("a.db", "c.db"))
+    dump.load_file(file.with_name("2.json"), url.replace("a.db", "c.db"))
     assert content(url.replace("a.db", "c.db")) == content(url)
 
 
@@ -145,7 +145,7 @@ def test_the_same_study_gives_the_same_bytes(url: str, second: str, file: Path):
     first = file.read_bytes()
     dump.save_study(url, "one", file)
     assert file.read_bytes() == first
-    dump.load_study(file, second)
+    dump.load_file(file, second)
     dump.save_study(second, "one", file)
     assert file.read_bytes() == first
     assert keys.COPY_OF.encode() not in first
@@ -185,7 +185,7 @@ def test_a_trial_with_other_parameters_or_ranges_keeps_them(url: str, second: st
             )
         )
     dump.save_study(url, "one", file)
-    dump.load_study(file, second)
+    dump.load_file(file, second)
     assert content(second) == content(url)
     assert file.read_text("utf-8").count("FloatDistribution") == 2
 
@@ -195,14 +195,14 @@ def test_any_float_comes_back_to_the_last_bit(url: str, second: str, file: Path)
     values = [rng.uniform(-1, 1) * 10.0 ** rng.randint(-300, 300) for _ in range(500)]
     study.set_user_attr("floats", values)
     dump.save_study(url, "one", file)
-    dump.load_study(file, second)
+    dump.load_file(file, second)
     assert optuna.load_study(study_name="one", storage=open_storage(second)).user_attrs["floats"] == values
 
 
 def test_a_study_without_trials_is_kept(url: str, second: str, file: Path):
     create(url)
     assert "0 trials" in dump.save_study(url, "one", file)
-    dump.load_study(file, second)
+    dump.load_file(file, second)
     assert content(second) == content(url)
 
 
@@ -243,7 +243,7 @@ def test_a_study_with_live_workers_is_saved_by_force_only(url: str, second: str,
         dump.save_study(url, "one", file)
     assert not file.exists()
     dump.save_study(url, "one", file, force=True)
-    dump.load_study(file, second)
+    dump.load_file(file, second)
     assert content(second) == content(url)
 
 
@@ -292,12 +292,12 @@ def test_a_study_that_is_there_is_never_written_over(url: str, second: str, file
     dump.save_study(url, "one", file)
     before = content(url)
     with pytest.raises(UserError, match="has a study 'one' already"):
-        dump.load_study(file, url)
+        dump.load_file(file, url)
     assert content(url) == before
     theirs = optuna.create_study(study_name="one", storage=open_storage(second, create=True))
     theirs.ask()
     with pytest.raises(UserError, match="already"):
-        dump.load_study(file, second)
+        dump.load_file(file, second)
     assert len(theirs.trials) == 1
 
 
@@ -321,14 +321,14 @@ def test_a_load_that_was_cut_off_is_no_study_and_is_made_anew(
     with monkeypatch.context() as patch:
         patch.setattr(kind, method, dying)
         with pytest.raises(KeyboardInterrupt):
-            dump.load_study(file, second)
+            dump.load_file(file, second)
     (half,) = open_storage(second).get_all_studies()
     assert keys.FINGERPRINT not in half.user_attrs
     with pytest.raises(UserError):
         load_stored(open_storage(second), "one")
     with pytest.raises(UserError):
         create_or_resume(config(), open_storage(second), "cpu")
-    dump.load_study(file, second)
+    dump.load_file(file, second)
     assert content(second) == content(url)
     assert len(open_storage(second).get_all_studies()) == 1
 
@@ -344,7 +344,7 @@ def test_what_the_database_refuses_is_told(
 
     monkeypatch.setattr(type(open_storage(second, create=True)), "create_new_trial", refusing)
     with pytest.raises(UserError, match=r"can't hold study 'one' .*out of range"):
-        dump.load_study(file, second)
+        dump.load_file(file, second)
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, second: str):
@@ -365,11 +365,11 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, second: str):
     for name, (data, said) in cases.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError, match=said) as caught:
-            dump.load_study(tmp_path / name, second)
+            dump.load_file(tmp_path / name, second)
         assert str(tmp_path / name) in str(caught.value)
     for missing in (tmp_path / "missing", tmp_path):
         with pytest.raises(UserError, match="cannot read"):
-            dump.load_study(missing, second)
+            dump.load_file(missing, second)
     assert not (tmp_path / "b.db").exists()
 
 
@@ -431,7 +431,7 @@ def test_a_file_with_a_wrong_value_is_refused_with_its_place(
     change(data)
     file.write_text(json.dumps(data))
     with pytest.raises(UserError, match=said) as caught:
-        dump.load_study(file, second)
+        dump.load_file(file, second)
     assert str(file) in str(caught.value)
     assert not (file.parent / "b.db").exists()
 
@@ -465,10 +465,10 @@ def test_an_attribute_of_any_depth_is_read_or_refused(saved: dict[str, Any], fil
         text = json.dumps({**saved, "user_attrs": {**saved["user_attrs"], "deep": 0}})
         file.write_text(text.replace('"deep": 0', '"deep": ' + "[" * depth + "]" * depth))
         if depth < dump.DEEPEST - 2:
-            dump.load_study(file, second.replace("b.db", f"{depth}.db"))
+            dump.load_file(file, second.replace("b.db", f"{depth}.db"))
         else:
             with pytest.raises(UserError, match="nests"):
-                dump.load_study(file, second)
+                dump.load_file(file, second)
 
 
 # Commands

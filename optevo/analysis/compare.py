@@ -19,7 +19,7 @@ from optevo.errors import UserError
 from optevo.evaluation.final import Final
 from optevo.evaluation.rerun import Result
 from optevo.evaluation.runs import Run
-from optevo.progress import markdown_table
+from optevo.progress import escaped, markdown_table
 from optevo.stored import plain
 
 if TYPE_CHECKING:
@@ -67,6 +67,20 @@ def check_comparable(configs: Sequence[StudyConfig]) -> None:
                     f"studies {first.name!r} and {other.name!r} cannot be compared: evaluation.{key} is "
                     f"{plain(str(ours))} and {plain(str(theirs))}"
                 )
+
+
+def check_budgets(budgets: Sequence[tuple[str, int, Sequence[int]]]) -> None:
+    """Refuse readings of the test split that don't pair: (study, steps, seeds) of each.
+
+    Raises:
+        UserError: They have different steps or seeds.
+    """
+    if len({(steps, tuple(seeds)) for _, steps, seeds in budgets}) > 1:
+        said = ", ".join(f"{plain(name)}: {steps} steps × {len(s)} seeds" for name, steps, s in budgets)
+        raise UserError(
+            f"the studies have different budgets on the test split: {said}; those that are not measured yet "
+            "take the others' --steps and --seeds"
+        )
 
 
 def score(run: Run, measure: str) -> float:
@@ -203,9 +217,12 @@ def studies_frame(entries: Sequence[Entry]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def marks(entries: Sequence[Entry]) -> list[str]:
+def marks(entries: Sequence[Entry], measure: str) -> list[str]:
     """What a reader must know before believing a number: sentences, none where all is well."""
     said = []
+    if len({_deciding(entry.final) for entry in entries}) > 1:
+        said.append("The studies were measured in different environments, so that their runs may not pair.")
+    counts = "−1" if measure == "fitness" else "0"
     for entry in entries:
         name = plain(entry.final.study)
         if entry.config.evaluation.split == "test":
@@ -215,7 +232,7 @@ def marks(entries: Sequence[Entry]) -> list[str]:
         said += [f"{name}: {edge}" for edge in _edges(entry)]
         diverged = sum(run.diverged_at is not None for run in entry.final.runs)
         if diverged:
-            said.append(f"{name}: {diverged} of {len(entry.final.runs)} runs diverged; they count 0.")
+            said.append(f"{name}: {diverged} of {len(entry.final.runs)} runs diverged; they count {counts}.")
     return said
 
 
@@ -237,7 +254,7 @@ def _edges(entry: Entry) -> list[str]:
 def wide(summary: pd.DataFrame) -> list[list[str]]:
     """A header and a row a study with mean ± sd a task, for printing."""
     tasks = list(dict.fromkeys(summary["task"]))
-    tasks.sort(key=OVERALL.__eq__)
+    tasks.sort(key=lambda task: task == OVERALL)
     tasks = tasks[:1] if len(tasks) == 2 else tasks  # the mean over one task is no news
     cells = [["study", *tasks, "n"]]
     for study, rows in summary.groupby("study", sort=False):
@@ -310,29 +327,38 @@ def write_tables(
     for name, frame in tables.items():
         frame.to_csv(folder / f"{name}.csv", index=False)
     final = finals[0]
-    environment = json.dumps(entries[0].study.user_attrs[f"optevo:final:{final.attempt}"]["environment"])
+    environments = list(dict.fromkeys(json.dumps(one.environment) for one in finals))
     what = "the task's metric" if measure == "metric" else "fitness"
     text = [
-        f"# {', '.join(plain(f.study) for f in finals)} on the test split\n",
+        f"# {', '.join(escaped(f.study) for f in finals)} on the test split\n",
         f"{final.steps:,} steps, seeds {final.seeds[0]} to {final.seeds[-1]}, {what}: mean ± sample standard "
         f"deviation over seeds. Precision {entries[0].config.evaluation.precision}, batch size "
         f"{entries[0].config.evaluation.batch_size}.\n",
-        *(f"**{mark}**\n" for mark in marks(entries)),
+        *(f"**{escaped(mark)}**\n" for mark in marks(entries, measure)),
         markdown_table(wide(summary), entities=False),
     ]
     if len(differences):
+        methods = "; ".join(dict.fromkeys(differences["method"]))
         text += [
-            f"\nPaired by task and seed; {differences['method'].iloc[0]} overall. Holm's correction is over "
-            "the comparisons overall, and separately over those by task.\n",
+            f"\nPaired by task and seed: {methods}. Holm's correction is over the comparisons overall, and "
+            "separately over those by task.\n",
             markdown_table(difference_cells(differences), entities=False),
         ]
     text += [
         "\nWho was compared, and what finding them cost:\n",
         markdown_table(study_cells(studies), entities=False),
     ]
-    text += [f"\nEnvironment: `{plain(environment)}`\n"]
+    for environment in environments:
+        names = [escaped(f.study) for f in finals if json.dumps(f.environment) == environment]
+        where = f" of {', '.join(names)}" * (len(environments) > 1)
+        text += [f"\nEnvironment{where}: {escaped(environment)}\n"]
     (folder / "comparison.md").write_text("\n".join(text), encoding="utf-8")
     return summary, differences, studies
+
+
+def _deciding(final: Final) -> str:
+    """What of its environment a run's numbers depend on."""
+    return json.dumps({key: final.environment.get(key) for key in ("optevo", "torch", "device")})
 
 
 def _spent(steps: int, hours: float) -> str:

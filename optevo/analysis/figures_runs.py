@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from optevo.analysis.compare import OVERALL
 from optevo.analysis.drawing import BLUE, DASHES, GREY, blank, colour, lines, log_ticks, number, text
 
-OVERALL = "overall"
 _LABEL = 22  # characters of a name at an axis
 
 

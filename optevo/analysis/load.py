@@ -182,8 +182,8 @@ def cost(study: optuna.Study, *, rerun: bool = True) -> Cost:
     seconds = sum(_seconds(trial) or 0.0 for trial in stored)
     if rerun:
         for key, again in study.user_attrs.items():
-            if key.startswith(f"{keys.RERUN}:"):
-                measured = again if isinstance(again, list) else [again]  # older studies: a candidate's runs
+            if key.startswith((f"{keys.RERUN}:", keys.FRESH)):
+                measured = again if isinstance(again, list) else [again]  # a list in older studies
                 steps += sum(run["steps"] for run in measured)
                 seconds += sum(run["seconds"] for run in measured)
     return Cost(steps, seconds / 3600)

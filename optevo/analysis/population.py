@@ -10,7 +10,6 @@ import pandas as pd
 
 from optevo.analysis.load import FLAG, INTEGER, NUMBER, TEXT, _frame, trials
 from optevo.optim.genome import MAX_TERMS, TERMS
-from optevo.optim.schedules import WarmupCosine
 from optevo.study import make_space
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
     """The learning rate's factor and the step size over a run, of trials by number.
 
     Returns:
-        `factor` of the schedule at a step (1 throughout for a candidate without one), and `step_size`, its
+        `factor` of the schedule at a step, and `step_size`, its
         product with the learning rate and, for a term genome, with the sum of |alpha|; at most 200 steps a
         trial. A trial without parameters is left out.
     """
@@ -117,7 +116,7 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
             candidate: Any = space.candidate(params)
         except (ValueError, KeyError):  # it ended before it had all of them
             continue
-        schedule = candidate.schedule(total) if hasattr(candidate, "schedule") else WarmupCosine(total)
+        schedule = candidate.schedule(total)
         peak = float(getattr(candidate, "lr", params.get("lr", math.nan)))
         peak *= math.fsum(map(abs, getattr(candidate, "alphas", (1.0,))))
         for step in shown:

@@ -12,7 +12,6 @@ from optevo import keys
 from optevo.analysis.load import best, cost
 from optevo.analysis.tables import BADGE, escape, rule_text
 from optevo.stored import plain
-from optevo.study import board
 
 if TYPE_CHECKING:
     import optuna
@@ -65,7 +64,7 @@ def findings(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame, resu
 
 
 def _searched(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame) -> str:
-    counted, planned = frame[frame["counted"]], _slots(study, config)
+    counted, planned = frame[frame["counted"]], config.n_trials
     n, runs = len(counted), config.evaluation
     sampler = config.sampler.kind
     space = (
@@ -86,19 +85,12 @@ def _searched(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame) -> 
     state = f"{n:,} trials, {pruned:,} of them pruned" + (
         f"; {failed:,} more failed and were repeated or not counted" if failed else ""
     )
-    if planned is not None and n < planned:
+    if n < planned:
         state += f"; <b>the search is not complete</b> ({n:,} of {planned:,} slots decided)"
     return (
         f"{how} over {escape(space)} on {escape(tasks)}, {runs.steps:,} steps and {seeds} a task, "
         f"scored on the {escape(runs.split)} split: {state}."
     )
-
-
-def _slots(study: optuna.Study, config: StudyConfig) -> int | None:
-    planned = getattr(config.sampler, "n_trials", None)
-    if planned is None and hasattr(study.sampler, "board"):
-        planned = board(study).population_size
-    return planned
 
 
 def _winner(frame: pd.DataFrame, result: Result | None) -> dict[Any, Any] | None:

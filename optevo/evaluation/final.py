@@ -1,7 +1,7 @@
 """A study's winner on the test split: with the final budget, once a study.
 
-What is read on the test split and then acted upon is no test any more. So the first measurement is kept with
-the study and shown from then on; another one is made only where it is asked for by name, and says that it is
+What is read on the test split and then acted upon is no test any more. So the first reading is kept with the
+study and shown from then on; another one is made only where it is asked for by name, and says that it is
 another one.
 """
 
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from optevo import keys
 from optevo.environment import environment
 from optevo.errors import UserError
-from optevo.evaluation.archive import read_run
-from optevo.evaluation.measuring import Measurer, again_when_killed, processes
+from optevo.evaluation.measuring import Measurer, again_when_killed, kept_runs, processes
 from optevo.evaluation.runs import Run
+from optevo.spaces import Candidate
 from optevo.study import make_space
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optevo.config import StudyConfig
 
 STEPS, SEEDS = 1000, 3  # as in the published comparison
-FIRST_SEED = 1000  # the same in every study, so that runs pair; searches use seeds far below
+FIRST_SEED, MOST_SEEDS = 1000, 1000  # the same in every study, so that runs pair
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Final:
         attempt: 1 for the first reading of the test split, the only one that is unbiased.
         steps: Mini-batches a run.
         runs: Task by task, seed by seed.
+        environment: Versions and machine that it was begun with.
     """
 
     study: str
@@ -46,6 +47,7 @@ class Final:
     attempt: int
     steps: int
     runs: tuple[Run, ...]
+    environment: dict[str, Any]
 
     @property
     def seeds(self) -> list[int]:
@@ -60,7 +62,7 @@ class Final:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a measurement of a study's winner is, or was begun as."""
+    """What a reading of the test split is, or was begun as."""
 
     attempt: int
     trial: int
@@ -70,38 +72,56 @@ class Plan:
 
 def plan(
     study: optuna.Study,
+    config: StudyConfig,
     winner: int,
     *,
     steps: int | None = None,
     n_seeds: int | None = None,
     again: bool = False,
 ) -> Plan:
-    """The measurement that the study has, finished or not; else, or with `again`, a new one.
+    """The reading that the study has, finished or not; else, or with `again`, a new one.
+
+    A second reading that was cut off is gone on with only by `again`.
 
     Args:
         study: A study of ours.
-        winner: The trial to measure, for a new one.
-        steps: Mini-batches a run. Default: None, the stored measurement's, else 1,000.
-        n_seeds: Runs a task. Default: None, the stored measurement's, else 3.
-        again: Whether to measure anew where a measurement is finished.
+        config: Its configuration.
+        winner: The trial to measure.
+        steps: Mini-batches a run. Default: None, the stored reading's, else 1,000.
+        n_seeds: Runs a task. Default: None, the stored reading's, else 3.
+        again: Whether to read anew where a reading is finished.
 
     Raises:
-        UserError: The stored measurement has another number of steps or seeds, or is of another trial.
+        UserError: The stored reading has another number of steps or seeds, or is of another trial; or the
+            search used the seeds.
     """
     found = _plans(study)
-    if found and not (again and finished(study, found[-1]) is not None):
-        last = found[-1]
-        wanted = {"steps": (steps, last.steps), "seeds": (n_seeds, len(last.seeds))}
-        for name, (asked, stored) in wanted.items():
-            if asked not in (None, stored):
-                raise UserError(
-                    f"study {study.study_name!r} was measured on the test split with {stored} {name}, not "
-                    f"{asked}. The test split is for one reading: leave --{name} out to see it; --again "
-                    "reads it anew, and marks the result"
-                )
-        return last
-    seeds = tuple(range(FIRST_SEED, FIRST_SEED + (n_seeds or SEEDS)))
-    return Plan(len(found) + 1, winner, steps or STEPS, seeds)
+    done = [one for one in found if finished(study, config, one) is not None]
+    begun = found[len(done) :]  # one at most
+    if not found or (again and done and not begun):
+        seeds = tuple(range(FIRST_SEED, FIRST_SEED + (n_seeds or SEEDS)))
+        last_of_search = max(config.evaluation.seeds) + 2 * config.rerun.seeds
+        if last_of_search >= FIRST_SEED and min(config.evaluation.seeds) <= seeds[-1]:
+            raise UserError(
+                f"study {config.name!r} was searched or re-run with seeds up to {last_of_search}, and seeds "
+                f"{seeds[0]} to {seeds[-1]} are for the test split: give the search seeds below"
+            )
+        return Plan(len(found) + 1, winner, steps or STEPS, seeds)
+    one = begun[0] if begun and (again or not done) else done[-1]
+    for name, asked, stored in (("steps", steps, one.steps), ("seeds", n_seeds, len(one.seeds))):
+        if asked not in (None, stored):
+            raise UserError(
+                f"study {config.name!r} was measured on the test split with {stored} {name}, not {asked}. "
+                f"The test split is for one reading: leave --{name} out to see it; --again reads it anew, "
+                "and marks the result"
+            )
+    if one.trial != winner:
+        raise UserError(
+            f"study {config.name!r} was measured on the test split with trial {one.trial}, and its winner is "
+            f"now trial {winner}: its [rerun] was changed since. Change it back to see that reading; --again "
+            "reads the split anew, and marks the result"
+        )
+    return one
 
 
 def final_config(config: StudyConfig, plan: Plan) -> StudyConfig:
@@ -110,21 +130,21 @@ def final_config(config: StudyConfig, plan: Plan) -> StudyConfig:
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=update)})
 
 
-def finished(study: optuna.Study, plan: Plan) -> Final | None:
-    """The stored measurement, None while a run of it is missing."""
-    prefix = f"{keys.FINAL}{plan.attempt}:"
-    runs = [read_run(value) for key, value in study.user_attrs.items() if key.startswith(prefix)]
-    n_tasks = len(study.user_attrs[keys.CONFIG]["evaluation"]["tasks"])
-    if len(runs) < n_tasks * len(plan.seeds):
+def finished(study: optuna.Study, config: StudyConfig, plan: Plan) -> Final | None:
+    """A stored reading, None while a run of it is missing."""
+    header = study.user_attrs.get(f"{keys.FINAL}{plan.attempt}")
+    if header is None:
         return None
-    names = [key.removeprefix(prefix) for key in study.user_attrs if key.startswith(prefix)]
-    order = sorted(range(len(runs)), key=lambda i: tuple(map(int, names[i].split(":")[1:])))
-    return Final(study.study_name, plan.trial, plan.attempt, plan.steps, tuple(runs[i] for i in order))
+    n_tasks = len(config.evaluation.tasks)
+    runs = kept_runs(study, _prefix(plan), _candidate(study, config, plan), n_tasks, plan.seeds)
+    if runs is None:
+        return None
+    return Final(config.name, plan.trial, plan.attempt, plan.steps, runs, header["environment"])
 
 
-def stored_final(study: optuna.Study) -> Final | None:
-    """The latest finished measurement, if there is one."""
-    every = [finished(study, plan) for plan in _plans(study)]
+def stored_final(study: optuna.Study, config: StudyConfig) -> Final | None:
+    """The latest finished reading, if there is one."""
+    every = [finished(study, config, plan) for plan in _plans(study)]
     return next((final for final in reversed(every) if final is not None), None)
 
 
@@ -150,11 +170,10 @@ def measure_final(
     Raises:
         RunFailed: The processes were killed, again and again.
     """
-    done = finished(study, plan)
+    done = finished(study, config, plan)
     if done is not None:
         return done
-    budget = final_config(config, plan)
-    candidate = make_space(config).candidate(study.get_trials(deepcopy=False)[plan.trial].params)
+    budget, candidate = final_config(config, plan), _candidate(study, config, plan)
     # Before anything is read: whoever comes later sees that the split is spent.
     header: dict[str, Any] = {"trial": plan.trial, "steps": plan.steps, "seeds": list(plan.seeds)}
     if f"{keys.FINAL}{plan.attempt}" not in study.user_attrs:
@@ -163,18 +182,26 @@ def measure_final(
 
     def once() -> None:
         with processes(budget, devices, data_root) as pool:
-            measurer = Measurer(study, budget, pool, f"{keys.FINAL}{plan.attempt}", progress)
+            measurer = Measurer(study, budget, pool, _prefix(plan), progress)
             measurer.measure({"winner": candidate}, plan.seeds)
 
     again_when_killed(once)
-    measured = finished(study, plan)
+    measured = finished(study, config, plan)
     assert measured is not None
     return measured
 
 
+def _prefix(plan: Plan) -> str:
+    return f"{keys.FINAL}{plan.attempt}:"
+
+
+def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidate:
+    return make_space(config).candidate(study.get_trials(deepcopy=False)[plan.trial].params)
+
+
 def _plans(study: optuna.Study) -> list[Plan]:
-    """Every measurement that was begun, in order."""
-    found: list[Plan] = []
-    while (header := study.user_attrs.get(f"{keys.FINAL}{len(found) + 1}")) is not None:
+    """Every reading that was begun, in order."""
+    stored, found = study.user_attrs, list[Plan]()
+    while (header := stored.get(f"{keys.FINAL}{len(found) + 1}")) is not None:
         found.append(Plan(len(found) + 1, header["trial"], header["steps"], tuple(header["seeds"])))
     return found

@@ -33,6 +33,23 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+def run_key(prefix: str, candidate: Candidate, task: int, seed: int) -> str:
+    """The study attribute that keeps a run; `task` is its index in the study."""
+    digest = hashlib.sha256(candidate.canonical().encode()).hexdigest()[:12]
+    return f"{prefix}{digest}:{task}:{seed}"
+
+
+def kept_runs(
+    study: optuna.Study, prefix: str, candidate: Candidate, n_tasks: int, seeds: Sequence[int]
+) -> tuple[Run, ...] | None:
+    """What is stored of a candidate, task by task, seed by seed; None while a run is missing."""
+    stored = study.user_attrs
+    wanted = [run_key(prefix, candidate, task, seed) for task in range(n_tasks) for seed in seeds]
+    if any(key not in stored for key in wanted):
+        return None
+    return tuple(read_run(stored[key]) for key in wanted)
+
+
 class Measurer:
     """Trains in parallel what the study has not stored yet.
 
@@ -41,7 +58,7 @@ class Measurer:
         config: What is trained on, and with which budget.
         pool: Of `processes`, for the same configuration.
         prefix: What the attributes' names begin with; runs of another budget have another one.
-        progress: Called with the number of runs trained so far.
+        progress: Called with the number of runs done so far, those of earlier calls of the program included.
     """
 
     def __init__(
@@ -59,35 +76,36 @@ class Measurer:
         self, candidates: Mapping[str, Candidate], seeds: Sequence[int]
     ) -> dict[str, tuple[Run, ...]]:
         """Every task with each of the seeds, task by task, by the candidate's name."""
-        tasks = range(len(self.config.evaluation.tasks))
-        names = {name: self._name(candidate) for name, candidate in candidates.items()}
+        n_tasks = len(self.config.evaluation.tasks)
         stored = self.study.user_attrs
-        jobs: dict[Future[Run], str] = {}
+        jobs: dict[str, Future[Run]] = {}
         # Seed by seed, so that what is there after a kill can be compared.
         for seed in seeds:
-            for key, candidate in {names[name]: c for name, c in candidates.items()}.items():
-                for task in tasks:
-                    if (one := f"{key}:{task}:{seed}") not in stored:
-                        jobs[self.pool.submit(train, candidate, task, seed)] = one
-        for future in as_completed(jobs):
+            for candidate in candidates.values():
+                for task in range(n_tasks):
+                    key = run_key(self.prefix, candidate, task, seed)
+                    if key in stored:
+                        self.done += 1
+                    elif key not in jobs:  # else two candidates are the same optimizer
+                        jobs[key] = self.pool.submit(train, candidate, task, seed)
+        keys = {future: key for key, future in jobs.items()}
+        for future in as_completed(keys):
             if future.exception() is not None:
-                for other, key in jobs.items():  # what is done is done
+                for key, other in jobs.items():  # what is done is done
                     if other.done() and other.exception() is None:
                         self._store(key, other.result())
-            self._store(jobs[future], future.result())
+            self._store(keys[future], future.result())
             self.done += 1
             self.progress(self.done)
-        stored = self.study.user_attrs
-        return {
-            name: tuple(read_run(stored[f"{key}:{task}:{seed}"]) for task in tasks for seed in seeds)
-            for name, key in names.items()
-        }
+        measured = {}
+        for name, candidate in candidates.items():
+            runs = kept_runs(self.study, self.prefix, candidate, n_tasks, seeds)
+            assert runs is not None
+            measured[name] = runs
+        return measured
 
     def _store(self, key: str, run: Run) -> None:
         self.study.set_user_attr(key, dataclasses.asdict(run))
-
-    def _name(self, candidate: Candidate) -> str:
-        return f"{self.prefix}:{hashlib.sha256(candidate.canonical().encode()).hexdigest()[:12]}"
 
 
 def again_when_killed(measure: Callable[[], T], attempts: int = 3) -> T:

@@ -103,7 +103,7 @@ def measure(
     """Re-run the best trials and the presets, and name the winner.
 
     Each run is stored as soon as it is done, so a killed measurement goes on where it was; a trial
-    that is a preset, gene for gene, is measured once.
+    of a preset's canonical form is measured once.
 
     Args:
         study: A finished search.
@@ -125,7 +125,7 @@ def measure(
 
     def once() -> tuple[str, dict[str, tuple[Run, ...]]]:
         with processes(config, devices, data_root) as pool:
-            measurer = Measurer(study, config, pool, keys.RERUN, progress)
+            measurer = Measurer(study, config, pool, keys.FRESH, progress)
             winner = next(iter(shortlist))
             if len(shortlist) > 1:
                 chosen = measurer.measure(candidates, choosing)

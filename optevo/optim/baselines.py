@@ -6,6 +6,7 @@ Pure Python until one is built.
 from __future__ import annotations
 
 import json
+import math
 import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -54,14 +55,22 @@ class Baseline:
     horizon: str | None = None
     graph_every: int = 0
 
+    @property
+    def wants(self) -> str | None:
+        """What it must be told besides parameters and gradients, so that a class alone can't be it."""
+        if self.horizon is not None:
+            return f"the run's length as {self.horizon}"
+        return "gradients with their graph" if self.graph_every else None
+
 
 _ADAM: dict[str, Option] = {"betas": [0.9, 0.999], "eps": 1e-8}
 _FUSED = {"fused": True}  # on CPU and CUDA: torch's fastest
+_HESSIAN_EVERY = 10
 
 BASELINES: dict[str, Baseline] = {
     "sgd": Baseline(
         "torch.optim.SGD",
-        "m ← μ·m + g; Δ = g + μ·m",
+        "m ← μ·m + g; Δ = g + μ·m with nesterov, else m",
         "L2",
         {"momentum": 0.9, "nesterov": True},
         lr=(1e-3, 1e-2, 3e-2, 1e-1, 3e-1),
@@ -72,7 +81,10 @@ BASELINES: dict[str, Baseline] = {
         "torch.optim.AdamW", "Δ = m̂/(√v̂ + ε)", "decoupled", _ADAM, weight_decay=_DECOUPLED, fixed=_FUSED
     ),
     "rmsprop": Baseline(
-        "torch.optim.RMSprop", "Δ = g/(√v + ε)", "L2", {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0}
+        "torch.optim.RMSprop",
+        "Δ = g/(√v + ε)",
+        "L2",
+        {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0},
     ),
     "nadam": Baseline(
         "torch.optim.NAdam",
@@ -92,7 +104,7 @@ BASELINES: dict[str, Baseline] = {
     ),
     "adafactor": Baseline(
         "torch.optim.Adafactor",
-        "Δ = g/√v by rows and columns, scaled to the weights, clipped to a root mean square of d",
+        "Δ = g/√v by rows and columns, scaled to the weights, at most d; lr at most 1/√t",
         "decoupled",
         {"beta2_decay": -0.8, "d": 1.0},
         lr=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
@@ -121,8 +133,8 @@ BASELINES: dict[str, Baseline] = {
         # p bounds a step at lr · p, so that lr = 0.1 moves weights like Adam's 1e-3.
         lr=(1e-2, 3e-2, 1e-1, 3e-1, 1.0),
         weight_decay=(1e-4, 1e-3, 1e-2),
-        fixed={"update_period": 10},
-        graph_every=10,
+        fixed={"update_period": _HESSIAN_EVERY},
+        graph_every=_HESSIAN_EVERY,
     ),
     "ademamix": Baseline(
         "pytorch_optimizer.AdEMAMix",
@@ -147,6 +159,9 @@ class TunedBaseline:
         schedule_name: One of `SCHEDULES`: a constant rate, or linear warmup over the first tenth of the run
             times half a cosine down to 0. Default: "none".
         options: Hyperparameters other than the baseline's. Default: none.
+
+    Raises:
+        ValueError: A name is unknown or a number out of range.
     """
 
     name: str
@@ -154,6 +169,18 @@ class TunedBaseline:
     weight_decay: float
     schedule_name: str = "none"
     options: Mapping[str, Option] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in BASELINES:
+            raise ValueError(f"Invalid name: {self.name!r}, expected one of {', '.join(BASELINES)}")
+        if self.schedule_name not in SCHEDULES:
+            raise ValueError(
+                f"Invalid schedule_name: {self.schedule_name!r}, expected {' or '.join(SCHEDULES)}"
+            )
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"Invalid learning rate: {self.lr}, expected a finite number > 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"Invalid weight_decay: {self.weight_decay}, expected a finite number ≥ 0")
 
     @property
     def baseline(self) -> Baseline:
@@ -212,6 +239,7 @@ class TunedBaseline:
             "lr": self.lr,
             "weight_decay": self.weight_decay,
             "schedule": self.schedule_name,
+            **self.baseline.fixed,
             **self.baseline.options,
             **self.options,
         }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from optevo.optim.baselines import WARMUP_SHARE, TunedBaseline
 from optevo.optim.export import check_class_name, provenance_entries
 
-_TEMPLATE = '''"""@NAME@: @FACTORY@ as tuned by optevo.
+_TEMPLATE = '''"""@NAME@: @FACTORY@ as tuned by optevo. This file needs @PACKAGE@.
 
     @FORMULA@
 
@@ -62,22 +62,22 @@ def export_baseline(
     """
     check_class_name(class_name, _TEMPLATE)
     baseline = tuned.baseline
-    if baseline.horizon or baseline.graph_every:
-        wants = (
-            f"the run's length as {baseline.horizon}" if baseline.horizon else "gradients with their graph"
-        )
+    if baseline.wants is not None:
         raise ValueError(
-            f"{tuned.name} cannot be written as a class: it wants {wants}; use {baseline.factory} itself, "
-            f"with {tuned.describe()}"
+            f"{tuned.name} cannot be written as a class: it wants {baseline.wants}; use {baseline.factory} "
+            f"itself, with {tuned.describe()}"
         )
+    package = baseline.factory.partition(".")[0]
     constant = tuned.schedule_name == "none"
     words = {
         "NAME": class_name,
         "FACTORY": baseline.factory,
+        "PACKAGE": "torch alone" if baseline.factory.startswith("torch.") else f"{package} and torch",
         "MODULE": baseline.factory.rpartition(".")[0],
         "FORMULA": tuned.formula(),
         "DESCRIPTION": tuned.describe(),
-        "OPTIONS": repr(tuned.arguments),
+        # Not every device has torch's fused kernels.
+        "OPTIONS": repr({name: value for name, value in tuned.arguments.items() if name != "fused"}),
         "LR": repr(tuned.lr),
         "WEIGHT_DECAY": repr(tuned.weight_decay),
         "SCHEDULE": "A constant rate"

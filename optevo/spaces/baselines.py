@@ -55,7 +55,7 @@ class BaselineSpace(Space):
         """The optimizer with a trial's parameters.
 
         Raises:
-            ValueError: One is missing or no positive number.
+            ValueError: One is missing or out of range.
         """
         for name in self.TUNED:
             if name not in params:

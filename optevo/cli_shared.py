@@ -1,0 +1,46 @@
+"""What all commands share: the console, options that several have, and the check of an output file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from optevo.errors import UserError
+
+# Names and messages are not ours to interpret. A pipe or file has no width: tables there are not squeezed.
+console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+
+DEFAULT_STORAGE = "sqlite:///optevo.db"
+Storage = Annotated[
+    str,
+    typer.Option(
+        envvar="OPTEVO_STORAGE",
+        help="sqlite:///FILE, postgresql+psycopg://USER@HOST/DATABASE or grpc://HOST:PORT.",
+        metavar="URL",
+    ),
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where data sets lie. Default: $OPTEVO_DATA, else a cache folder.")
+]
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file that cannot be written, before anything is made for it.
+
+    Raises:
+        UserError: It is a folder, its folder isn't there, or writing is not allowed.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; give a file to write")
+        if not path.parent.is_dir():
+            raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UserError(f"cannot write {path}: permission denied")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
