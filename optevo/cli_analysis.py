@@ -106,6 +106,7 @@ def ablate(
 ) -> None:
     """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
     from optevo.analysis.ablation import ablation_cells, ablation_frame, account, account_cells
+    from optevo.analysis.compare import write_files
     from optevo.evaluation.variants import kept_variants, measure_variants, variants, variants_config
     from optevo.optim.genome import TermGenome
     from optevo.progress import escaped, markdown_table
@@ -138,8 +139,6 @@ def ablate(
         n_runs = len(every) * seeds * len(budget.evaluation.tasks)
         runs = machine.train(training, "variants on the validation split", n_runs)
     frame, parts = ablation_frame(runs, measure), account(runs, measure)
-    output.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(output / "ablation.csv", index=False)
     said = f"{budget.evaluation.steps:,} steps, {seeds} seeds, validation split"
     text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
     text += [markdown_table(ablation_cells(frame), entities=False)]
@@ -148,7 +147,10 @@ def ablate(
         text += ["\nThe gain over tuned AdamW, one thing changed at a time:\n"]
         text += [markdown_table(account_cells(parts), entities=False)]
         _print("the gain over tuned AdamW, one thing changed at a time", account_cells(parts))
-    (output / "ablation.md").write_text("\n".join([*text, ""]), encoding="utf-8")
+    if sweep is not None and tuned is not None:
+        text += [f"\nTuned AdamW is the best of study {escaped(sweep[1].name)}: {escaped(tuned.describe())}."]
+        console.print(f"tuned AdamW is the best of study {sweep[1].name}: {tuned.describe()}", soft_wrap=True)
+    write_files(output, {"ablation.csv": frame.to_csv(index=False), "ablation.md": "\n".join([*text, ""])})
     console.print(f"tables are in {output}/: ablation.md, ablation.csv")
 
 
@@ -243,11 +245,12 @@ def _measured(
 ) -> list[Entry]:
     """Every study with its winner, and how that did on the test split."""
     from optevo.analysis.compare import Entry, check_budgets
-    from optevo.evaluation.final import final_config, finished, measure_final, plan
+    from optevo.evaluation.final import final_config, finished, measure_final, next_reading, plan
 
     ready = [(study, config, _result(study, config, machine)) for study, config in loaded]
+    reading = next_reading(loaded) if again else 1
     plans = [
-        plan(study, config, result.winner, steps=steps, n_seeds=seeds, again=again)
+        plan(study, config, result.winner, steps=steps, n_seeds=seeds, reading=reading)
         for study, config, result in ready
     ]
     check_budgets([(c.name, one.steps, one.seeds) for (_, c, _), one in zip(ready, plans, strict=True)])
@@ -313,11 +316,11 @@ def _winner(study: optuna.Study, result: Result) -> FrozenTrial:
 
 
 def _adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded | None:
-    """The sweep that is named; else a finished one with the study's tasks, one at a constant rate first."""
+    """The sweep that is named; else the fittest finished one with the study's tasks and steps."""
     from optevo.analysis.compare import check_comparable
     from optevo.config import BaselineConfig
     from optevo.storage import open_storage
-    from optevo.study import is_complete, load_study, study_names
+    from optevo.study import best_trials, is_complete, load_study, study_names
 
     if name is not None:
         ((study, sweep),) = _load_complete(storage, [name])
@@ -326,7 +329,7 @@ def _adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded | None
         check_comparable([config, sweep])
         return study, sweep
     opened = open_storage(storage)
-    found: list[tuple[bool, int, optuna.Study, StudyConfig]] = []
+    found: list[tuple[float, Loaded]] = []
     for other in study_names(opened):
         try:
             study, sweep = load_study(opened, other)
@@ -334,11 +337,12 @@ def _adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded | None
         except UserError:
             continue
         usable = sweep.rerun.candidates > 0 and sweep.evaluation.split == "validation"
+        usable = usable and sweep.evaluation.steps == config.evaluation.steps
         if not isinstance(sweep.space, BaselineConfig) or sweep.space.kind != "adamw":
             continue
         if usable and is_complete(study):
-            found.append((sweep.space.schedule != "none", len(found), study, sweep))
-    return min(found, key=lambda one: one[:2])[2:] if found else None
+            found.append((best_trials(study, 1)[0].value or 0.0, (study, sweep)))
+    return max(found, key=lambda one: one[0])[1] if found else None
 
 
 def _check_measure(measure: str) -> None:

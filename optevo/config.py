@@ -343,7 +343,7 @@ def _explain(item: Any) -> str:
     if loc[:1] in (["sampler"], ["space"]) and len(loc) > 1 and loc[1] in _TAGS:
         del loc[1]  # the tag of a discriminated union is part of pydantic's path, not of the file's
     where = ".".join(map(str, loc))
-    message = item["msg"].removeprefix("Value error, ")
+    message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
     if item["type"] == "extra_forbidden":
         return f"unknown key {where!r}; see the README's section on study files"
     if item["type"] == "missing":

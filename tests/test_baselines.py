@@ -220,7 +220,7 @@ def test_a_scheduler_moves_both_parts_of_muon():
     scheduler = LambdaLR(optimizer, lambda step: 0.0 if step == 0 else 0.5)
     assert_same(stepped(optimizer, params, steps=2), before, rtol=0, atol=0)  # at lr 0 nothing moves
     scheduler.step()
-    assert [group["lr"] for part in optimizer.parts for group in part.param_groups] == [0.05, 0.05]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.05]
     assert all(
         not torch.equal(a, b) for a, b in zip(stepped(optimizer, params, steps=1), before, strict=True)
     )
@@ -769,7 +769,8 @@ def test_an_exported_baseline_is_the_tuned_optimizer(name: str, tmp_path: Path):
     module = load(one.source("Tuned", {"study": "x"}), tmp_path)
     optimizer = module.Tuned(ours)
     assert {(g["lr"], g["weight_decay"]) for g in optimizer.param_groups} == {(one.lr, one.weight_decay)}
-    assert_same(stepped(optimizer, ours), stepped(one.build(theirs, 9)[0], theirs), rtol=0, atol=0)
+    # The file leaves torch's fused kernels out, which not every device has.
+    assert_same(stepped(optimizer, ours), stepped(one.build(theirs, 9)[0], theirs), rtol=1e-5, atol=1e-7)
 
 
 def test_an_exported_baseline_keeps_a_study_files_options_and_takes_others(tmp_path: Path):

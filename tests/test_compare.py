@@ -77,23 +77,25 @@ def a_run(task: str, seed: int, metric: float | None) -> Run:
                2 if metric is None else None)  # fmt: skip
 
 
-def put_final(study: optuna.Study, scores: Scores, attempt: int = 1, steps: int = 4) -> None:
+def put_final(study: optuna.Study, scores: Scores, attempt: int = 1, steps: int = 4, trial: int = 1) -> None:
     """A measurement on the test split, as it lies in the storage."""
     tasks = [task["name"] for task in study.user_attrs[keys.CONFIG]["evaluation"]["tasks"]]
     assert {*tasks} == {*scores}
     n = len(next(iter(scores.values())))
     seeds = list(range(1000, 1000 + n))
-    header = {"trial": 1, "steps": steps, "seeds": seeds, "environment": {"torch": "x"}}
+    header = {"trial": trial, "steps": steps, "seeds": seeds, "environment": {"torch": "x"}}
     study.set_user_attr(f"{keys.FINAL}{attempt}", header)
     for i, task in enumerate(tasks):
         for seed, metric in zip(seeds, scores[task], strict=True):
             run = dataclasses.asdict(a_run(task, seed, metric))
-            study.set_user_attr(run_key(f"{keys.FINAL}{attempt}:", winner_of(study), i, seed), run)
+            study.set_user_attr(
+                run_key(f"{keys.FINAL}{attempt}:{steps}:", winner_of(study, trial), i, seed), run
+            )
 
 
-def winner_of(study: optuna.Study) -> Candidate:
+def winner_of(study: optuna.Study, trial: int = 1) -> Candidate:
     one = parse_config(study.user_attrs[keys.CONFIG], "stored")
-    return make_space(one).candidate(study.get_trials(deepcopy=False)[1].params)
+    return make_space(one).candidate(study.get_trials(deepcopy=False)[trial].params)
 
 
 def searched(name: str, tasks: Sequence[Any] = ("digits",), **changes: Any) -> optuna.Study:
@@ -434,11 +436,10 @@ def test_a_sweep_whose_best_lies_at_an_end_is_marked(compare, lr: list[float], d
     best = study.best_trial.number
     runs = (a_run("digits", 1, 0.5), a_run("digits", 2, 0.5))
     store_result(study, one, Result(best, (Row(f"trial {best}", 0.1, runs),)))
-    put_final(study, drawn(0))
-    study.set_user_attr(f"{keys.FINAL}1", {**study.user_attrs[f"{keys.FINAL}1"], "trial": best})
+    put_final(study, drawn(0), trial=best)
     answer = compare("sweep")
     assert answer.status == 0, answer
-    assert {name for name in ("lr", "weight_decay") if f"best {name} of" in text()} == marked
+    assert {name for name in ("lr", "weight_decay") if f"its best {name}," in answer.out} == marked
 
 
 # Refusals
@@ -597,7 +598,7 @@ def test_a_name_in_headings_and_marks_is_no_markup(compare, name: str):
     assert compare("--", name).status == 0
     for line in text().splitlines():
         for raw in ("<img", "<b>", "x** <", "`x`"):
-            assert raw not in line
+            assert not re.search(rf"(?<!\\){re.escape(raw)}", line)
 
 
 def test_a_task_of_another_module_is_compared(compare):
@@ -607,7 +608,7 @@ def test_a_task_of_another_module_is_compared(compare):
     study.set_user_attr(f"{keys.FINAL}1", header)
     for seed in (1000, 1001):
         run = json.loads(json.dumps(dataclasses.asdict(a_run("other", seed, 0.5))))
-        study.set_user_attr(run_key(f"{keys.FINAL}1:", winner_of(study), 0, seed), run)
+        study.set_user_attr(run_key(f"{keys.FINAL}1:4:", winner_of(study), 0, seed), run)
     answer: Any = compare("a")
     assert answer.status == 0, answer
     assert "other" in set(tables()["summary"]["task"])

@@ -160,7 +160,7 @@ def test_a_killed_measurement_goes_on_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         measured(study)
     assert stored_result(study, config()) is None
-    kept = sum(key.startswith(keys.RERUN) for key in study.user_attrs)
+    kept = sum(key.startswith(keys.FRESH) for key in study.user_attrs)
     assert kept == lives
     pool.asked.clear()
     monkeypatch.setattr(Inline, "lives", 10_000)

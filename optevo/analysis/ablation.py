@@ -32,6 +32,7 @@ def ablation_frame(runs: Mapping[str, Sequence[Run]], measure: str) -> pd.DataFr
         by_task = _scores(own, measure)
         overall = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
         row = {"variant": name, "mean": float(np.mean(overall)), "n": len(overall)}
+        row["diverged"] = sum(run.diverged_at is not None for run in own)
         row["sd"] = float(np.std(overall, ddof=1)) if len(overall) > 1 else float("nan")
         row |= {f"task {task}": float(np.mean(values)) for task, values in by_task.items()}
         rows.append(row)
@@ -81,8 +82,14 @@ def ablation_cells(frame: pd.DataFrame) -> list[list[str]]:
         if row["variant"] != WINNER:
             interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
             compared = [f"{row['difference']:+.4f}", interval, f"{row['p_holm']:.3g}", row["verdict"]]
+        diverged = f" ({row['diverged']} runs diverged)" * (row["diverged"] > 0)
         cells.append(
-            [plain(row["variant"]), f"{row['mean']:.4f} ± {row['sd']:.4f}", str(row["n"]), *compared]
+            [
+                plain(row["variant"]) + diverged,
+                f"{row['mean']:.4f} ± {row['sd']:.4f}",
+                str(row["n"]),
+                *compared,
+            ]
         )
     return cells
 

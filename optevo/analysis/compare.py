@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,6 +119,8 @@ def summary_frame(finals: Sequence[Final], measure: str) -> pd.DataFrame:
     """
     rows = []
     for final in finals:
+        if OVERALL in final.tasks:
+            raise UserError(f"study {final.study!r} has a task called {OVERALL!r}, as the mean over tasks is")
         by_task = {task: _scores(final, task, measure) for task in final.tasks}
         by_task[OVERALL] = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
         for task, values in by_task.items():
@@ -227,6 +228,13 @@ def marks(entries: Sequence[Entry], measure: str) -> list[str]:
         name = plain(entry.final.study)
         if entry.config.evaluation.split == "test":
             said.append(f"{name} was selected on the test split: its numbers flatter it.")
+        if "evolved" in getattr(entry.config.space, "presets", ()):
+            said.append(
+                f"{name} names the preset evolved, which its authors selected on the test splits of MNIST, "
+                "Fashion-MNIST and CIFAR-10."
+            )
+        if not any(run.losses for run in entry.final.runs if run.diverged_at is None):
+            said.append(f"{name}: its tasks score by themselves, on fresh seeds; there is no test split.")
         if entry.final.attempt > 1:
             said.append(f"{name}: this is reading {entry.final.attempt} of the test split.")
         said += [f"{name}: {edge}" for edge in _edges(entry)]
@@ -245,10 +253,15 @@ def _edges(entry: Entry) -> list[str]:
     # No weight decay at all is no end that one could go beyond.
     ends = [("lr", min, "least"), ("lr", max, "greatest"), ("weight_decay", max, "greatest")]
     return [
-        f"its best {name} of {params[name]:g} is the {word} that the sweep tried; it may not be tuned yet."
+        f"its best {name}, {params[name]:g}, is about the {word} that was tried; it may not be tuned yet."
         for name, end, word in ends
-        if len(getattr(space, name)) > 1 and math.isclose(params[name], end(getattr(space, name)))
+        if len(getattr(space, name)) > 1 and _close(params[name], end(getattr(space, name)))
     ]
+
+
+def _close(value: float, end: float) -> bool:
+    """Within a tenth, which samplers of ranges reach too."""
+    return abs(value - end) <= 0.1 * end
 
 
 def wide(summary: pd.DataFrame) -> list[list[str]]:
@@ -322,10 +335,7 @@ def write_tables(
     summary = summary_frame(finals, measure)
     differences = differences_frame(finals, reference, measure)
     studies = studies_frame(entries)
-    folder.mkdir(parents=True, exist_ok=True)
     tables = {"runs": runs_frame(finals), "summary": summary, "differences": differences, "studies": studies}
-    for name, frame in tables.items():
-        frame.to_csv(folder / f"{name}.csv", index=False)
     final = finals[0]
     environments = list(dict.fromkeys(json.dumps(one.environment) for one in finals))
     what = "the task's metric" if measure == "metric" else "fitness"
@@ -352,8 +362,23 @@ def write_tables(
         names = [escaped(f.study) for f in finals if json.dumps(f.environment) == environment]
         where = f" of {', '.join(names)}" * (len(environments) > 1)
         text += [f"\nEnvironment{where}: {escaped(environment)}\n"]
-    (folder / "comparison.md").write_text("\n".join(text), encoding="utf-8")
+    files = {f"{name}.csv": frame.to_csv(index=False) for name, frame in tables.items()}
+    write_files(folder, {**files, "comparison.md": "\n".join(text)})
     return summary, differences, studies
+
+
+def write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files by name; the folder is made where it is missing.
+
+    Raises:
+        UserError: It can't be done, for want of room or because something else is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}") from None
 
 
 def _deciding(final: Final) -> str:

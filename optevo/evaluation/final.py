@@ -70,6 +70,17 @@ class Plan:
     seeds: tuple[int, ...]
 
 
+def next_reading(studies: Sequence[tuple[optuna.Study, StudyConfig]]) -> int:
+    """The number of the reading that `--again` asks of studies: a new one of all, or one that was cut off."""
+    counts, cut_off = [], False
+    for study, config in studies:
+        found = _plans(study)
+        counts.append(len(found))
+        cut_off |= any(finished(study, config, one) is None for one in found)
+    read = {count for count in counts if count}
+    return max(counts) + (not cut_off and len(read) < 2)
+
+
 def plan(
     study: optuna.Study,
     config: StudyConfig,
@@ -77,11 +88,12 @@ def plan(
     *,
     steps: int | None = None,
     n_seeds: int | None = None,
-    again: bool = False,
+    reading: int = 1,
 ) -> Plan:
-    """The reading that the study has, finished or not; else, or with `again`, a new one.
+    """The reading that the study has, finished or not; else, or where it has fewer than `reading`, a new one.
 
-    A second reading that was cut off is gone on with only by `again`.
+    A further reading that was cut off is gone on with only where it is asked for. One of which no run is
+    stored never was.
 
     Args:
         study: A study of ours.
@@ -89,31 +101,33 @@ def plan(
         winner: The trial to measure.
         steps: Mini-batches a run. Default: None, the stored reading's, else 1,000.
         n_seeds: Runs a task. Default: None, the stored reading's, else 3.
-        again: Whether to read anew where a reading is finished.
+        reading: How many readings the study is to have. Default: 1.
 
     Raises:
         UserError: The stored reading has another number of steps or seeds, or is of another trial; or the
             search used the seeds.
     """
     found = _plans(study)
+    idle = found.pop() if found and not _has_runs(study, found[-1]) else None  # begun, and nothing read yet
     done = [one for one in found if finished(study, config, one) is not None]
-    begun = found[len(done) :]  # one at most
-    if not found or (again and done and not begun):
-        seeds = tuple(range(FIRST_SEED, FIRST_SEED + (n_seeds or SEEDS)))
+    if not found or (len(found) < reading and len(done) == len(found)):
+        n_seeds = n_seeds or (len(idle.seeds) if idle else SEEDS)
+        seeds = tuple(range(FIRST_SEED, FIRST_SEED + n_seeds))
         last_of_search = max(config.evaluation.seeds) + 2 * config.rerun.seeds
         if last_of_search >= FIRST_SEED and min(config.evaluation.seeds) <= seeds[-1]:
             raise UserError(
                 f"study {config.name!r} was searched or re-run with seeds up to {last_of_search}, and seeds "
                 f"{seeds[0]} to {seeds[-1]} are for the test split: give the search seeds below"
             )
-        return Plan(len(found) + 1, winner, steps or STEPS, seeds)
-    one = begun[0] if begun and (again or not done) else done[-1]
+        return Plan(len(found) + 1, winner, steps or (idle.steps if idle else STEPS), seeds)
+    one = found[-1] if reading > 1 or not done else done[-1]
     for name, asked, stored in (("steps", steps, one.steps), ("seeds", n_seeds, len(one.seeds))):
         if asked not in (None, stored):
+            state = "was measured" if one in done else "is half measured"
             raise UserError(
-                f"study {config.name!r} was measured on the test split with {stored} {name}, not {asked}. "
-                f"The test split is for one reading: leave --{name} out to see it; --again reads it anew, "
-                "and marks the result"
+                f"study {config.name!r} {state} on the test split with {stored} {name}, not {asked}. That "
+                f"split is for one reading: leave --{name} out to see it or go on; once it is finished, "
+                "--again reads it anew, and marks the result"
             )
     if one.trial != winner:
         raise UserError(
@@ -168,7 +182,8 @@ def measure_final(
         progress: Called with the number of runs done so far.
 
     Raises:
-        RunFailed: The processes were killed, again and again.
+        RunFailed: The processes were killed, again and again, or a task raised.
+        UserError: Somebody else began another reading at the same moment.
     """
     done = finished(study, config, plan)
     if done is not None:
@@ -176,9 +191,11 @@ def measure_final(
     budget, candidate = final_config(config, plan), _candidate(study, config, plan)
     # Before anything is read: whoever comes later sees that the split is spent.
     header: dict[str, Any] = {"trial": plan.trial, "steps": plan.steps, "seeds": list(plan.seeds)}
-    if f"{keys.FINAL}{plan.attempt}" not in study.user_attrs:
-        where = environment(devices[0])
-        study.set_user_attr(f"{keys.FINAL}{plan.attempt}", {**header, "environment": where})
+    key = f"{keys.FINAL}{plan.attempt}"
+    if not _has_runs(study, plan):
+        study.set_user_attr(key, {**header, "environment": environment(devices[0])})
+    if study.user_attrs[key] | header != study.user_attrs[key]:
+        raise UserError(f"another `compare` has begun to measure study {config.name!r} with another budget")
 
     def once() -> None:
         with processes(budget, devices, data_root) as pool:
@@ -192,7 +209,11 @@ def measure_final(
 
 
 def _prefix(plan: Plan) -> str:
-    return f"{keys.FINAL}{plan.attempt}:"
+    return f"{keys.FINAL}{plan.attempt}:{plan.steps}:"  # no run of another budget is taken for one of these
+
+
+def _has_runs(study: optuna.Study, plan: Plan) -> bool:
+    return any(key.startswith(f"{keys.FINAL}{plan.attempt}:") for key in study.user_attrs)
 
 
 def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidate:

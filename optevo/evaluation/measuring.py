@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from optevo.errors import RunFailed
+from optevo.errors import RunFailed, UserError
 from optevo.evaluation import BaseBench, make_worker_bench
 from optevo.evaluation.archive import read_run
 from optevo.evaluation.runs import Run
@@ -90,10 +90,19 @@ class Measurer:
                         jobs[key] = self.pool.submit(train, candidate, task, seed)
         keys = {future: key for key, future in jobs.items()}
         for future in as_completed(keys):
-            if future.exception() is not None:
+            error = future.exception()
+            if error is not None:
                 for key, other in jobs.items():  # what is done is done
                     if other.done() and other.exception() is None:
                         self._store(key, other.result())
+                if isinstance(error, Exception) and not isinstance(error, (BrokenProcessPool, UserError)):
+                    logger.error("a run failed", exc_info=error)
+                    index, of_run = keys[future].split(":")[-2:]
+                    name = self.config.evaluation.tasks[int(index)].name
+                    raise RunFailed(
+                        f"study {self.config.name!r}: task {name!r} with seed {of_run} raised "
+                        f"{type(error).__name__}: {error}; what was measured is kept"
+                    ) from error
             self._store(keys[future], future.result())
             self.done += 1
             self.progress(self.done)

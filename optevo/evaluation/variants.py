@@ -124,7 +124,7 @@ def variants(winner: TermGenome, adamw: Candidate | None = None) -> dict[str, Ca
     for name, candidate in made.items():
         seen.setdefault(candidate.canonical(), name)
     # Some of AdamW's stay although they may be the winner itself: the account of its gain needs them.
-    needed = (SCALED, TUNED, SCHEDULED)
+    needed = (SCALED, HYPER, TUNED, SCHEDULED)
     return {n: c for n, c in made.items() if seen[c.canonical()] == n or n in needed}
 
 

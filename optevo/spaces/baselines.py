@@ -84,7 +84,7 @@ class BaselineSpace(Space):
         return params
 
     def rehearse(self) -> None:
-        """Build the optimizer once, so that what is wrong with its options is found before a study begins.
+        """Take one step, so that what is wrong with the options is found before a study begins.
 
         Raises:
             UserError: It refuses them, or its package is missing.
@@ -94,10 +94,13 @@ class BaselineSpace(Space):
         lowest = {name: min(values) for name, values in self.values.items()}
         weights = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))]
         try:
-            self.candidate(lowest).optimizer(weights, total_steps=10)
+            optimizer = self.candidate(lowest).optimizer(weights, total_steps=10)
+            torch.stack([w.square().sum() for w in weights]).sum().backward(create_graph=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         except ImportError as error:
             raise UserError(f"space.kind = {self.name!r}: {error}; pip install pytorch-optimizer") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(f"space.options: {self.name} refuses them: {error}") from None
 
     def grid(self) -> dict[str, list[float]]:
