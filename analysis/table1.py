@@ -10,91 +10,113 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import optuna
 import pandas as pd
 
 from optevo import keys
+from optevo.analysis.compare import OVERALL
 from optevo.analysis.load import runs, trials
+from optevo.analysis.statistics import paired
+from optevo.config import StudyConfig
 from optevo.errors import UserError
+from optevo.progress import markdown_table
 from optevo.storage import open_storage
 from optevo.study import load_study, make_space
 
 # Mean fitness over three seeds, *Evolving Deep Learning Optimizers*: per task and overall as in the paper.
 PUBLISHED = {
-    "sgd": {"fashion_mnist": 0.826, "cifar10": 0.467, "mnist": 0.988, "overall": 0.760},
-    "rmsprop": {"fashion_mnist": 0.928, "cifar10": 0.546, "mnist": 1.035, "overall": 0.836},
-    "adamw": {"fashion_mnist": 0.934, "cifar10": 0.640, "mnist": 1.035, "overall": 0.870},
-    "adam": {"fashion_mnist": 0.935, "cifar10": 0.647, "mnist": 1.036, "overall": 0.872},
-    "evolved": {"fashion_mnist": 0.949, "cifar10": 0.697, "mnist": 1.039, "overall": 0.895},
+    "sgd": {"fashion_mnist": 0.826, "cifar10": 0.467, "mnist": 0.988, OVERALL: 0.760},
+    "rmsprop": {"fashion_mnist": 0.928, "cifar10": 0.546, "mnist": 1.035, OVERALL: 0.836},
+    "adamw": {"fashion_mnist": 0.934, "cifar10": 0.640, "mnist": 1.035, OVERALL: 0.870},
+    "adam": {"fashion_mnist": 0.935, "cifar10": 0.647, "mnist": 1.036, OVERALL: 0.872},
+    "evolved": {"fashion_mnist": 0.949, "cifar10": 0.697, "mnist": 1.039, OVERALL: 0.895},
 }
-TASKS = ("fashion_mnist", "cifar10", "mnist")
 
 
-def fitness(storage: str, name: str) -> tuple[pd.DataFrame, dict[str, object]]:
-    """A row a run (optimizer, task, seed, fitness, metric), and the study's environment."""
-    study, config = load_study(open_storage(storage), name)
-    named = {
-        make_space(config).candidate(params).canonical(): preset
-        for preset, params in make_space(config).presets().items()
-    }
+def fitness(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
+    """A row a run: optimizer, task, seed, fitness, metric, loss, steps, seconds."""
+    space = make_space(config)
+    named = {space.candidate(params).canonical(): preset for preset, params in space.presets().items()}
     every = trials(study, config)
-    kept = every[every["counted"]]
+    kept = every[every["counted"] & every["canonical"].isin(set(named))]
     optimizer = {row["number"]: named[row["canonical"]] for _, row in kept.iterrows()}
     frame = runs(study)
     frame = frame[frame["trial"].isin(optimizer)].copy()
     frame.insert(0, "optimizer", frame["trial"].map(optimizer))
-    columns = ["optimizer", "task", "seed", "fitness", "metric", "loss", "steps", "seconds"]
-    return frame[columns], study.user_attrs[keys.ENVIRONMENT]
+    return frame[["optimizer", "task", "seed", "fitness", "metric", "loss", "steps", "seconds"]]
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean and sample standard deviation of the fitness, per task and overall, with the published mean."""
-    overall = frame.groupby(["optimizer", "seed"], as_index=False)["fitness"].mean().assign(task="overall")
+    overall = frame.groupby(["optimizer", "seed"], as_index=False)["fitness"].mean().assign(task=OVERALL)
     both = pd.concat([frame[["optimizer", "task", "seed", "fitness"]], overall])
     found = both.groupby(["optimizer", "task"])["fitness"].agg(["mean", "std", "count"]).reset_index()
-    found["published"] = [PUBLISHED[o][t] for o, t in zip(found["optimizer"], found["task"], strict=True)]
-    found["difference"] = found["mean"] - found["published"]
-    return found
+    theirs = [PUBLISHED.get(o, {}).get(t) for o, t in zip(found["optimizer"], found["task"], strict=True)]
+    return found.assign(published=theirs, difference=found["mean"] - pd.Series(theirs, dtype="float64"))
 
 
 def ranking(found: pd.DataFrame, task: str, column: str) -> list[str]:
     """Optimizers, best first."""
-    rows = found[found["task"] == task].sort_values(column, ascending=False)
+    rows = found[(found["task"] == task) & found[column].notna()].sort_values(column, ascending=False)
     return list(rows["optimizer"])
 
 
-def markdown(found: pd.DataFrame, environment: object) -> str:
+def neighbours(frame: pd.DataFrame, order: Sequence[str], task: str) -> str:
+    """Which neighbours of a ranking are told apart by the runs: the paired differences that are not."""
+    fitness = frame.set_index(["optimizer", "task", "seed"])["fitness"].sort_index()
+    tasks = list(dict.fromkeys(frame["task"])) if task == OVERALL else [task]
+    ties = []
+    for better, worse in pairwise(order):
+        pairs = {one: (fitness[better][one] - fitness[worse][one]).tolist() for one in tasks}
+        estimate = paired(pairs, rng=np.random.default_rng(0))
+        if not (estimate.p < 0.05 and estimate.excludes_zero):
+            interval = f"{estimate.low:+.3f} to {estimate.high:+.3f}"
+            ties.append(f"{better} − {worse} {estimate.mean:+.3f} ({interval})")
+    return "; ".join(ties) or "none"
+
+
+def markdown(frame: pd.DataFrame, config: StudyConfig, environment: object) -> str:
     """The table, the rankings and where the numbers come from."""
-    columns = [*TASKS, "overall"]
+    evaluation, found = config.evaluation, table(frame)
+    columns = [*(task.name for task in evaluation.tasks), OVERALL]
     cells = found.set_index(["optimizer", "task"])
-    lines = [
-        "# The published comparison, reproduced",
-        "",
-        "Fitness (test accuracy + 0.05 · max(0, 1 − training loss)) after 1,000 steps, three seeds, 15,000 "
-        "training examples, float32: ours as mean ± sample standard deviation, the published mean in brackets"
-        ". CIFAR-10 is a copy compressed as JPEG of quality 75. As published, optimizers are untuned, only "
-        "the evolved one has a schedule, and fitness is taken on the test split.",
-        "",
-        f"| optimizer | {' | '.join(columns)} |",
-        "| --- " * (len(columns) + 1) + "|",
-    ]
-    for optimizer in PUBLISHED:
-        if optimizer not in cells.index.get_level_values(0):
-            continue
-        each = [
-            f"{cells.loc[(optimizer, task), 'mean']:.3f} ± {cells.loc[(optimizer, task), 'std']:.3f} "
-            f"[{cells.loc[(optimizer, task), 'published']:.3f}]"
-            for task in columns
-        ]
-        lines.append(f"| {optimizer} | {' | '.join(each)} |")
-    lines += ["", "Rankings, best first:", "", "| task | ours | published | |", "| --- | --- | --- | --- |"]
+
+    def cell(optimizer: str, task: str) -> str:
+        row = cells.loc[(optimizer, task)]
+        return f"{row['mean']:.3f} ± {row['std']:.3f} [{row['published']:.3f}]"
+
+    order = [name for name in [*PUBLISHED, *config.space.presets] if name in set(found["optimizer"])]
+    rows = [[name, *(cell(name, task) for task in columns)] for name in dict.fromkeys(order)]
+    ranks = []
     for task in columns:
         ours, theirs = ranking(found, task, "mean"), ranking(found, task, "published")
-        same = "the same" if ours == theirs else "differs"
-        lines.append(f"| {task} | {' > '.join(ours)} | {' > '.join(theirs)} | {same} |")
-    lines += ["", f"Environment: `{json.dumps(environment)}`", ""]
-    return "\n".join(lines)
+        same = "the same" if ours == theirs else "another"
+        ranks.append([task, " > ".join(ours), " > ".join(theirs), same, neighbours(frame, ours, task)])
+    header = ["task", "ours", "published", "order", "neighbours that the seeds do not tell apart (95 %)"]
+    return "\n".join(
+        [
+            "# The published comparison, reproduced",
+            "",
+            f"Fitness ({evaluation.split} accuracy + 0.05 · max(0, 1 − training loss)) after "
+            f"{evaluation.steps:,} steps, {len(evaluation.seeds)} seeds, {evaluation.precision}: ours as mean "
+            "± sample standard deviation, the published mean in brackets. 15,000 training examples a task. "
+            "CIFAR-10 is a copy compressed as JPEG of quality 75. As published, the optimizers are untuned, "
+            "the evolved one alone has a schedule, and what is scored was also selected on the test split.",
+            "",
+            markdown_table([["optimizer", *columns], *rows], entities=False),
+            "",
+            "Rankings, best first:",
+            "",
+            markdown_table([header, *ranks], entities=False),
+            "",
+            f"Environment: `{json.dumps(environment)}`",
+            "",
+        ]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -105,14 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("studies/results/table1"))
     given = parser.parse_args(arguments)
     try:
-        frame, environment = fitness(given.storage, given.study)
+        study, config = load_study(open_storage(given.storage), given.study)
     except UserError as error:
         sys.exit(f"table1: {error}")
+    frame = fitness(study, config)
     given.output.mkdir(parents=True, exist_ok=True)
-    found = table(frame)
     frame.to_csv(given.output / "runs.csv", index=False)
-    found.to_csv(given.output / "table.csv", index=False)
-    text = markdown(found, environment)
+    table(frame).to_csv(given.output / "table.csv", index=False)
+    text = markdown(frame, config, study.user_attrs[keys.ENVIRONMENT])
     (given.output / "table.md").write_text(text, encoding="utf-8")
     print(text)
 
