@@ -102,8 +102,8 @@ def markdown(frame: pd.DataFrame, config: StudyConfig, environment: object) -> s
             "# The published comparison, reproduced",
             "",
             f"Fitness ({evaluation.split} accuracy + 0.05 · max(0, 1 − training loss)) after "
-            f"{evaluation.steps:,} steps, {len(evaluation.seeds)} seeds, {evaluation.precision}: ours as mean "
-            "± sample standard deviation, the published mean in brackets. 15,000 training examples a task. "
+            f"{evaluation.steps:,} steps, {len(evaluation.seeds)} seeds, {evaluation.precision}: ours as "
+            "mean ± sample standard deviation, the published mean in brackets. 15,000 training examples. "
             "CIFAR-10 is a copy compressed as JPEG of quality 75. As published, the optimizers are untuned, "
             "the evolved one alone has a schedule, and what is scored was also selected on the test split.",
             "",

@@ -61,9 +61,7 @@ class Inline:
     def shutdown(self, *_: object, **__: object) -> None:
         pass
 
-    def submit(
-        self, function: Callable[..., Run], candidate: Candidate, task: int, seed: int
-    ) -> Future[Run]:
+    def submit(self, function: Callable[..., Run], candidate: Candidate, task: int, seed: int) -> Future[Run]:
         future: Future[Run] = Future()
         if len(self.asked) >= self.lives:
             future.set_exception(KeyboardInterrupt())
