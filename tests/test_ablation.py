@@ -23,6 +23,7 @@ from test_rerun import Inline, pool  # noqa: F401  a fixture
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+import optevo.run  # it binds what the tests replace, and must not do so while it is replaced
 import optevo.storage
 from optevo import keys
 from optevo.analysis.ablation import ablation_frame, account, account_cells, difference

@@ -21,6 +21,7 @@ from test_cli import said
 from test_final import Memory
 from test_rerun import Inline, pool  # noqa: F401  a fixture
 
+import optevo.run  # it binds what the tests replace, and must not do so while it is replaced
 import optevo.storage
 from optevo import keys
 from optevo.analysis.statistics import BETTER, UNDECIDED, WORSE

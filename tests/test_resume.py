@@ -227,8 +227,9 @@ def test_a_signal_while_the_workers_start_stops_cleanly(place: Place):
 def test_no_worker_outlives_a_killed_run(place: Place, seconds: float):
     place.file.write_text(FILE.replace("steps = 30", "steps = 20_000"))
     with ending(place.run("--workers", "1")) as process:
-        _wait(lambda: _children(process), process)
-        (worker,) = _children(process)
+        found: list[psutil.Process] = []
+        _wait(lambda: found.extend(_children(process)) or found, process)
+        (worker,) = found
         time.sleep(seconds)
         os.kill(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)

@@ -1,0 +1,58 @@
+"""What lies in studies/results is what its commands make of the runs that lie beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+
+from analysis import table1
+from optevo import keys
+from optevo.analysis.compare import OVERALL
+from optevo.config import load_config
+from optevo.dump import read_study
+from optevo.stored import check_study
+from optevo.study import counted, is_complete, load_study
+
+STUDIES = Path(__file__).parents[1] / "studies"
+RESULTS = STUDIES / "results"
+SAVED = sorted(RESULTS.rglob("*.json"))
+
+
+def test_table_1_is_that_of_its_runs():
+    frame = pd.read_csv(RESULTS / "table1" / "runs.csv")
+    assert frame.groupby(["optimizer", "task"]).size().eq(3).all()
+    stored = pd.read_csv(RESULTS / "table1" / "table.csv")
+    pd.testing.assert_frame_equal(table1.table(frame), stored, check_exact=False, rtol=1e-9)
+
+
+def test_table_1_covers_every_published_number():
+    stored = pd.read_csv(RESULTS / "table1" / "table.csv")
+    assert set(stored["optimizer"]) == set(table1.PUBLISHED)
+    assert stored["published"].notna().all()
+    assert set(stored["task"]) == {"fashion_mnist", "cifar10", "mnist", OVERALL}
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
+def test_a_saved_study_loads_complete_and_is_that_of_its_file(path: Path, quiet_optuna: None):
+    (name,) = [study.study_name for study in read_study(path).get_all_studies()]
+    study, config = load_study(read_study(path), name)
+    check_study(study)
+    assert is_complete(study)
+    assert counted(study) == config.n_trials
+    (file,) = [
+        f for f in STUDIES.rglob("*.toml") if f"name = {config.name!r}".replace("'", '"') in f.read_text()
+    ]
+    assert load_config(file).fingerprint() == study.user_attrs[keys.FINGERPRINT]
+
+
+def test_our_own_search_has_at_least_150_trials_and_a_winner(quiet_optuna: None):
+    study, config = load_study(read_study(RESULTS / "own_search" / "own_search.json"), "own_search")
+    assert config.n_trials >= 150
+    assert study.trials[study.user_attrs[keys.RERUN]["winner"]].state == optuna.trial.TrialState.COMPLETE
+
+
+def test_no_result_is_large():
+    assert all(path.stat().st_size < 1_000_000 for path in RESULTS.rglob("*") if path.is_file())
