@@ -37,8 +37,11 @@ def copy(
     ] = False,
 ) -> None:
     """Copy studies with all trials, as from SQLite to PostgreSQL. One that was cut off is made anew."""
+    import optuna
+
     from optevo.transfer import copy_studies
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     for line in copy_studies(source, target, studies or (), force=force):
         console.print(line, highlight=False, soft_wrap=True)
 

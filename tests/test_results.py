@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from PIL import Image
 
-from analysis import table1
+from analysis import recompress, table1
 from optevo import keys
 from optevo.analysis.compare import OVERALL
 from optevo.config import load_config
@@ -56,3 +58,15 @@ def test_our_own_search_has_at_least_150_trials_and_a_winner(quiet_optuna: None)
 
 def test_no_result_is_large():
     assert all(path.stat().st_size < 1_000_000 for path in RESULTS.rglob("*") if path.is_file())
+
+
+def test_recompressing_keeps_every_image_and_loses_detail(tmp_path: Path):
+    source, target = tmp_path / "a", tmp_path / "b"
+    folder = source / "cifar10" / "train" / "cat"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "0.png")
+    assert recompress.recompress(source, target, 50) == 1
+    with Image.open(target / "cifar10" / "train" / "cat" / "0.jpg") as image:
+        assert image.size == (32, 32)
+        assert (np.asarray(image) != noise).any()
