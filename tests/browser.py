@@ -44,6 +44,8 @@ class Browser:
         os.close(commands)
         os.close(answers)
         self._n, self._rest, self._session = 0, b"", ""
+        self._poll = select.poll()  # select() itself takes no file numbered 1024 or more
+        self._poll.register(self._in, select.POLLIN)
         self.events: list[dict[str, Any]] = []
         targets = self.call("Target.getTargets")["targetInfos"]
         page = next(target["targetId"] for target in targets if target["type"] == "page")
@@ -67,7 +69,7 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
-            assert select.select([self._in], [], [], _SECONDS)[0], "the browser says nothing"
+            assert self._poll.poll(int(1000 * _SECONDS)), "the browser says nothing"
             chunk = os.read(self._in, 1 << 16)
             assert chunk, "the browser ended"
             self._rest += chunk
