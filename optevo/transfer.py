@@ -17,12 +17,14 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 from optuna.study import Study
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.config import parse_config
 from optevo.errors import UserError
 from optevo.storage import open_storage, shown, upgrade_tables
+from optevo.stored import readable
 from optevo.workers import holder
 
 logger = logging.getLogger(__name__)
@@ -52,42 +54,71 @@ def copy_studies(
         names = [name for name, study in found.items() if keys.FINGERPRINT in study.user_attrs]
     if not names:
         raise UserError(f"{shown(source_url)} holds no study of optevo's")
-    trials = {}
-    for name in names:
-        if name not in found:
-            raise UserError(f"there is no study {name!r} in {shown(source_url)}; there is {', '.join(found)}")
-        if keys.FINGERPRINT not in found[name].user_attrs:
-            raise UserError(f"study {name!r} was not made by optevo, or its creation was cut off")
-        trials[name] = source.get_all_trials(found[name]._study_id, deepcopy=False)
-        running = [trial for trial in trials[name] if trial.state == TrialState.RUNNING]
-        working = [trial.number for trial in running if holder(trial).state in ("live", "frozen")]
-        if working and not force:
-            raise UserError(
-                f"study {name!r} is being worked on (trials {', '.join(map(str, working))}): "
-                "stop its workers, or give --force to copy what is there"
-            )
+    chosen = [study_of(source, source_url, name, "copy", force=force) for name in names]
     target = open_storage(target_url, create=True)
-    there = {study.study_name: study for study in target.get_all_studies()}
+    make_room(target, target_url, names, "copy")
+    for name, (study, trials) in zip(names, chosen, strict=True):
+        copy_into(source, study, trials, target, shown(source_url))
+        lost = len(running(trials))
+        yield f"study {name!r}: {len(trials)} trials copied" + (
+            f", {lost} of them running in the source and failed in the copy" if lost else ""
+        )
+
+
+def study_of(
+    source: BaseStorage, url: str, name: str, verb: str, *, force: bool
+) -> tuple[FrozenStudy, list[FrozenTrial]]:
+    """A study and its trials, to be copied or saved, as `verb` says.
+
+    Raises:
+        UserError: There is no such study, it isn't optevo's, it is damaged, or, without `force`, workers are
+            at it.
+    """
+    found = {study.study_name: study for study in readable("the list of studies", source.get_all_studies)}
+    if name not in found:
+        there = ", ".join(map(str, found)) or "none at all"
+        raise UserError(f"there is no study {name!r} in {shown(url)}; there is {there}")
+    study = found[name]
+    if keys.FINGERPRINT not in study.user_attrs:
+        raise UserError(f"study {name!r} was not made by optevo, or its creation was cut off")
+    trials = readable(
+        f"the trials of study {name!r}", lambda: source.get_all_trials(study._study_id, deepcopy=False)
+    )
+    working = [trial.number for trial in running(trials) if holder(trial).state in ("live", "frozen")]
+    if working and not force:
+        raise UserError(
+            f"study {name!r} is being worked on (trials {', '.join(map(str, working))}): "
+            f"stop its workers, or give --force to {verb} what is there"
+        )
+    return study, trials
+
+
+def running(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state == TrialState.RUNNING]
+
+
+def make_room(target: BaseStorage, url: str, names: Sequence[str], verb: str) -> None:
+    """Delete what cut-off copies left of these studies, unless whole ones are there.
+
+    Raises:
+        UserError: A whole one is; nothing is deleted then.
+    """
+    there = {study.study_name: study for study in readable("the list of studies", target.get_all_studies)}
     for name in names:
         if name in there and not is_cut_off(target, there[name]):
             raise UserError(
-                f"{shown(target_url)} has a study {name!r} already; "
-                "copy into another database, or delete that one first"
+                f"{shown(url)} has a study {name!r} already; "
+                f"{verb} into another database, or delete that one first"
             )
     for name in names:
         if name in there:
             logger.warning("replacing a copy of study %r that was cut off", name)
             target.delete_study(there[name]._study_id)
-        copy_into(source, found[name], trials[name], target, shown(source_url))
-        lost = sum(trial.state == TrialState.RUNNING for trial in trials[name])
-        yield f"study {name!r}: {len(trials[name])} trials copied" + (
-            f", {lost} of them running in the source and failed in the copy" if lost else ""
-        )
 
 
 def copy_into(
     source: BaseStorage,
-    study: optuna.study._frozen.FrozenStudy,
+    study: FrozenStudy,
     trials: Sequence[FrozenTrial],
     target: BaseStorage,
     origin: str,
@@ -116,7 +147,7 @@ def copy_into(
         target.set_study_user_attr(study_id, key, attrs[key])
 
 
-def is_cut_off(storage: BaseStorage, study: optuna.study._frozen.FrozenStudy) -> bool:
+def is_cut_off(storage: BaseStorage, study: FrozenStudy) -> bool:
     """Whether a study is a copy that was not finished, or so empty that it may be one cut off at once."""
     if keys.FINGERPRINT in study.user_attrs:
         return False

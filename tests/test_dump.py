@@ -19,7 +19,7 @@ from postgres import Postgres
 from small_studies import config, create, dead_worker, finish, fitness
 from typer.testing import CliRunner
 
-from optevo import cli, dump, keys
+from optevo import cli, dump, dump_format, keys
 from optevo.errors import UserError
 from optevo.lost import worker_identity
 from optevo.storage import open_storage
@@ -212,8 +212,8 @@ def test_a_study_without_trials_is_kept(url: str, second: str, file: Path):
 def test_what_could_not_be_read_back_is_not_written(url: str, file: Path, monkeypatch: pytest.MonkeyPatch):
     """A text with a loss, were there a fault of ours."""
     made(url)
-    row = dump._row
-    monkeypatch.setattr(dump, "_row", lambda *given: {**row(*given), "intermediate": []})
+    row = dump_format._row
+    monkeypatch.setattr(dump_format, "_row", lambda *given: {**row(*given), "intermediate": []})
     with pytest.raises(UserError, match=r"without a loss: .*optevo storage copy"):
         dump.save_study(url, "one", file)
     assert not file.exists()
@@ -221,7 +221,7 @@ def test_what_could_not_be_read_back_is_not_written(url: str, file: Path, monkey
 
 def test_attributes_of_others_that_are_nested_too_deeply_are_not_written(url: str, file: Path):
     study, deep = create(url), []
-    for _ in range(dump.DEEPEST):
+    for _ in range(dump_format.DEEPEST):
         deep = [deep]
     study.set_user_attr("theirs", deep)
     with pytest.raises(UserError, match="without a loss: it nests"):
@@ -461,10 +461,10 @@ def test_a_spoilt_file_is_read_or_refused_and_what_is_read_is_in_order(saved: di
 
 
 def test_an_attribute_of_any_depth_is_read_or_refused(saved: dict[str, Any], file: Path, second: str):
-    for depth in (10, dump.DEEPEST - 3, dump.DEEPEST, 300, 900, 5000):
+    for depth in (10, dump_format.DEEPEST - 3, dump_format.DEEPEST, 300, 900, 5000):
         text = json.dumps({**saved, "user_attrs": {**saved["user_attrs"], "deep": 0}})
         file.write_text(text.replace('"deep": 0', '"deep": ' + "[" * depth + "]" * depth))
-        if depth < dump.DEEPEST - 2:
+        if depth < dump_format.DEEPEST - 2:
             dump.load_file(file, second.replace("b.db", f"{depth}.db"))
         else:
             with pytest.raises(UserError, match="nests"):

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from optevo.evaluation.precision import PRECISIONS
 from optevo.evaluation.runs import Run
-from optevo.evaluation.training import LOOK_EVERY, PRECISIONS, train
+from optevo.evaluation.training import LOOK_EVERY, train
 from optevo.optim import PRESETS
 from optevo.tasks import Split, Task, build, get_task
 

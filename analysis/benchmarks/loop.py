@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.benchmarks.common import console, middle, now, parser, print_header, table
 from optevo.errors import UserError
-from optevo.evaluation.training import PRECISIONS, autocast, train
+from optevo.evaluation.precision import PRECISIONS, autocast
+from optevo.evaluation.training import train
 from optevo.optim import PRESETS
 from optevo.tasks import Split, Task, get_task
 from optevo.tasks.roots import data_root

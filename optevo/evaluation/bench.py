@@ -15,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from optevo.config import StudyConfig
 from optevo.errors import UserError
 from optevo.evaluation.base import BaseBench, make_tasks
+from optevo.evaluation.precision import autocast
 from optevo.evaluation.runs import Run
 from optevo.evaluation.stacked import stacks, train_stacked
-from optevo.evaluation.training import autocast, train
+from optevo.evaluation.training import train
 from optevo.optim.genome import TermGenome
 from optevo.spaces import Candidate
 from optevo.tasks.base import SPLITS, Split, Task

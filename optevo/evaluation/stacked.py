@@ -20,10 +20,10 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.conv import _ConvNd
 
 from optevo.evaluation.dense import CrossEntropy, chain, logits
+from optevo.evaluation.precision import autocast
 from optevo.evaluation.runs import Run
 from optevo.evaluation.training import (
     LOOK_EVERY,
-    autocast,
     finish,
     generator_for,
     isolated,

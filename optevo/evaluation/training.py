@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from optevo.evaluation.fitness import FINAL_STEPS, MAX_LOSS, fitness
+from optevo.evaluation.precision import PRECISIONS, autocast
 from optevo.evaluation.runs import Run
 
 if TYPE_CHECKING:
     from optevo.spaces.base import Candidate
     from optevo.tasks.base import Split, Task
 
-#: What `train` takes as `precision`.
-PRECISIONS = ("float32", "bfloat16")
 # Steps between looks at the losses. A look waits for the device; the verdict is that of looking every step.
 LOOK_EVERY = 25
 # Of glibc's malloc.h.
@@ -178,11 +177,6 @@ def _backward(loss: Tensor, *, with_graph: bool) -> None:
         # Parameter and gradient now refer to one another; the next step's zero_grad parts them.
         warnings.filterwarnings("ignore", message="Using backward.. with create_graph")
         loss.backward(create_graph=True)
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """What forward passes and losses run under; "float32" also shuts out a caller's own autocast."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _channels_last(model: nn.Module) -> None:
