@@ -184,7 +184,7 @@ def export(
     storage: Storage = DEFAULT_STORAGE,
     study: Study = None,
 ) -> None:
-    """Write an optimizer as one self-contained file that needs torch alone."""
+    """Write an optimizer as one file that needs torch alone (of a sweep: the package that has its class)."""
     check_output(output)
     loaded, config = _load(storage, study)
     _export(loaded, config, _pick(loaded, config, which), output, class_name)

@@ -68,11 +68,6 @@ def compare(
         reference = studies[0]
     elif reference not in studies:
         raise UserError(f"--reference {reference!r} is none of the studies compared: {', '.join(studies)}")
-    if again:
-        console.print(
-            "--again: a second reading of the test split is no test. Whatever was changed since the first "
-            "was changed knowing it; the result carries a mark for good."
-        )
     entries = _measured(loaded, steps, seeds, again, _Machine(workers, device, data_dir))
     summary, differences, found = write_tables(output, entries, reference, measure)
     first = entries[0].final
@@ -107,9 +102,11 @@ def ablate(
     """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
     from optevo.analysis.ablation import ablation_cells, ablation_frame, account, account_cells
     from optevo.analysis.compare import write_files
+    from optevo.evaluation.final import check_fresh
     from optevo.evaluation.variants import kept_variants, measure_variants, variants, variants_config
     from optevo.optim.genome import TermGenome
-    from optevo.progress import escaped, markdown_table
+    from optevo.progress import TEST_MARK, escaped, markdown_table
+    from optevo.stored import plain
     from optevo.study import make_space
 
     _check_measure(measure)
@@ -123,16 +120,21 @@ def ablate(
     tuned = None
     if sweep is None:
         console.print(
-            "no finished sweep of adamw with these tasks is in the database, so rule, schedule and tuning "
-            "are not told apart: `optevo run studies/baselines/adamw.toml` makes one; --adamw names one"
+            "no finished sweep of adamw with these tasks, steps and precision, selected on validation data, "
+            "is in the database, so rule, schedule and tuning are not told apart: "
+            "`optevo run studies/baselines/adamw.toml` makes one; --adamw names one"
         )
     else:
         tuned = make_space(sweep[1]).candidate(_winner(sweep[0], _result(*sweep, machine)).params)
     budget = variants_config(config, steps or config.evaluation.steps, seeds)
+    configs = [config, *([sweep[1]] if sweep else [])]
+    for one in configs:
+        check_fresh(one, budget.evaluation.seeds, "the variants")
+    warned = [plain(f"{one.name}: {TEST_MARK}") for one in configs if one.evaluation.split == "test"]
     every = variants(winner, tuned)
     runs = kept_variants(loaded, budget, every)
     if runs is None:
-        machine.check(budget)
+        machine.check(loaded, budget)
         training = functools.partial(
             measure_variants, loaded, budget, every, devices=machine.devices, data_root=machine.data_root
         )
@@ -141,6 +143,7 @@ def ablate(
     frame, parts = ablation_frame(runs, measure), account(runs, measure)
     said = f"{budget.evaluation.steps:,} steps, {seeds} seeds, validation split"
     text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
+    text += [f"**{escaped(mark)}**\n" for mark in warned]
     text += [markdown_table(ablation_cells(frame), entities=False)]
     _print(f"{said}, {measure}", ablation_cells(frame))
     if parts:
@@ -150,6 +153,8 @@ def ablate(
     if sweep is not None and tuned is not None:
         text += [f"\nTuned AdamW is the best of study {escaped(sweep[1].name)}: {escaped(tuned.describe())}."]
         console.print(f"tuned AdamW is the best of study {sweep[1].name}: {tuned.describe()}", soft_wrap=True)
+    for mark in warned:
+        console.print(mark, soft_wrap=True)
     write_files(output, {"ablation.csv": frame.to_csv(index=False), "ablation.md": "\n".join([*text, ""])})
     console.print(f"tables are in {output}/: ablation.md, ablation.csv")
 
@@ -180,12 +185,18 @@ def report(
     check_output(output)
     opened = open_storage(storage)
     loaded = [load_study(opened, name) for name in dict.fromkeys(studies)]
-    entries = [
-        Entry(study, config, result, final)
-        for study, config in loaded
-        if (final := stored_final(study, config)) and (result := stored_result(study, config))
-        if final.trial == result.winner
-    ]
+    entries: list[Entry] = []
+    left_out: list[str] = []
+    for study, config in loaded:
+        final, result = stored_final(study, config), stored_result(study, config)
+        if final is not None and result is not None and final.trial == result.winner:
+            entries.append(Entry(study, config, result, final))
+        elif final is not None:
+            left_out.append(
+                f"{config.name} is not compared: trial {final.trial} was measured, and is not its winner now."
+            )
+        else:
+            left_out.append(f"{config.name} is not compared: `optevo compare` has not measured its winner.")
     summary = differences = None
     notes: list[str] = []
     try:
@@ -202,6 +213,7 @@ def report(
             f"{'The metric' if measure == 'metric' else 'Fitness'} on the test split after {first.steps:,} "
             f"steps, {len(first.seeds)} seeds; intervals are at 95 %.",
             *marks(entries, measure),
+            *left_out,
         ]
         if len(finals) > 1:
             differences = differences_frame(finals, first.study, measure)
@@ -223,10 +235,12 @@ class _Machine:
 
         return worker_devices(self._device, self._workers)
 
-    def check(self, config: StudyConfig) -> None:
-        """What is wrong with a task or its data is said before processes start."""
+    def check(self, study: optuna.Study, config: StudyConfig) -> None:
+        """What is wrong with a task, its data or the installed versions is said before processes start."""
         from optevo.evaluation import make_bench
+        from optevo.study import check_environment
 
+        check_environment(study)
         make_bench(config, "cpu", self.data_root)
 
     def train(self, measure: Callable[..., T], what: str, n_runs: int) -> T:
@@ -248,23 +262,34 @@ def _measured(
     from optevo.evaluation.final import final_config, finished, measure_final, next_reading, plan
 
     ready = [(study, config, _result(study, config, machine)) for study, config in loaded]
-    reading = next_reading(loaded) if again else 1
+    reading = (
+        next_reading([(study, config, result.winner) for study, config, result in ready]) if again else 1
+    )
     plans = [
         plan(study, config, result.winner, steps=steps, n_seeds=seeds, reading=reading)
         for study, config, result in ready
     ]
     check_budgets([(c.name, one.steps, one.seeds) for (_, c, _), one in zip(ready, plans, strict=True)])
+    finals = [finished(study, config, one) for (study, config, _), one in zip(ready, plans, strict=True)]
+    missing = [
+        (one, *each[:2]) for one, each, final in zip(plans, ready, finals, strict=True) if final is None
+    ]
+    for one, study, config in missing:  # all of them, before the first is read
+        machine.check(study, final_config(config, one))
+    if any(one.attempt > 1 for one, _, _ in missing):
+        console.print(
+            "--again: a second reading of the test split is no test. Whatever was changed since the first "
+            "was changed knowing it; the result carries a mark for good."
+        )
     entries = []
-    for (study, config, result), one in zip(ready, plans, strict=True):
-        final = finished(study, config, one)
+    for (study, config, result), one, final in zip(ready, plans, finals, strict=True):
         if final is None:
-            machine.check(final_config(config, one))
             measure = functools.partial(
                 measure_final, study, config, one, devices=machine.devices, data_root=machine.data_root
             )
             n_runs = len(one.seeds) * len(config.evaluation.tasks)
-            final = machine.train(measure, f"{study.study_name} on the test split", n_runs)
-        entries.append(Entry(study, config, result, final))
+            measured = machine.train(measure, f"{study.study_name} on the test split", n_runs)
+        entries.append(Entry(study, config, result, final or measured))
     return entries
 
 
@@ -296,7 +321,7 @@ def _result(study: optuna.Study, config: StudyConfig, machine: _Machine) -> Resu
             "there, and `optevo run` it again: only its best are trained then"
         )
     if result is None:
-        machine.check(config)
+        machine.check(study, config)
         measure = functools.partial(
             measure_best, study, config, devices=machine.devices, data_root=machine.data_root
         )
@@ -336,7 +361,11 @@ def _adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded | None
             check_comparable([config, sweep])
         except UserError:
             continue
-        usable = sweep.rerun.candidates > 0 and sweep.evaluation.split == "validation"
+        usable = (
+            sweep.rerun.candidates > 0
+            and any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False))
+            and sweep.evaluation.split == "validation"
+        )
         usable = usable and sweep.evaluation.steps == config.evaluation.steps
         if not isinstance(sweep.space, BaselineConfig) or sweep.space.kind != "adamw":
             continue

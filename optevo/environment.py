@@ -14,7 +14,7 @@ from optevo import __version__
 
 def environment(device: str) -> dict[str, Any]:
     """Versions, machine and commit, as JSON-ready values."""
-    packages = ("torch", "torchvision", "optuna", "numpy")
+    packages = ("torch", "torchvision", "pytorch_optimizer", "optuna", "numpy")
     return {
         "optevo": __version__,
         "python": platform.python_version(),
@@ -25,15 +25,26 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
-def differences(stored: dict[str, Any]) -> list[str]:
-    """In what this process differs from a stored `environment`, as far as it changes what comes out."""
-    before, here = _deciding(stored), _deciding(environment(""))
-    return [f"{key}: {before[key]} → {value}" for key, value in here.items() if before[key] != value]
+def differences(stored: dict[str, Any], package: str | None = None) -> list[str]:
+    """In what this process differs from a stored `environment`, as far as it changes what comes out.
+
+    Args:
+        stored: The environment.
+        package: What else the study's numbers depend on. Default: None, nothing.
+    """
+    before, here = deciding(stored, package), deciding(environment(""), package)
+    return [
+        f"{key}: {before[key]} → {value}" for key, value in here.items() if before.get(key, value) != value
+    ]
 
 
-def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
+def deciding(environment: dict[str, Any], package: str | None = None) -> dict[str, str]:
+    """What of an environment numbers depend on."""
     # torch's builds for CPU and CUDA differ after the plus sign: one study may have workers of both.
-    return {key: str(environment.get(key)).partition("+")[0] for key in ("optevo", "torch")}
+    found = {key: str(environment.get(key)).partition("+")[0] for key in ("optevo", "torch")}
+    if package in environment:  # earlier versions did not record it
+        found[package] = str(environment[package])
+    return found
 
 
 def git_commit() -> str | None:

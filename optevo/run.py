@@ -157,11 +157,16 @@ def measure_best(
 
 
 def check_exportable(config: StudyConfig) -> None:
-    """Refuse to export what a class alone can't be, before a search for it begins.
+    """Refuse to export what a class alone can't be, or what no study names, before a search for it begins.
 
     Raises:
-        UserError: The study's optimizer wants to know more.
+        UserError: The study's optimizer wants to know more, or the study names no winner.
     """
+    if config.rerun.candidates == 0:
+        raise UserError(
+            "--export: a study with [rerun] candidates = 0 names no winner; leave the option out and use "
+            "`optevo export N`, with a trial's number"
+        )
     baseline = BASELINES.get(config.space.kind)
     if baseline is not None and baseline.wants is not None:
         raise UserError(

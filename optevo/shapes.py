@@ -154,8 +154,10 @@ FINAL = Shape(
         and bool(v.get("seeds"))
         and _list(is_count)(v["seeds"])
         and type(v.get("environment")) is dict
+        and type(v.get("form", "")) is str
+        and (v.get("worker") is None or _is_worker(v["worker"]))
     ),
-    "a table of trial, steps, seeds and environment",
+    "a table of trial, steps, seeds, environment and, of later versions, form and worker",
 )
 SYSTEM = {
     keys.CLAIM: Shape(_or_none(_is_slot), "[generation, slot] or null"),

@@ -100,7 +100,7 @@ def _check_measured(
             _refuse(where, f"{key}.trial", "the number of a complete trial", value["trial"])
         return
     task, seed = parts[-2:]
-    if not (len(parts) > 4 and task.isdecimal() and seed.isdecimal()):
+    if not (len(parts) > 4 and all(n.isdecimal() and len(n) < 20 for n in (task, seed))):
         raise UserError(f"{where}: {plain(key[:80])!r} names no task and seed; {_REMEDY}")
     if not MEASURED.fits(value) or value["seed"] != int(seed):
         _refuse(where, key, f"{MEASURED.words} with seed {seed[:20]}", value)

@@ -19,6 +19,7 @@ from optevo.environment import differences as environment_differences
 from optevo.environment import environment
 from optevo.errors import UserError
 from optevo.lost import worker_identity
+from optevo.optim.baselines import BASELINES
 from optevo.samplers import GeneticSampler, SeededSampler, SlotGridSampler
 from optevo.samplers.slots import Board, claimed
 from optevo.spaces import SPACES, BaselineSpace, Space
@@ -163,11 +164,16 @@ def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
     attrs = study.user_attrs
     config = parse_config(attrs[keys.CONFIG], f"study {study.study_name!r}")
     fingerprint = config.fingerprint()
-    changed = environment_differences(attrs[keys.ENVIRONMENT])
+    baseline = BASELINES.get(config.space.kind)
+    theirs = baseline and baseline.factory.partition(".")[0] == "pytorch_optimizer"
+    package = "pytorch_optimizer" if theirs else None
+    changed = environment_differences(attrs[keys.ENVIRONMENT], package)
     if fingerprint != attrs[keys.FINGERPRINT]:
         changed.append(f"fingerprint: {attrs[keys.FINGERPRINT]} → {fingerprint}")
     others = [attrs[key] for key in attrs if key.startswith(keys.ACCEPTED)]
-    known = any(not environment_differences(one) and one["fingerprint"] == fingerprint for one in others)
+    known = any(
+        not environment_differences(one, package) and one["fingerprint"] == fingerprint for one in others
+    )
     if not changed or known:
         return
     if accept:  # an attribute each, so that two who accept at once don't overwrite one another

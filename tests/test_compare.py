@@ -28,7 +28,7 @@ from optevo.analysis.statistics import BETTER, UNDECIDED, WORSE
 from optevo.config import StudyConfig, parse_config
 from optevo.errors import UserError
 from optevo.evaluation.bench import Bench
-from optevo.evaluation.measuring import run_key
+from optevo.evaluation.measuring import form_of, run_key
 from optevo.evaluation.objective import Objective
 from optevo.evaluation.rerun import Result, Row, store_result
 from optevo.evaluation.runs import Run
@@ -90,7 +90,7 @@ def put_final(study: optuna.Study, scores: Scores, attempt: int = 1, steps: int 
         for seed, metric in zip(seeds, scores[task], strict=True):
             run = dataclasses.asdict(a_run(task, seed, metric))
             study.set_user_attr(
-                run_key(f"{keys.FINAL}{attempt}:{steps}:", winner_of(study, trial), i, seed), run
+                run_key(f"{keys.FINAL}{attempt}:{steps}:", form_of(winner_of(study, trial)), i, seed), run
             )
 
 
@@ -609,7 +609,7 @@ def test_a_task_of_another_module_is_compared(compare):
     study.set_user_attr(f"{keys.FINAL}1", header)
     for seed in (1000, 1001):
         run = json.loads(json.dumps(dataclasses.asdict(a_run("other", seed, 0.5))))
-        study.set_user_attr(run_key(f"{keys.FINAL}1:4:", winner_of(study), 0, seed), run)
+        study.set_user_attr(run_key(f"{keys.FINAL}1:4:", form_of(winner_of(study)), 0, seed), run)
     answer: Any = compare("a")
     assert answer.status == 0, answer
     assert "other" in set(tables()["summary"]["task"])

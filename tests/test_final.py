@@ -23,7 +23,7 @@ from optevo.errors import UserError
 from optevo.evaluation import final, variants
 from optevo.evaluation.bench import Bench
 from optevo.evaluation.final import Plan, final_config, finished, measure_final, next_reading, stored_final
-from optevo.evaluation.measuring import run_key
+from optevo.evaluation.measuring import form_of, run_key
 from optevo.evaluation.objective import Objective
 from optevo.evaluation.rerun import measure
 from optevo.evaluation.runs import Run
@@ -118,7 +118,7 @@ def measured(study: optuna.Study, one: Plan, budget: StudyConfig | None = None) 
 
 
 def plan(study: optuna.Study, one: StudyConfig, winner: int, *, again: bool = False, **said: int) -> Plan:
-    reading = next_reading([(study, one)]) if again else 1
+    reading = next_reading([(study, one, winner)]) if again else 1
     return final.plan(study, one, winner, reading=reading, **said)
 
 
@@ -140,7 +140,7 @@ def put(study: optuna.Study, attempt: int = 1, seeds: tuple[int, ...] = (1000, 1
         for i, task in reversed(list(enumerate(("digits", "other")))):
             run = dataclasses.asdict(a_run(task, seed, metric=attempt / 10 + i / 100))
             candidate = make_space(config()).candidate(study.trials[trial].params)
-            study.set_user_attr(run_key(f"{keys.FINAL}{attempt}:4:", candidate, i, seed), run)
+            study.set_user_attr(run_key(f"{keys.FINAL}{attempt}:4:", form_of(candidate), i, seed), run)
 
 
 # Plans
@@ -215,7 +215,7 @@ def test_again_is_a_second_attempt_at_the_present_winner(study: optuna.Study):
 def test_again_goes_on_with_a_measurement_that_is_not_finished(study: optuna.Study):
     put(study)
     put(study, 2)
-    half = without(study, run_key(f"{keys.FINAL}2:4:", PRESETS["adam"], 0, 1000))
+    half = without(study, run_key(f"{keys.FINAL}2:4:", form_of(PRESETS["adam"]), 0, 1000))
     assert plan(half, config(), 1, again=True).attempt == 2
     assert plan(half, config(), 1).attempt == 1  # the one that is whole
     assert plan(study, config(), 1, again=True).attempt == 3
@@ -231,7 +231,9 @@ def test_the_latest_finished_measurement_is_shown(study: optuna.Study):
     put(study, 2)
     assert stored_final(study, config()).attempt == 2
     assert (
-        stored_final(without(study, run_key(f"{keys.FINAL}2:4:", PRESETS["adam"], 1, 1000)), config()).attempt
+        stored_final(
+            without(study, run_key(f"{keys.FINAL}2:4:", form_of(PRESETS["adam"]), 1, 1000)), config()
+        ).attempt
         == 1
     )
 
@@ -525,7 +527,7 @@ def whole(study: optuna.Study) -> Stored:
     return Stored(study)
 
 
-RUN = run_key(f"{keys.FINAL}1:4:", PRESETS["adam"], 0, 1000)
+RUN = run_key(f"{keys.FINAL}1:4:", form_of(PRESETS["adam"]), 0, 1000)
 
 
 def test_what_is_written_passes_the_check(whole: Stored):

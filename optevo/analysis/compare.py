@@ -14,6 +14,7 @@ import pandas as pd
 from optevo.analysis.load import cost
 from optevo.analysis.statistics import holm, paired, verdict
 from optevo.config import BaselineConfig, StudyConfig
+from optevo.environment import deciding
 from optevo.errors import UserError
 from optevo.evaluation.final import Final
 from optevo.evaluation.rerun import Result
@@ -49,14 +50,18 @@ def check_comparable(configs: Sequence[StudyConfig]) -> None:
     """Refuse studies whose runs don't pair.
 
     Raises:
-        UserError: Tasks, their options, batch size or precision differ, or a study is named twice.
+        UserError: Tasks, their options, batch size or precision differ, a study is named twice, or a task is
+            called as the mean over tasks is.
     """
     names = [config.name for config in configs]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"study {name!r} is named twice")
-    first = configs[0]
+    for config in configs:
+        if OVERALL in {task.name for task in config.evaluation.tasks}:
+            raise UserError(f"study {config.name!r} has a task called {OVERALL!r}, as the mean over tasks is")
     for other in configs[1:]:
+        first = configs[0]
         for key in ("tasks", "batch_size", "precision"):
             ours, theirs = (c.evaluation.model_dump(mode="json")[key] for c in (first, other))
             if key == "tasks":  # in whatever order
@@ -119,8 +124,6 @@ def summary_frame(finals: Sequence[Final], measure: str) -> pd.DataFrame:
     """
     rows = []
     for final in finals:
-        if OVERALL in final.tasks:
-            raise UserError(f"study {final.study!r} has a task called {OVERALL!r}, as the mean over tasks is")
         by_task = {task: _scores(final, task, measure) for task in final.tasks}
         by_task[OVERALL] = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
         for task, values in by_task.items():
@@ -233,7 +236,8 @@ def marks(entries: Sequence[Entry], measure: str) -> list[str]:
                 f"{name} names the preset evolved, which its authors selected on the test splits of MNIST, "
                 "Fashion-MNIST and CIFAR-10."
             )
-        if not any(run.losses for run in entry.final.runs if run.diverged_at is None):
+        whole = [run for run in entry.final.runs if run.diverged_at is None]
+        if whole and not any(run.losses for run in whole):
             said.append(f"{name}: its tasks score by themselves, on fresh seeds; there is no test split.")
         if entry.final.attempt > 1:
             said.append(f"{name}: this is reading {entry.final.attempt} of the test split.")
@@ -250,8 +254,9 @@ def _edges(entry: Entry) -> list[str]:
     if not isinstance(space, BaselineConfig):
         return []
     params = entry.study.get_trials(deepcopy=False)[entry.final.trial].params
-    # No weight decay at all is no end that one could go beyond.
     ends = [("lr", min, "least"), ("lr", max, "greatest"), ("weight_decay", max, "greatest")]
+    if min(space.weight_decay) > 0:  # none at all is no end that one could go beyond
+        ends.append(("weight_decay", min, "least"))
     return [
         f"its best {name}, {params[name]:g}, is about the {word} that was tried; it may not be tuned yet."
         for name, end, word in ends
@@ -383,7 +388,8 @@ def write_files(folder: Path, texts: Mapping[str, str]) -> None:
 
 def _deciding(final: Final) -> str:
     """What of its environment a run's numbers depend on."""
-    return json.dumps({key: final.environment.get(key) for key in ("optevo", "torch", "device")})
+    kind = str(final.environment.get("device")).partition(":")[0]
+    return json.dumps({**deciding(final.environment), "device": kind})
 
 
 def _spent(steps: int, hours: float) -> str:

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from optevo.analysis.compare import OVERALL
 from optevo.analysis.drawing import BLUE, DASHES, GREY, blank, colour, lines, log_ticks, number, text
 
+_FAR = 1e3  # an interval without an end goes on beyond the axis
 _LABEL = 22  # characters of a name at an axis
 
 
@@ -167,8 +168,8 @@ def comparison(
             if part.empty:
                 continue
             spread = {
-                "array": (part["high"] - part["mean"]).fillna(0.0).tolist(),
-                "arrayminus": (part["mean"] - part["low"]).fillna(0.0).tolist(),
+                "array": (part["high"] - part["mean"]).fillna(0.0).clip(upper=_FAR).tolist(),
+                "arrayminus": (part["mean"] - part["low"]).fillna(0.0).clip(upper=_FAR).tolist(),
                 "thickness": 2 if task == OVERALL else 1.3,
                 "width": 4,
             }
@@ -199,6 +200,11 @@ def comparison(
         figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=ticks, showgrid=False, **axes)
         figure.update_yaxes(range=[len(labels) - 0.5, -0.5], **axes)
         figure.update_xaxes(title_text=title, **axes)
+        ends = rows[["low", "high"]]
+        if ends.isin([math.inf, -math.inf]).any(axis=None):  # plotly would show all of them
+            finite = [0.0, *(v for v in [*rows["mean"], *ends.to_numpy().ravel()] if math.isfinite(v))]
+            room = 0.1 * (max(finite) - min(finite)) or 0.1
+            figure.update_xaxes(range=[min(finite) - room, max(finite) + room], **axes)
     figure.update_layout(showlegend=len(tasks) > 1)
     return figure
 

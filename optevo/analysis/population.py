@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from optevo.analysis.load import FLAG, INTEGER, NUMBER, TEXT, _frame, trials
-from optevo.optim.genome import MAX_TERMS, TERMS
+from optevo.optim.genome import MAX_TERMS, TERMS, TermGenome
 from optevo.study import make_space
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
             continue
         schedule = candidate.schedule(total)
         peak = float(getattr(candidate, "lr", params.get("lr", math.nan)))
-        peak *= math.fsum(map(abs, getattr(candidate, "alphas", (1.0,))))
+        if isinstance(candidate, TermGenome):
+            peak *= math.fsum(map(abs, candidate.rule().coefficients))
         for step in shown:
             factor = schedule(step)
             rows.append({"trial": number, "step": step, "factor": factor, "step_size": peak * factor})

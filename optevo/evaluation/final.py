@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from optevo import keys
 from optevo.environment import environment
 from optevo.errors import UserError
-from optevo.evaluation.measuring import Measurer, again_when_killed, kept_runs, processes
+from optevo.evaluation.measuring import Measurer, again_when_killed, form_of, kept_runs, processes
 from optevo.evaluation.runs import Run
+from optevo.lost import host_name, state_of, worker_identity
 from optevo.spaces import Candidate
 from optevo.study import make_space
 
@@ -70,13 +71,17 @@ class Plan:
     seeds: tuple[int, ...]
 
 
-def next_reading(studies: Sequence[tuple[optuna.Study, StudyConfig]]) -> int:
-    """The number of the reading that `--again` asks of studies: a new one of all, or one that was cut off."""
+def next_reading(studies: Sequence[tuple[optuna.Study, StudyConfig, int]]) -> int:
+    """The number of the reading that `--again` asks of studies: a new one of all, or one that was cut off.
+
+    Args:
+        studies: Each with its configuration and its winner.
+    """
     counts, cut_off = [], False
-    for study, config in studies:
+    for study, config, winner in studies:
         found = _plans(study)
         counts.append(len(found))
-        cut_off |= any(finished(study, config, one) is None for one in found)
+        cut_off |= any(_is_open(study, config, one, winner) for one in found)
     read = {count for count in counts if count}
     return max(counts) + (not cut_off and len(read) < 2)
 
@@ -92,8 +97,8 @@ def plan(
 ) -> Plan:
     """The reading that the study has, finished or not; else, or where it has fewer than `reading`, a new one.
 
-    A further reading that was cut off is gone on with only where it is asked for. One of which no run is
-    stored never was.
+    A further reading that was cut off is gone on with only where it is asked for, and none is that was cut
+    off with another winner. One of which no run is stored never was.
 
     Args:
         study: A study of ours.
@@ -110,15 +115,12 @@ def plan(
     found = _plans(study)
     idle = found.pop() if found and not _has_runs(study, found[-1]) else None  # begun, and nothing read yet
     done = [one for one in found if finished(study, config, one) is not None]
-    if not found or (len(found) < reading and len(done) == len(found)):
+    going_on = any(_is_open(study, config, one, winner) for one in found)
+    left = bool(found) and not going_on and found[-1] not in done  # cut off, and its trial won no more
+    if not found or (not going_on and (len(found) < reading or (reading > 1 and left))):
         n_seeds = n_seeds or (len(idle.seeds) if idle else SEEDS)
         seeds = tuple(range(FIRST_SEED, FIRST_SEED + n_seeds))
-        last_of_search = max(config.evaluation.seeds) + 2 * config.rerun.seeds
-        if last_of_search >= FIRST_SEED and min(config.evaluation.seeds) <= seeds[-1]:
-            raise UserError(
-                f"study {config.name!r} was searched or re-run with seeds up to {last_of_search}, and seeds "
-                f"{seeds[0]} to {seeds[-1]} are for the test split: give the search seeds below"
-            )
+        check_fresh(config, seeds, "the test split")
         return Plan(len(found) + 1, winner, steps or (idle.steps if idle else STEPS), seeds)
     one = found[-1] if reading > 1 or not done else done[-1]
     for name, asked, stored in (("steps", steps, one.steps), ("seeds", n_seeds, len(one.seeds))):
@@ -138,6 +140,20 @@ def plan(
     return one
 
 
+def check_fresh(config: StudyConfig, seeds: Sequence[int], use: str) -> None:
+    """Refuse a study whose search or re-running may have used the seeds that are kept for something else.
+
+    Raises:
+        UserError: It may.
+    """
+    last_of_search = max(config.evaluation.seeds) + 2 * config.rerun.seeds
+    if last_of_search >= seeds[0] and min(config.evaluation.seeds) <= seeds[-1]:
+        raise UserError(
+            f"study {config.name!r} was searched or re-run with seeds up to {last_of_search}, and seeds "
+            f"{seeds[0]} to {seeds[-1]} are for {use}: give the search seeds below"
+        )
+
+
 def final_config(config: StudyConfig, plan: Plan) -> StudyConfig:
     """The study's configuration with the final budget, on the test split."""
     update = {"steps": plan.steps, "seeds": plan.seeds, "split": "test"}
@@ -146,11 +162,11 @@ def final_config(config: StudyConfig, plan: Plan) -> StudyConfig:
 
 def finished(study: optuna.Study, config: StudyConfig, plan: Plan) -> Final | None:
     """A stored reading, None while a run of it is missing."""
-    header = study.user_attrs.get(f"{keys.FINAL}{plan.attempt}")
+    header = study.user_attrs.get(_key(plan.attempt))
     if header is None:
         return None
     n_tasks = len(config.evaluation.tasks)
-    runs = kept_runs(study, _prefix(plan), _candidate(study, config, plan), n_tasks, plan.seeds)
+    runs = kept_runs(study, _prefix(plan), _form(study, config, plan), n_tasks, plan.seeds)
     if runs is None:
         return None
     return Final(config.name, plan.trial, plan.attempt, plan.steps, runs, header["environment"])
@@ -183,23 +199,19 @@ def measure_final(
 
     Raises:
         RunFailed: The processes were killed, again and again, or a task raised.
-        UserError: Somebody else began another reading at the same moment.
+        UserError: Another process of this machine is at it, or somebody else began another reading at the
+            same moment.
     """
     done = finished(study, config, plan)
     if done is not None:
         return done
     budget, candidate = final_config(config, plan), _candidate(study, config, plan)
-    # Before anything is read: whoever comes later sees that the split is spent.
-    header: dict[str, Any] = {"trial": plan.trial, "steps": plan.steps, "seeds": list(plan.seeds)}
-    key = f"{keys.FINAL}{plan.attempt}"
-    if not _has_runs(study, plan):
-        study.set_user_attr(key, {**header, "environment": environment(devices[0])})
-    if study.user_attrs[key] | header != study.user_attrs[key]:
-        raise UserError(f"another `compare` has begun to measure study {config.name!r} with another budget")
+    _begin(study, config, plan, devices[0])
+    form = _form(study, config, plan)
 
     def once() -> None:
         with processes(budget, devices, data_root) as pool:
-            measurer = Measurer(study, budget, pool, _prefix(plan), progress)
+            measurer = Measurer(study, budget, pool, _prefix(plan), progress, form=lambda _: form)
             measurer.measure({"winner": candidate}, plan.seeds)
 
     again_when_killed(once)
@@ -208,12 +220,50 @@ def measure_final(
     return measured
 
 
+def _begin(study: optuna.Study, config: StudyConfig, plan: Plan, device: str) -> None:
+    """Say in the study, before anything is read, that the split is spent, and who is reading it."""
+    key = _key(plan.attempt)
+    stored, me = study.user_attrs.get(key), worker_identity(device)
+    holder = stored and stored.get("worker")
+    # Of another machine's processes nothing is known; one that was killed must not bar the way for good.
+    if holder and _who(holder) != _who(me) and state_of(holder) in ("live", "frozen"):
+        raise UserError(
+            f"process {holder['pid']} of {host_name(holder)} is measuring study {config.name!r} on the test "
+            "split: wait for it, or end it and run this again"
+        )
+    mine: dict[str, Any] = {"trial": plan.trial, "steps": plan.steps, "seeds": list(plan.seeds)}
+    if stored is None or not _has_runs(study, plan):
+        stored = {"environment": environment(device), "form": form_of(_candidate(study, config, plan))}
+    study.set_user_attr(key, {**stored, **mine, "worker": me})
+    now = study.user_attrs[key]
+    if now | mine != now or _who(now["worker"]) != _who(me):
+        raise UserError(f"another `compare` has begun to measure study {config.name!r} at this moment")
+
+
+def _who(worker: dict[str, Any]) -> tuple[Any, ...]:
+    return worker["host"], worker["pid"], worker["started"]
+
+
+def _is_open(study: optuna.Study, config: StudyConfig, plan: Plan, winner: int) -> bool:
+    """Whether a reading was cut off, and can be gone on with."""
+    return plan.trial == winner and finished(study, config, plan) is None
+
+
+def _key(attempt: int) -> str:
+    return f"{keys.FINAL}{attempt}"
+
+
 def _prefix(plan: Plan) -> str:
-    return f"{keys.FINAL}{plan.attempt}:{plan.steps}:"  # no run of another budget is taken for one of these
+    return f"{_key(plan.attempt)}:{plan.steps}:"  # no run of another budget is taken for one of these
 
 
 def _has_runs(study: optuna.Study, plan: Plan) -> bool:
-    return any(key.startswith(f"{keys.FINAL}{plan.attempt}:") for key in study.user_attrs)
+    return any(key.startswith(f"{_key(plan.attempt)}:") for key in study.user_attrs)
+
+
+def _form(study: optuna.Study, config: StudyConfig, plan: Plan) -> str:
+    """What the runs' names call the trial: as it was begun, though a later optevo writes forms otherwise."""
+    return study.user_attrs[_key(plan.attempt)].get("form") or form_of(_candidate(study, config, plan))
 
 
 def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidate:
@@ -223,6 +273,6 @@ def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidat
 def _plans(study: optuna.Study) -> list[Plan]:
     """Every reading that was begun, in order."""
     stored, found = study.user_attrs, list[Plan]()
-    while (header := stored.get(f"{keys.FINAL}{len(found) + 1}")) is not None:
+    while (header := stored.get(_key(len(found) + 1))) is not None:
         found.append(Plan(len(found) + 1, header["trial"], header["steps"], tuple(header["seeds"])))
     return found

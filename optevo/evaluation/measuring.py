@@ -33,18 +33,22 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def run_key(prefix: str, candidate: Candidate, task: int, seed: int) -> str:
-    """The study attribute that keeps a run; `task` is its index in the study."""
-    digest = hashlib.sha256(candidate.canonical().encode()).hexdigest()[:12]
-    return f"{prefix}{digest}:{task}:{seed}"
+def form_of(candidate: Candidate) -> str:
+    """A candidate's name in attributes: a digest of its canonical form."""
+    return hashlib.sha256(candidate.canonical().encode()).hexdigest()[:12]
+
+
+def run_key(prefix: str, form: str, task: int, seed: int) -> str:
+    """The study attribute that keeps a run of the candidate `form`; `task` is its index in the study."""
+    return f"{prefix}{form}:{task}:{seed}"
 
 
 def kept_runs(
-    study: optuna.Study, prefix: str, candidate: Candidate, n_tasks: int, seeds: Sequence[int]
+    study: optuna.Study, prefix: str, form: str, n_tasks: int, seeds: Sequence[int]
 ) -> tuple[Run, ...] | None:
-    """What is stored of a candidate, task by task, seed by seed; None while a run is missing."""
+    """What is stored of the candidate `form`, task by task, seed by seed; None while a run is missing."""
     stored = study.user_attrs
-    wanted = [run_key(prefix, candidate, task, seed) for task in range(n_tasks) for seed in seeds]
+    wanted = [run_key(prefix, form, task, seed) for task in range(n_tasks) for seed in seeds]
     if any(key not in stored for key in wanted):
         return None
     return tuple(read_run(stored[key]) for key in wanted)
@@ -59,6 +63,7 @@ class Measurer:
         pool: Of `processes`, for the same configuration.
         prefix: What the attributes' names begin with; runs of another budget have another one.
         progress: Called with the number of runs done so far, those of earlier calls of the program included.
+        form: A candidate's name in attributes. Default: `form_of`.
     """
 
     def __init__(
@@ -68,8 +73,11 @@ class Measurer:
         pool: ProcessPoolExecutor,
         prefix: str,
         progress: Callable[[int], None] = lambda done: None,
+        *,
+        form: Callable[[Candidate], str] = form_of,
     ) -> None:
         self.study, self.config, self.pool, self.prefix, self.progress = study, config, pool, prefix, progress
+        self.form = form
         self.done = 0
 
     def measure(
@@ -83,7 +91,7 @@ class Measurer:
         for seed in seeds:
             for candidate in candidates.values():
                 for task in range(n_tasks):
-                    key = run_key(self.prefix, candidate, task, seed)
+                    key = run_key(self.prefix, self.form(candidate), task, seed)
                     if key in stored:
                         self.done += 1
                     elif key not in jobs:  # else two candidates are the same optimizer
@@ -108,7 +116,7 @@ class Measurer:
             self.progress(self.done)
         measured = {}
         for name, candidate in candidates.items():
-            runs = kept_runs(self.study, self.prefix, candidate, n_tasks, seeds)
+            runs = kept_runs(self.study, self.prefix, self.form(candidate), n_tasks, seeds)
             assert runs is not None
             measured[name] = runs
         return measured

@@ -28,8 +28,14 @@ _PRODUCTS = frozenset(
 
 
 @contextlib.contextmanager
-def autocast(device: torch.device, precision: str) -> Iterator[None]:
+def autocast(device: torch.device, precision: str, *, mapped: bool = False) -> Iterator[None]:
     """What forward passes and losses run under; "float32" also shuts out a caller's own autocast.
+
+    Args:
+        device: Where they run.
+        precision: One of `PRECISIONS`.
+        mapped: Whether they run under `torch.func.vmap`, which takes convolutions in float32 whatever
+            autocast says, and mixes no precisions in a batch norm. Default: False.
 
     On CPUs without bfloat16 instructions torch's own products of bfloat16 matrices and images take ten times
     as long as float32's. There the products are taken in float32, of operands and with results rounded to
@@ -38,7 +44,7 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         lower = precision == "bfloat16"
         stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=lower))
-        if lower and device.type == "cpu" and not _has_bfloat16():
+        if lower and device.type == "cpu" and not mapped and not _has_bfloat16():
             stack.enter_context(RoundedProducts())
         yield
 

@@ -171,7 +171,7 @@ class _Stack:
 
     def step(self, batch: Batch) -> Tensor:
         """One training step of every copy; returns their losses, shape (K,)."""
-        with autocast(batch[0].device, self.precision):
+        with autocast(batch[0].device, self.precision, mapped=not self._is_dense(batch)):
             losses = self.forward(batch)
         gradients = torch.autograd.grad(losses.sum(), self.leaves, allow_unused=True, materialize_grads=True)
         torch.cat([g.flatten(1) for g in gradients], dim=1, out=self.grads)
@@ -182,15 +182,18 @@ class _Stack:
 
     def forward(self, batch: Batch) -> Tensor:
         """The K losses of one batch."""
-        inputs, targets = batch
-        if self.dense is not None and targets.dim() == 1 and targets.dtype == torch.int64:
-            return CrossEntropy.apply(logits(self.dense, self.leaves, inputs), targets)
+        if self.dense is not None and self._is_dense(batch):
+            return CrossEntropy.apply(logits(self.dense, self.leaves, batch[0]), batch[1])
 
         def loss(params: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
             return functional_call(self.loss, (params, buffers), (batch,))
 
         named = dict(zip(self.names, self.leaves, strict=True))
         return vmap(loss, randomness="same")(named, self.buffers)
+
+    def _is_dense(self, batch: Batch) -> bool:
+        """Whether a batch is one for `dense`'s formulas; others go through `vmap`."""
+        return self.dense is not None and batch[1].dim() == 1 and batch[1].dtype == torch.int64
 
     def member(self, number: int) -> nn.Module:
         """The model with the weights of a candidate that was not dropped, until the next call."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optevo import keys
-from optevo.evaluation.measuring import Measurer, again_when_killed, kept_runs, processes
+from optevo.evaluation.measuring import Measurer, again_when_killed, form_of, kept_runs, processes
 from optevo.evaluation.runs import Run
 from optevo.optim.genome import TermGenome
 from optevo.spaces import Candidate
@@ -113,9 +114,10 @@ def variants(winner: TermGenome, adamw: Candidate | None = None) -> dict[str, Ca
         bias_correction=True,
         gradient_clipping=False,
     )
-    # As many terms as the winner's: one weight is bounded.
-    weights = tuple(map(abs, winner.alphas))
-    made[SCALED] = dataclasses.replace(plain_adamw, terms=("ADAM_TERM",) * len(weights), alphas=weights)
+    # What the winner's terms come to, which may cancel; in as many terms as it has: one weight is bounded.
+    n = len(winner.alphas)
+    weight = math.fsum(map(abs, rule.coefficients)) / n
+    made[SCALED] = dataclasses.replace(plain_adamw, terms=("ADAM_TERM",) * n, alphas=(weight,) * n)
     made[HYPER] = plain_adamw
     if adamw is not None:
         made[TUNED] = adamw  # with the schedule that it was tuned under
@@ -142,7 +144,7 @@ def kept_variants(
     found = {}
     for name, candidate in variants.items():
         n_tasks, seeds = len(budget.evaluation.tasks), budget.evaluation.seeds
-        runs = kept_runs(study, _prefix(budget), candidate, n_tasks, seeds)
+        runs = kept_runs(study, _prefix(budget), form_of(candidate), n_tasks, seeds)
         if runs is None:
             return None
         found[name] = runs
