@@ -20,7 +20,7 @@ import pandas as pd
 from optevo import keys
 from optevo.analysis.compare import OVERALL
 from optevo.analysis.load import runs, trials
-from optevo.analysis.statistics import paired
+from optevo.analysis.statistics import Estimate, paired
 from optevo.config import StudyConfig
 from optevo.errors import UserError
 from optevo.progress import markdown_table
@@ -67,16 +67,25 @@ def ranking(found: pd.DataFrame, task: str, column: str) -> list[str]:
 
 def neighbours(frame: pd.DataFrame, order: Sequence[str], task: str) -> str:
     """Which neighbours of a ranking are told apart by the runs: the paired differences that are not."""
-    fitness = frame.set_index(["optimizer", "task", "seed"])["fitness"].sort_index()
-    tasks = list(dict.fromkeys(frame["task"])) if task == OVERALL else [task]
     ties = []
     for better, worse in pairwise(order):
-        pairs = {one: (fitness[better][one] - fitness[worse][one]).tolist() for one in tasks}
-        estimate = paired(pairs, rng=np.random.default_rng(0))
+        estimate = difference(frame, better, worse, task)
         if not (estimate.p < 0.05 and estimate.excludes_zero):
-            interval = f"{estimate.low:+.3f} to {estimate.high:+.3f}"
-            ties.append(f"{better} − {worse} {estimate.mean:+.3f} ({interval})")
+            ties.append(f"{better} − {worse} {shown(estimate)}")
     return "; ".join(ties) or "none"
+
+
+def difference(frame: pd.DataFrame, better: str, worse: str, task: str) -> Estimate:
+    """Of two optimizers' runs, paired by task and seed."""
+    fitness = frame.set_index(["optimizer", "task", "seed"])["fitness"].sort_index()
+    tasks = list(dict.fromkeys(frame["task"])) if task == OVERALL else [task]
+    pairs = {one: (fitness[better][one] - fitness[worse][one]).tolist() for one in tasks}
+    return paired(pairs, rng=np.random.default_rng(0))
+
+
+def shown(estimate: Estimate) -> str:
+    """A difference with its interval."""
+    return f"{estimate.mean:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 
 def markdown(frame: pd.DataFrame, config: StudyConfig, environment: object) -> str:
@@ -96,6 +105,7 @@ def markdown(frame: pd.DataFrame, config: StudyConfig, environment: object) -> s
         ours, theirs = ranking(found, task, "mean"), ranking(found, task, "published")
         same = "the same" if ours == theirs else "another"
         ranks.append([task, " > ".join(ours), " > ".join(theirs), same, neighbours(frame, ours, task)])
+    best, *others = ranking(found, OVERALL, "mean")
     header = ["task", "ours", "published", "order", "neighbours that the seeds do not tell apart (95 %)"]
     return "\n".join(
         [
@@ -112,6 +122,10 @@ def markdown(frame: pd.DataFrame, config: StudyConfig, environment: object) -> s
             "Rankings, best first:",
             "",
             markdown_table([header, *ranks], entities=False),
+            "",
+            f"Overall, {best} minus each of the others (95 %, uncorrected): "
+            + "; ".join(f"{name} {shown(difference(frame, best, name, OVERALL))}" for name in others)
+            + ".",
             "",
             f"Environment: `{json.dumps(environment)}`",
             "",

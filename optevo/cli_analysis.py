@@ -237,10 +237,13 @@ class _Machine:
 
     def check(self, study: optuna.Study, config: StudyConfig) -> None:
         """What is wrong with a task, its data or the installed versions is said before processes start."""
+        from optevo.analysis.compare import check_tasks
         from optevo.evaluation import make_bench
+        from optevo.evaluation.base import make_tasks
         from optevo.study import check_environment
 
         check_environment(study)
+        check_tasks(config.name, [task.name for task in make_tasks(config)])
         make_bench(config, "cpu", self.data_root)
 
     def train(self, measure: Callable[..., T], what: str, n_runs: int) -> T:

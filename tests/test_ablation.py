@@ -41,6 +41,7 @@ from optevo.evaluation.variants import (
 from optevo.optim.baselines import TunedBaseline
 from optevo.optim.genome import TermGenome
 from optevo.optim.presets import PRESETS
+from optevo.progress import TEST_MARK
 from optevo.study import make_space
 
 _here, on_disk = test_cli._here, test_cli.optevo  # fixtures
@@ -231,11 +232,16 @@ def test_adamws_rule_with_the_winners_numbers_is_torchs_adamw(winner: TermGenome
 
 def test_adamw_with_the_winners_weights_makes_steps_as_large_as_its_terms_add_up_to():
     made = variants(WHOLE)
-    total = sum(map(abs, WHOLE.alphas))
     rule, scaled = made[HYPER].rule(), made[SCALED].rule()
-    assert scaled == dataclasses.replace(rule, adam=total)
+    total = sum(map(abs, WHOLE.rule().coefficients))
+    assert scaled == dataclasses.replace(rule, adam=pytest.approx(total, rel=1e-12))
     assert made[SCALED].lr == made[HYPER].lr
     assert factors(made[SCALED]) == factors(made[HYPER]) == factors(WHOLE)
+
+
+def test_terms_that_cancel_make_no_large_steps():
+    nearly = dataclasses.replace(WHOLE, terms=("SIGN_GRAD", "SIGN_GRAD"), alphas=(3.0, -2.9))
+    assert variants(nearly)[SCALED].rule().adam == pytest.approx(0.1)
 
 
 def test_tuned_adamw_is_measured_as_it_was_tuned():
@@ -592,8 +598,31 @@ def test_a_bad_option_is_refused_and_nothing_is_trained(ablate, pool, options, w
 
 def test_ablating_a_study_that_selected_on_the_test_split_does_not_touch_it(ablate):
     searched("tiny", ["test_final:Guarded"], evaluation__split="test")
-    answer = ablate("tiny", "--steps", "1", "--seeds", "2")
+    sweep("peeked", ["test_final:Guarded"], evaluation__split="test")
+    answer = ablate("tiny", "--steps", "1", "--seeds", "2", "--adamw", "peeked")
     assert answer.status == 0, answer
+    for shown in (written()[0], answer.out):
+        for name in ("tiny", "peeked"):
+            assert f"{name}: {TEST_MARK}" in shown
+
+
+def test_seeds_of_a_search_are_not_the_variants_own(ablate, pool):  # noqa: F811
+    searched("tiny", evaluation__seeds=[0, 2001])
+    said(ablate("tiny", "--steps", "1", "--seeds", "2"), "seeds 2000 to 2001 are for the variants")
+    assert pool.asked == []
+
+
+def test_a_sweep_of_which_nothing_is_left_is_no_tuned_adamw(ablate):
+    searched("tiny")
+    one = config("sweep", space=SWEEP, sampler=GRID)
+    study = create(one)
+    for _ in range(one.n_trials):
+        trial = study.ask()
+        make_space(one).suggest(trial)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    answer = ablate("tiny", "--steps", "1", "--seeds", "2")
+    assert answer.status == 0
+    assert "no finished sweep" in answer.out
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 
@@ -175,6 +176,20 @@ def test_a_comparison_draws_whichever_frame_there_is():
     assert (interval.array[0], interval.arrayminus[0]) == (pytest.approx(0.05), pytest.approx(0.05))
     assert drawn.comparison(SUMMARY, None) is not None
     assert drawn.comparison(None, DIFFERENCES) is not None
+
+
+def test_an_interval_without_an_end_goes_on_beyond_the_axis():
+    """JSON has no infinity: a bar of that length would not be drawn, and the difference look exact."""
+    endless = DIFFERENCES.assign(low=-math.inf, high=math.inf)
+    figure = drawn.comparison(None, endless)
+    low, high = figure.layout.xaxis.range
+    mean = endless["mean"].iloc[0]
+    assert low < 0 < high
+    assert low < mean < high
+    bars = figure.data[0].error_x
+    assert all(math.isfinite(length) for length in (*bars.array, *bars.arrayminus))
+    assert bars.array[0] > high - low < bars.arrayminus[0]
+    assert high - low < 10 * max(abs(mean), 0.1)
 
 
 def test_a_study_selected_on_test_says_so_at_the_axis():

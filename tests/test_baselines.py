@@ -268,10 +268,7 @@ def test_muon_takes_one_group_as_torchs_optimizers_do():
 def test_a_group_that_muon_is_given_later_is_trained():
     optimizer, late = MuonAdamW(weights(), lr=0.1), weights()
     before = [p.detach().clone() for p in late]
-    try:
-        optimizer.add_param_group({"params": late})
-    except (NotImplementedError, ValueError, RuntimeError):
-        return  # so says it
+    optimizer.add_param_group({"params": late})
     after = stepped(optimizer, late, steps=1)
     assert all(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
 

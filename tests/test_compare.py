@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,8 @@ from optevo.evaluation.measuring import form_of, run_key
 from optevo.evaluation.objective import Objective
 from optevo.evaluation.rerun import Result, Row, store_result
 from optevo.evaluation.runs import Run
+from optevo.lost import worker_identity
+from optevo.optim.genome import TermGenome
 from optevo.spaces import Candidate
 from optevo.study import create_or_resume, is_complete, make_space
 from optevo.tasks.vision import Digits
@@ -126,6 +131,20 @@ def measured(name: str, scores: Scores, **changes: Any) -> optuna.Study:
     study = searched(name, list(scores), **changes)
     put_final(study, scores)
     return study
+
+
+def cut_off(study: optuna.Study) -> None:
+    """As if the last run of its measurement had not been made."""
+    stored = study._storage._backend if hasattr(study._storage, "_backend") else study._storage
+    del stored._studies[study._study_id].user_attrs[
+        run_key(f"{keys.FINAL}1:4:", form_of(winner_of(study)), 0, 1001)
+    ]
+
+
+class Overall(Digits):
+    """A task that is called as the mean over tasks is."""
+
+    name = "overall"
 
 
 def drawn(seed: int, shift: float = 0.0, tasks: Sequence[str] = ("digits",)) -> Scores:
@@ -422,6 +441,7 @@ def test_a_first_reading_has_no_mark(compare):
         ([1e-3, 1e-2], [0.1], {"lr"}),
         ([1e-2], [0.1], set()),
         ([1e-2], [0.0, 0.1], {"weight_decay"}),
+        ([1e-2], [0.1, 0.2], {"weight_decay"}),
     ],
 )
 def test_a_sweep_whose_best_lies_at_an_end_is_marked(compare, lr: list[float], decay: list[float], marked):
@@ -541,12 +561,116 @@ def test_a_winner_that_is_no_longer_the_measured_trial_is_not_shown_beside_its_n
     study = measured("a", drawn(0))
     runs = (a_run("digits", 5, 0.9), a_run("digits", 6, 0.9))
     store_result(study, config("a"), Result(0, (Row("trial 0", 0.0, runs),)))
+    said(compare("a"), "trial 1")
+
+
+def test_a_cut_off_reading_of_another_winner_is_left_by_again(compare, pool):  # noqa: F811
+    study = measured("a", {"digits": [0.1, 0.2]})
+    cut_off(study)
+    runs = (a_run("digits", 5, 0.9), a_run("digits", 6, 0.9))
+    store_result(study, config("a"), Result(0, (Row("trial 0", 0.0, runs),)))
+    said(compare("a"), "trial 1", "--again")
+    answer = compare("a", "--again", *BUDGET)
+    assert answer.status == 0, answer
+    assert "this is reading 2 of the test split" in answer.out
+    assert len(pool.asked) == 2
+    assert compare("a").status == 0  # and it is the one that is shown
+    assert set(tables()["runs"]["trial"]) == {0}
+
+
+def test_going_on_with_a_first_reading_is_no_second_one(compare, pool):  # noqa: F811
+    study = measured("a", {"digits": [0.1, 0.2]})
+    cut_off(study)
+    answer = compare("a", "--again", *BUDGET)
+    assert answer.status == 0
+    assert len(pool.asked) == 1
+    assert "second reading" not in answer.out
+
+
+def test_a_later_optevo_that_writes_forms_otherwise_shows_what_was_read(compare, pool, monkeypatch):  # noqa: F811
+    searched("a")
+    assert compare("a", *BUDGET).status == 0
+    asked, first = len(pool.asked), text()
+    monkeypatch.setattr(TermGenome, "canonical", lambda self: f"another form of {self!r}")
+    assert compare("a", *BUDGET).status == 0
+    assert (len(pool.asked), text()) == (asked, first)
+
+
+def test_a_winner_whose_runs_all_diverge_is_not_said_to_have_no_test_split(compare):
+    measured("a", {"digits": [None, None]})
     answer = compare("a")
-    if answer.status == 0:
-        row = tables()["studies"].iloc[0]
-        assert (row["winner"], row["fresh_fitness"]) != ("trial 1", pytest.approx(0.91))
+    assert "2 of 2 runs diverged" in answer.out
+    assert "no test split" not in answer.out
+
+
+def test_a_task_that_is_called_as_the_mean_is_refused_before_anything_is_read(compare, pool):  # noqa: F811
+    searched("a", [{"name": "test_compare:Overall"}])
+    said(compare("a", *BUDGET), "'overall'")
+    assert pool.asked == []
+    assert untrained("a") == {}
+
+
+def test_other_versions_are_no_silent_second_environment(compare, pool):  # noqa: F811
+    study = searched("a")
+    study.set_user_attr(keys.ENVIRONMENT, {**study.user_attrs[keys.ENVIRONMENT], "torch": "1.0"})
+    said(compare("a", *BUDGET), "torch: 1.0", "--accept-environment")
+    assert pool.asked == []
+
+
+@pytest.mark.parametrize("state", ["live", "dead"])
+def test_two_at_once_do_not_read_the_split_twice(compare, pool, state: str):  # noqa: F811
+    study = searched("a")
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    header = {"trial": 1, "steps": 4, "seeds": [1000, 1001], "environment": {}}
+    study.set_user_attr(f"{keys.FINAL}1", {**header, "worker": worker_identity("cpu", other.pid)})
+    if state == "dead":
+        other.kill()
+        other.wait()
+    answer = compare("a", *BUDGET)
+    if state == "dead":
+        assert answer.status == 0, answer
+        assert len(pool.asked) == 2
     else:
-        said(answer, "trial 1")
+        said(answer, f"process {other.pid}", "is measuring")
+        assert pool.asked == []
+    other.kill()
+    other.communicate()
+
+
+# The report
+
+
+def words(path: str = "report.html") -> str:
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", Path(path).read_text(encoding="utf-8"))))
+
+
+def test_a_report_needs_no_reading_of_the_test_split(compare, on_disk):
+    searched("a")
+    answer = on_disk("report", "a")
+    assert answer.status == 0, answer
+    assert "Comparison" not in words()
+    create(config("b"))  # nothing evaluated yet
+    assert on_disk("report", "a", "b").status == 0
+
+
+def test_a_report_says_which_studies_it_does_not_compare(compare, on_disk):
+    measured("a", drawn(0))
+    searched("b")
+    moved = measured("c", drawn(1))
+    runs = (a_run("digits", 5, 0.9), a_run("digits", 6, 0.9))
+    store_result(moved, config("c"), Result(0, (Row("trial 0", 0.0, runs),)))
+    answer = on_disk("report", "a", "b", "c")
+    assert answer.status == 0, answer
+    assert "b is not compared: `optevo compare` has not measured its winner" in words()
+    assert "c is not compared: trial 1 was measured, and is not its winner now" in words()
+
+
+def test_a_report_of_measured_studies_compares_them(compare, on_disk):
+    for i, name in enumerate("ab"):
+        measured(name, drawn(i))
+    assert on_disk("report", "a", "b").status == 0
+    assert "is not compared" not in words()
+    assert "b − a" in words()
 
 
 # Names

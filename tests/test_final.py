@@ -567,7 +567,14 @@ def test_a_header_of_a_trial_that_is_not_there_is_refused(whole: Stored, trial: 
 
 
 @pytest.mark.parametrize(
-    "key", [f"{keys.FINAL}1:0123456789ab", f"{keys.FINAL}1:0123456789ab:zero:1000", f"{keys.FINAL}1:x:0:"]
+    "key",
+    [
+        f"{keys.FINAL}1:0123456789ab",
+        f"{keys.FINAL}1:0123456789ab:zero:1000",
+        f"{keys.FINAL}1:x:0:",
+        f"{keys.FINAL}1:4:0123456789ab:0:{'9' * 5000}",
+    ],
+    ids=range(4),
 )
 def test_a_run_whose_name_says_no_task_and_seed_is_refused(whole: Stored, key: str):
     whole.user_attrs[key] = json.loads(json.dumps(dataclasses.asdict(a_run())))

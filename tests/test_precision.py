@@ -85,7 +85,7 @@ def test_double_precision_stays_as_torchs_autocast_leaves_it():
 
 def test_under_vmap_torch_is_left_alone(monkeypatch: pytest.MonkeyPatch):
     """It takes a batch norm of float32's statistics and bfloat16's images there for an error."""
-    monkeypatch.setattr(precision, "_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: False)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     state = {key: torch.stack([one, one]) for key, one in net.state_dict().items()}
     images = draw(2, 3, 6, 6).detach()
@@ -96,7 +96,7 @@ def test_under_vmap_torch_is_left_alone(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("native", [True, False])
 def test_cpus_without_bfloat16_get_it_all_the_same(native: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(precision, "_has_bfloat16", lambda: native)
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: native)
     seen = []
     inner = RoundedProducts.__torch_function__
     monkeypatch.setattr(
@@ -116,7 +116,7 @@ def test_cpus_without_bfloat16_get_it_all_the_same(native: bool, monkeypatch: py
 def test_other_devices_keep_torchs_own(device: str, monkeypatch: pytest.MonkeyPatch):
     if not torch.cuda.is_available():
         pytest.skip("needs CUDA")
-    monkeypatch.setattr(precision, "_has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "has_bfloat16", lambda: False)
     monkeypatch.delattr(precision, "RoundedProducts")  # it would be a NameError
     x, w = draw(5, 8).to(device), draw(3, 8).to(device)
     with autocast(torch.device(device), "bfloat16"):

@@ -12,9 +12,12 @@ from PIL import Image
 
 from analysis import recompress, table1
 from optevo import keys
-from optevo.analysis.compare import OVERALL
+from optevo.analysis.compare import OVERALL, Entry, write_tables
+from optevo.analysis.statistics import paired
 from optevo.config import load_config
 from optevo.dump import read_study
+from optevo.evaluation.final import stored_final
+from optevo.evaluation.rerun import stored_result
 from optevo.stored import check_study
 from optevo.study import counted, is_complete, load_study
 
@@ -47,7 +50,58 @@ def test_a_saved_study_loads_complete_and_is_that_of_its_file(path: Path, quiet_
     (file,) = [
         f for f in STUDIES.rglob("*.toml") if f"name = {config.name!r}".replace("'", '"') in f.read_text()
     ]
-    assert load_config(file).fingerprint() == study.user_attrs[keys.FINGERPRINT]
+    assert load_config(file) == config
+    assert config.fingerprint() == study.user_attrs[keys.FINGERPRINT]
+
+
+def fair_entries() -> list[Entry]:
+    """The studies of the comparison, in the order of its table."""
+    names = pd.read_csv(RESULTS / "fair" / "studies.csv")["study"]
+    entries = []
+    for name in names:
+        (path,) = [path for path in SAVED if path.stem == name]
+        study, config = load_study(read_study(path), name)
+        final, result = stored_final(study, config), stored_result(study, config)
+        assert final is not None
+        assert result is not None
+        entries.append(Entry(study, config, result, final))
+    return entries
+
+
+def test_the_fair_comparison_is_that_of_its_saved_studies(tmp_path: Path, quiet_optuna: None):
+    entries = fair_entries()
+    write_tables(tmp_path, entries, entries[0].final.study, "metric")
+    for name in ("runs.csv", "summary.csv", "differences.csv", "studies.csv"):
+        made, kept = (pd.read_csv(folder / name) for folder in (tmp_path, RESULTS / "fair"))
+        pd.testing.assert_frame_equal(made, kept, check_exact=False, rtol=1e-9)
+    assert (tmp_path / "comparison.md").read_text() == (RESULTS / "fair" / "comparison.md").read_text()
+
+
+def test_the_readme_says_what_the_tables_say():
+    readme = (STUDIES.parent / "README.md").read_text()
+    rows = [line for line in readme.splitlines() if line.startswith("| ")]
+    for study, means in pd.read_csv(RESULTS / "fair" / "summary.csv").groupby("study"):
+        cells = [f"{row['mean']:.4f} ± {row['sd']:.4f}" for _, row in means.iterrows()]
+        assert any(all(cell in line for cell in cells) for line in rows), (study, cells)
+    for optimizer, means in pd.read_csv(RESULTS / "table1" / "table.csv").groupby("optimizer"):
+        cells = [
+            f"{row['mean']:.3f} ± {row['std']:.3f} [{row['published']:.3f}]" for _, row in means.iterrows()
+        ]
+        assert any(all(cell in line for cell in cells) for line in rows), (optimizer, cells)
+
+
+def test_what_jpeg_costs_is_what_the_readme_says(quiet_optuna: None):
+    """The same seeds and optimizer on images compressed once more, minus those of the fair comparison."""
+    study, _ = load_study(read_study(RESULTS / "table1" / "jpeg50.json"), "jpeg50")
+    (trial,) = study.trials
+    again = {run["seed"]: run["metric"] for run in trial.user_attrs[keys.RUNS]}
+    runs = pd.read_csv(RESULTS / "fair" / "runs.csv")
+    once = runs[(runs["study"] == "fair_evolved") & (runs["task"] == "cifar10")].set_index("seed")["metric"]
+    estimate = paired(
+        {"cifar10": [again[seed] - once[seed] for seed in sorted(again)]}, rng=np.random.default_rng(0)
+    )
+    said = f"{estimate.mean:+.4f} ({estimate.low:+.3f} to {estimate.high:+.3f}, n = {estimate.n}"
+    assert said.replace("-", "−") in (STUDIES.parent / "README.md").read_text()
 
 
 def test_our_own_search_has_at_least_150_trials_and_a_winner(quiet_optuna: None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,16 +50,12 @@ def check_comparable(configs: Sequence[StudyConfig]) -> None:
     """Refuse studies whose runs don't pair.
 
     Raises:
-        UserError: Tasks, their options, batch size or precision differ, a study is named twice, or a task is
-            called as the mean over tasks is.
+        UserError: Tasks, their options, batch size or precision differ, or a study is named twice.
     """
     names = [config.name for config in configs]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"study {name!r} is named twice")
-    for config in configs:
-        if OVERALL in {task.name for task in config.evaluation.tasks}:
-            raise UserError(f"study {config.name!r} has a task called {OVERALL!r}, as the mean over tasks is")
     for other in configs[1:]:
         first = configs[0]
         for key in ("tasks", "batch_size", "precision"):
@@ -85,6 +81,16 @@ def check_budgets(budgets: Sequence[tuple[str, int, Sequence[int]]]) -> None:
             f"the studies have different budgets on the test split: {said}; those that are not measured yet "
             "take the others' --steps and --seeds"
         )
+
+
+def check_tasks(study: str, names: Iterable[str]) -> None:
+    """Refuse a task that is called as the mean over tasks is.
+
+    Raises:
+        UserError: There is one.
+    """
+    if OVERALL in names:
+        raise UserError(f"study {study!r} has a task called {OVERALL!r}, as the mean over tasks is")
 
 
 def score(run: Run, measure: str) -> float:
@@ -124,6 +130,7 @@ def summary_frame(finals: Sequence[Final], measure: str) -> pd.DataFrame:
     """
     rows = []
     for final in finals:
+        check_tasks(final.study, final.tasks)
         by_task = {task: _scores(final, task, measure) for task in final.tasks}
         by_task[OVERALL] = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
         for task, values in by_task.items():

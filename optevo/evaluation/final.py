@@ -234,6 +234,8 @@ def _begin(study: optuna.Study, config: StudyConfig, plan: Plan, device: str) ->
     mine: dict[str, Any] = {"trial": plan.trial, "steps": plan.steps, "seeds": list(plan.seeds)}
     if stored is None or not _has_runs(study, plan):
         stored = {"environment": environment(device), "form": form_of(_candidate(study, config, plan))}
+    elif holder and _who(holder) == _who(me):
+        me = holder
     study.set_user_attr(key, {**stored, **mine, "worker": me})
     now = study.user_attrs[key]
     if now | mine != now or _who(now["worker"]) != _who(me):

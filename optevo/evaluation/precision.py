@@ -44,7 +44,7 @@ def autocast(device: torch.device, precision: str, *, mapped: bool = False) -> I
     with contextlib.ExitStack() as stack:
         lower = precision == "bfloat16"
         stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=lower))
-        if lower and device.type == "cpu" and not mapped and not _has_bfloat16():
+        if lower and device.type == "cpu" and not mapped and not has_bfloat16():
             stack.enter_context(RoundedProducts())
         yield
 
@@ -80,7 +80,7 @@ def _casts() -> bool:
 
 
 @functools.cache
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
     """Whether oneDNN, which computes torch's products on a CPU, has bfloat16 kernels for this one."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return supported is not None and bool(supported())
