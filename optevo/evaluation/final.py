@@ -123,6 +123,12 @@ def plan(
         check_fresh(config, seeds, "the test split")
         return Plan(len(found) + 1, winner, steps or (idle.steps if idle else STEPS), seeds)
     one = found[-1] if reading > 1 or not done else done[-1]
+    if one.trial != winner:
+        raise UserError(
+            f"study {config.name!r} was measured on the test split with trial {one.trial}, and its winner is "
+            f"now trial {winner}: its [rerun] was changed since. Change it back to see that reading; --again "
+            "reads the split anew, and marks the result"
+        )
     for name, asked, stored in (("steps", steps, one.steps), ("seeds", n_seeds, len(one.seeds))):
         if asked not in (None, stored):
             state = "was measured" if one in done else "is half measured"
@@ -131,12 +137,6 @@ def plan(
                 f"split is for one reading: leave --{name} out to see it or go on; once it is finished, "
                 "--again reads it anew, and marks the result"
             )
-    if one.trial != winner:
-        raise UserError(
-            f"study {config.name!r} was measured on the test split with trial {one.trial}, and its winner is "
-            f"now trial {winner}: its [rerun] was changed since. Change it back to see that reading; --again "
-            "reads the split anew, and marks the result"
-        )
     return one
 
 
