@@ -17,8 +17,9 @@ $(STAMP): requirements.txt pyproject.toml
 quickstart: $(STAMP)
 	$(BIN)/optevo run studies/quickstart.toml --export evolved.py
 
+# A process a core; a file's tests stay together, since they share what is costly to make.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
