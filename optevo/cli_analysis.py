@@ -51,14 +51,9 @@ def compare(
     data_dir: DataDir = None,
 ) -> None:
     """Compare studies' winners on the test split: trained with the final budget, once a study."""
-    from optevo.analysis.compare import (
-        check_comparable,
-        difference_cells,
-        marks,
-        study_cells,
-        wide,
-        write_tables,
-    )
+    from optevo.analysis.compare import check_comparable
+    from optevo.analysis.marks import marks
+    from optevo.analysis.written import difference_cells, study_cells, wide, write_tables
 
     _check_measure(measure)
     _check_folder(output)
@@ -101,7 +96,7 @@ def ablate(
 ) -> None:
     """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
     from optevo.analysis.ablation import ablation_cells, ablation_frame, account, account_cells
-    from optevo.analysis.compare import write_files
+    from optevo.analysis.written import write_files
     from optevo.evaluation.final import check_fresh
     from optevo.evaluation.variants import kept_variants, measure_variants, variants, variants_config
     from optevo.optim.genome import TermGenome
@@ -172,9 +167,9 @@ def report(
         check_budgets,
         check_comparable,
         differences_frame,
-        marks,
         summary_frame,
     )
+    from optevo.analysis.marks import marks
     from optevo.analysis.report import write_report
     from optevo.evaluation.final import stored_final
     from optevo.evaluation.rerun import stored_result

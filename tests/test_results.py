@@ -12,8 +12,9 @@ from PIL import Image
 
 from analysis import recompress, table1
 from optevo import keys
-from optevo.analysis.compare import OVERALL, Entry, write_tables
+from optevo.analysis.compare import OVERALL, Entry
 from optevo.analysis.statistics import paired
+from optevo.analysis.written import write_tables
 from optevo.config import load_config
 from optevo.dump import read_study
 from optevo.evaluation.final import stored_final
