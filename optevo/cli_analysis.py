@@ -5,27 +5,16 @@ from __future__ import annotations
 # ruff: noqa: PLC0415, PLR0917
 import functools
 import os
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from rich.table import Column, Table
 
 from optevo.cli_shared import DEFAULT_STORAGE, DataDir, Storage, check_output, console
+from optevo.cli_winners import Machine, load_complete, measured_entries, result_of, tuned_adamw, winner_of
 from optevo.errors import UserError
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
-
-    from optevo.analysis.compare import Entry
-    from optevo.config import StudyConfig
-    from optevo.evaluation.rerun import Result
-
-T = TypeVar("T")
-Loaded = tuple["optuna.Study", "StudyConfig"]
 
 Studies = Annotated[list[str], typer.Argument(help="Names of studies.", metavar="STUDY...")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")]
@@ -57,13 +46,13 @@ def compare(
 
     _check_measure(measure)
     _check_folder(output)
-    loaded = _load_complete(storage, studies)
+    loaded = load_complete(storage, studies)
     check_comparable([config for _, config in loaded])
     if reference is None:
         reference = studies[0]
     elif reference not in studies:
         raise UserError(f"--reference {reference!r} is none of the studies compared: {', '.join(studies)}")
-    entries = _measured(loaded, steps, seeds, again, _Machine(workers, device, data_dir))
+    entries = measured_entries(loaded, steps, seeds, again, Machine(workers, device, data_dir))
     summary, differences, found = write_tables(output, entries, reference, measure)
     first = entries[0].final
     name = "metric" if measure == "metric" else "fitness"
@@ -106,12 +95,12 @@ def ablate(
 
     _check_measure(measure)
     _check_folder(output)
-    ((loaded, config),) = _load_complete(storage, [study])
-    machine = _Machine(workers, device, data_dir)
-    winner = make_space(config).candidate(_winner(loaded, _result(loaded, config, machine)).params)
+    ((loaded, config),) = load_complete(storage, [study])
+    machine = Machine(workers, device, data_dir)
+    winner = make_space(config).candidate(winner_of(loaded, result_of(loaded, config, machine)).params)
     if not isinstance(winner, TermGenome):
         raise UserError(f"study {study!r} is a sweep of {config.space.kind}: there is no rule to take apart")
-    sweep = _adamw(storage, adamw, config)
+    sweep = tuned_adamw(storage, adamw, config)
     tuned = None
     if sweep is None:
         console.print(
@@ -120,7 +109,7 @@ def ablate(
             "`optevo run studies/baselines/adamw.toml` makes one; --adamw names one"
         )
     else:
-        tuned = make_space(sweep[1]).candidate(_winner(sweep[0], _result(*sweep, machine)).params)
+        tuned = make_space(sweep[1]).candidate(winner_of(sweep[0], result_of(*sweep, machine)).params)
     budget = variants_config(config, steps or config.evaluation.steps, seeds)
     configs = [config, *([sweep[1]] if sweep else [])]
     for one in configs:
@@ -214,162 +203,6 @@ def report(
             differences = differences_frame(finals, first.study, measure)
     write_report(loaded, output, summary=summary, differences=differences, notes=notes)
     console.print(f"wrote {output}: open it in a browser")
-
-
-class _Machine:
-    """Where to train; asked only once something has to be trained."""
-
-    def __init__(self, workers: int | None, device: str, data_dir: Path | None) -> None:
-        from optevo.tasks.roots import data_root
-
-        self._workers, self._device, self.data_root = workers, device, data_root(data_dir)
-
-    @property
-    def devices(self) -> list[str]:
-        from optevo.evaluation.bench import worker_devices
-
-        return worker_devices(self._device, self._workers)
-
-    def check(self, study: optuna.Study, config: StudyConfig) -> None:
-        """What is wrong with a task, its data or the installed versions is said before processes start."""
-        from optevo.analysis.compare import check_tasks
-        from optevo.evaluation import make_bench
-        from optevo.evaluation.base import make_tasks
-        from optevo.study import check_environment
-
-        check_environment(study)
-        check_tasks(config.name, [task.name for task in make_tasks(config)])
-        make_bench(config, "cpu", self.data_root)
-
-    def train(self, measure: Callable[..., T], what: str, n_runs: int) -> T:
-        """What `measure` returns when it is given `progress`, with a line that says how far it is."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            with console.status(f"{what}: starting") as status:
-                return measure(progress=lambda done: status.update(f"{what}: {done} of {n_runs} runs done"))
-        except KeyboardInterrupt:
-            console.print("interrupted; what was recorded stays, the same command goes on")
-            raise typer.Exit(130) from None
-
-
-def _measured(
-    loaded: Sequence[Loaded], steps: int | None, seeds: int | None, again: bool, machine: _Machine
-) -> list[Entry]:
-    """Every study with its winner, and how that did on the test split."""
-    from optevo.analysis.compare import Entry, check_budgets
-    from optevo.evaluation.final import final_config, finished, measure_final, next_reading, plan
-
-    ready = [(study, config, _result(study, config, machine)) for study, config in loaded]
-    reading = (
-        next_reading([(study, config, result.winner) for study, config, result in ready]) if again else 1
-    )
-    plans = [
-        plan(study, config, result.winner, steps=steps, n_seeds=seeds, reading=reading)
-        for study, config, result in ready
-    ]
-    check_budgets([(c.name, one.steps, one.seeds) for (_, c, _), one in zip(ready, plans, strict=True)])
-    finals = [finished(study, config, one) for (study, config, _), one in zip(ready, plans, strict=True)]
-    missing = [
-        (one, *each[:2]) for one, each, final in zip(plans, ready, finals, strict=True) if final is None
-    ]
-    for one, study, config in missing:  # all of them, before the first is read
-        machine.check(study, final_config(config, one))
-    if any(one.attempt > 1 for one, _, _ in missing):
-        console.print(
-            "--again: a second reading of the test split is no test. Whatever was changed since the first "
-            "was changed knowing it; the result carries a mark for good."
-        )
-    entries = []
-    for (study, config, result), one, final in zip(ready, plans, finals, strict=True):
-        if final is None:
-            measure = functools.partial(
-                measure_final, study, config, one, devices=machine.devices, data_root=machine.data_root
-            )
-            n_runs = len(one.seeds) * len(config.evaluation.tasks)
-            measured = machine.train(measure, f"{study.study_name} on the test split", n_runs)
-        entries.append(Entry(study, config, result, final or measured))
-    return entries
-
-
-def _load_complete(storage: str, names: Sequence[str]) -> list[Loaded]:
-    """Studies whose search is over."""
-    from optevo.storage import open_storage
-    from optevo.study import is_complete, load_study
-
-    opened = open_storage(storage)
-    loaded = [load_study(opened, name) for name in names]
-    for study, config in loaded:
-        if not is_complete(study):
-            raise UserError(
-                f"study {config.name!r} is not complete: `optevo run` its file first, then compare its winner"
-            )
-    return loaded
-
-
-def _result(study: optuna.Study, config: StudyConfig, machine: _Machine) -> Result:
-    """How the study's best did on fresh seeds; measured now, where `run` was stopped before."""
-    from optevo.evaluation.rerun import stored_result
-    from optevo.run import measure_best
-    from optevo.study import make_space
-
-    result = stored_result(study, config)
-    if result is None and config.rerun.candidates == 0:
-        raise UserError(
-            f"study {config.name!r} names no winner: its file says [rerun] candidates = 0. Say 1 or more "
-            "there, and `optevo run` it again: only its best are trained then"
-        )
-    if result is None:
-        machine.check(study, config)
-        measure = functools.partial(
-            measure_best, study, config, devices=machine.devices, data_root=machine.data_root
-        )
-        # The winner is measured twice, on seeds of which it is named by one half; of presets some may be it.
-        named = config.rerun.candidates if config.rerun.candidates > 1 else 0
-        n = (
-            (named + 1 + len(make_space(config).presets()))
-            * config.rerun.seeds
-            * len(config.evaluation.tasks)
-        )
-        result = machine.train(measure, f"the best of {study.study_name} on fresh seeds", n)
-    return result
-
-
-def _winner(study: optuna.Study, result: Result) -> FrozenTrial:
-    return study.get_trials(deepcopy=False)[result.winner]
-
-
-def _adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded | None:
-    """The sweep that is named; else the fittest finished one with the study's tasks and steps."""
-    from optevo.analysis.compare import check_comparable
-    from optevo.config import BaselineConfig
-    from optevo.storage import open_storage
-    from optevo.study import best_trials, is_complete, load_study, study_names
-
-    if name is not None:
-        ((study, sweep),) = _load_complete(storage, [name])
-        if sweep.space.kind != "adamw":
-            raise UserError(f"--adamw {name!r} is a study of {sweep.space.kind}, not a sweep of adamw")
-        check_comparable([config, sweep])
-        return study, sweep
-    opened = open_storage(storage)
-    found: list[tuple[float, Loaded]] = []
-    for other in study_names(opened):
-        try:
-            study, sweep = load_study(opened, other)
-            check_comparable([config, sweep])
-        except UserError:
-            continue
-        usable = (
-            sweep.rerun.candidates > 0
-            and any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False))
-            and sweep.evaluation.split == "validation"
-        )
-        usable = usable and sweep.evaluation.steps == config.evaluation.steps
-        if not isinstance(sweep.space, BaselineConfig) or sweep.space.kind != "adamw":
-            continue
-        if usable and is_complete(study):
-            found.append((best_trials(study, 1)[0].value or 0.0, (study, sweep)))
-    return max(found, key=lambda one: one[0])[1] if found else None
 
 
 def _check_measure(measure: str) -> None:
