@@ -18,14 +18,14 @@ import optuna
 import pandas as pd
 
 from optevo import keys
-from optevo.analysis.compare import OVERALL
-from optevo.analysis.load import runs, trials
-from optevo.analysis.statistics import Estimate, paired
-from optevo.config import StudyConfig
 from optevo.errors import UserError
-from optevo.progress import markdown_table
-from optevo.storage import open_storage
-from optevo.study import load_study, make_space
+from optevo.reporting.comparison import OVERALL
+from optevo.reporting.frames import runs, trials
+from optevo.reporting.progress import markdown_table
+from optevo.reporting.statistics import Estimate, paired
+from optevo.storage.opening import open_storage
+from optevo.study.config import StudyConfig
+from optevo.study.studies import load_study, make_space
 
 # Mean fitness over three seeds, *Evolving Deep Learning Optimizers*: per task and overall as in the paper.
 PUBLISHED = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optevo.cli import main
+from optevo.cli.main import main
 
 if __name__ == "__main__":
     main()

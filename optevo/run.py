@@ -12,22 +12,22 @@ import optuna
 import torch
 from rich.console import Console
 
-from optevo.cluster import DaskCrew
-from optevo.config import StudyConfig
-from optevo.crew import Crew, LocalCrew
 from optevo.errors import RunFailed, UserError
-from optevo.evaluation import ScoredBench, make_bench
-from optevo.evaluation.bench import worker_devices
-from optevo.evaluation.rerun import Result, measure, store_result, stored_result
-from optevo.evaluation.stacked import stacks
-from optevo.optim.baselines import BASELINES
-from optevo.progress import TEST_MARK, Progress, fenced, result_markdown, trial_lines
-from optevo.scheduler import connect
+from optevo.measurement.fresh_seeds import Result, measure, store_result, stored_result
+from optevo.optim.baselines.registry import BASELINES
+from optevo.reporting.progress import TEST_MARK, Progress, fenced, result_markdown, trial_lines
 from optevo.spaces import BaselineSpace
-from optevo.storage import open_storage, shown
-from optevo.study import best_trials, counted, create_or_resume, is_complete, load_study, make_space
+from optevo.storage.opening import open_storage, shown
+from optevo.study.config import StudyConfig
+from optevo.study.studies import best_trials, counted, create_or_resume, is_complete, load_study, make_space
 from optevo.tasks.base import Task
-from optevo.watch import watch
+from optevo.training.bench import worker_devices
+from optevo.training.benches import ScoredBench, make_bench
+from optevo.training.stacked import stacks
+from optevo.workers.dask_client import connect
+from optevo.workers.dask_pool import DaskCrew
+from optevo.workers.local_pool import Crew, LocalCrew
+from optevo.workers.supervisor import watch
 
 
 def run(
@@ -149,7 +149,7 @@ def measure_best(
     data_root: Path,
     progress: Callable[[int], None],
 ) -> Result:
-    """`optevo.evaluation.rerun.measure`, with what comes out kept in the study, and as a note there."""
+    """`fresh_seeds.measure`, with what comes out kept in the study, and as a note there."""
     result = measure(study, config, devices=devices, data_root=data_root, progress=progress)
     _leave_note(study, config, result)
     store_result(study, config, result)

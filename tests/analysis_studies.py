@@ -10,8 +10,8 @@ from optuna.storages import InMemoryStorage
 from small_studies import config
 
 from optevo import keys
-from optevo.config import StudyConfig
-from optevo.study import create_or_resume, is_complete, load_study, make_space
+from optevo.study.config import StudyConfig
+from optevo.study.studies import create_or_resume, is_complete, load_study, make_space
 
 Loaded = tuple[optuna.Study, StudyConfig]
 ADAMW = {"kind": "adamw", "lr": [1e-4, 1e-3, 1e-2], "weight_decay": [0.0, 0.1]}

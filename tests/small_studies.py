@@ -12,10 +12,10 @@ import optuna
 from optuna.trial import TrialState
 
 from optevo import keys
-from optevo.config import StudyConfig, parse_config
-from optevo.lost import worker_identity
-from optevo.storage import open_storage
-from optevo.study import create_or_resume, is_complete, make_space
+from optevo.liveness.lost import worker_identity
+from optevo.storage.opening import open_storage
+from optevo.study.config import StudyConfig, parse_config
+from optevo.study.studies import create_or_resume, is_complete, make_space
 
 GENETIC = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elites": 2}
 TPE = {"kind": "tpe", "n_trials": 15}

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from optevo.optim.genome import TermGenome
+from optevo.optim.terms.genome import TermGenome
 
 TERMS = ("GRAD", "MOMENTUM", "RMS_NORM", "ADAM_TERM", "SIGN_GRAD", "UNIT_GRAD", "NESTEROV")
 

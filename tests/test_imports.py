@@ -40,10 +40,10 @@ scheduler.step()
 SCORED = """
 from pathlib import Path
 import optuna
-from optevo.config import parse_config
-from optevo.evaluation import make_worker_bench
+from optevo.study.config import parse_config
+from optevo.training.benches import make_worker_bench
 from optevo.evaluation.objective import Objective
-from optevo.study import make_sampler, make_space
+from optevo.study.studies import make_sampler, make_space
 from optevo.tasks import TASKS, ScoredTask
 optuna.logging.disable_default_handler()
 class Stub(ScoredTask):
@@ -58,8 +58,14 @@ study = optuna.create_study(sampler=make_sampler(config), direction="maximize")
 study.optimize(Objective(make_worker_bench(config, "auto", Path()), make_space(config)), n_trials=16)
 assert {t.user_attrs["generation"] for t in study.trials} == {0, 1, 2}
 """
-ANALYSIS = "from optevo.analysis import ablation, compare, load, figures, report, statistics"
-EVALUATION = "from optevo.evaluation import runs, course, archive, curve, racing, fitness, scored, rerun"
+REPORTING = """
+from optevo.reporting import ablation, comparison, frames, statistics
+from optevo.reporting.page import report
+"""
+EVALUATION = """
+from optevo.evaluation import archive, candidate_runs, curve, racing
+from optevo.measurement import fresh_seeds
+"""
 TASK = """
 import torch
 import optevo.tasks
@@ -74,16 +80,19 @@ optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
         ("import optevo.samplers", ("torch",)),
         ("import optevo.spaces", ("torch",)),
         (STUDY, ("torch",)),
-        ("import optevo.optim.genome, optevo.optim.presets", ("torch", "optuna", "numpy")),
+        ("import optevo.optim.terms.genome, optevo.optim.terms.presets", ("torch", "optuna", "numpy")),
         (OPTIMIZER, ("optuna",)),
         ("import optevo.tasks", ("torch", "optuna")),
-        (ANALYSIS, ("torch",)),
-        ("import optevo.cli", ("optuna", "sqlalchemy")),
-        ("import optevo.cli, optevo.storage, optevo.study, optevo.workers", ("torch", "distributed", "grpc")),
+        (REPORTING, ("torch",)),
+        ("import optevo.cli.main", ("optuna", "sqlalchemy")),
+        (
+            "import optevo.cli.main, optevo.storage.opening, optevo.study.studies, optevo.liveness.status",
+            ("torch", "distributed", "grpc"),
+        ),
         (TASK, ("optuna",)),
         (EVALUATION, ("torch",)),
         (SCORED, ("torch",)),
-        ("import optevo.worker", ("torch",)),
+        ("import optevo.workers.worker", ("torch",)),
     ],
     ids=[
         "optevo",
@@ -93,7 +102,7 @@ optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
         "genome",
         "an optimizer",
         "tasks",
-        "analysis",
+        "reporting",
         "the command line",
         "status",
         "a model",
@@ -146,7 +155,7 @@ def test_imports_point_one_way(package, allowed):
 
 def test_nothing_but_the_command_line_knows_the_analysis():
     others = [m for m in PACKAGE.rglob("*.py") if m.parent.name != "analysis"]
-    users = {m.name for m in others if any(n.startswith("optevo.analysis") for n in imports(m))}
+    users = {m.name for m in others if any(n.startswith("optevo.reporting") for n in imports(m))}
     assert users == {"cli_analysis.py", "cli_winners.py"}
 
 

@@ -30,7 +30,7 @@ from analysis.benchmarks.common import console, middle, parser, print_header, ta
 from optevo import keys
 from optevo.samplers import GeneticSampler
 from optevo.spaces import TermSpace
-from optevo.storage import open_storage
+from optevo.storage.opening import open_storage
 
 POPULATION, ELITES = 50, 3
 SPACE = TermSpace()

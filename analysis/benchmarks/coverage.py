@@ -15,7 +15,7 @@ import numpy as np
 from rich import box
 
 from analysis.benchmarks.common import console, parser, print_header, table
-from optevo.analysis.statistics import Strata, bootstrap_half_width, paired, t_half_width
+from optevo.reporting.statistics import Strata, bootstrap_half_width, paired, t_half_width
 
 Law = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 

@@ -22,10 +22,10 @@ import torch
 
 from analysis.benchmarks import plain
 from analysis.benchmarks.common import console, middle, parser, print_header, table
-from optevo.evaluation.training import train
 from optevo.optim import PRESETS
 from optevo.tasks import get_task
 from optevo.tasks.roots import data_root
+from optevo.training.single import train
 
 TASKS = ("mnist", "fashion_mnist", "cifar10")
 STEPS, SEEDS = 500, 2  # of a published evaluation: steps a run, runs a task

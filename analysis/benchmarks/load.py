@@ -28,11 +28,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from analysis.benchmarks.common import console, middle, parser, print_header, table
 from optevo import keys
-from optevo.config import StudyConfig, load_config
-from optevo.evaluation import make_bench
 from optevo.evaluation.objective import Objective
-from optevo.storage import open_storage, shown
-from optevo.study import COUNTED, create_or_resume, make_sampler, make_space
+from optevo.storage.opening import open_storage, shown
+from optevo.study.config import StudyConfig, load_config
+from optevo.study.studies import COUNTED, create_or_resume, make_sampler, make_space
+from optevo.training.benches import make_bench
 
 ROOT = Path(__file__).parents[2]
 STUB = '''

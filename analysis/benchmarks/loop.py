@@ -2,7 +2,7 @@
 
     python -m analysis.benchmarks.loop [--quick] [--device cuda]
 
-The loop is `optevo.evaluation.training.train` itself: batch, augmentation, forward, loss, backward, update
+The loop is `optevo.training.single.train` itself: batch, augmentation, forward, loss, backward, update
 and records. After each of its steps come one square matrix product in the same precision, and
 one forward and backward pass of another copy of the network on a batch that is ready: the three see the same
 machine. The share is floating-point operations a second of the loop over those of the product.
@@ -18,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.benchmarks.common import console, middle, now, parser, print_header, table
 from optevo.errors import UserError
-from optevo.evaluation.precision import PRECISIONS, autocast
-from optevo.evaluation.training import train
 from optevo.optim import PRESETS
 from optevo.tasks import Split, Task, get_task
 from optevo.tasks.roots import data_root
+from optevo.training.precision import PRECISIONS, autocast
+from optevo.training.single import train
 
 TASKS = {"fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 BATCH, WARMUP = 128, 10

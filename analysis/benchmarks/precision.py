@@ -15,8 +15,8 @@ import torch
 
 from analysis.benchmarks.common import console, middle, now, parser, print_header, table
 from analysis.benchmarks.loop import BATCH, TASKS, load
-from optevo.evaluation.precision import RoundedProducts, has_bfloat16
 from optevo.tasks import Split, Task, get_task
+from optevo.training.precision import RoundedProducts, has_bfloat16
 
 CPU = torch.device("cpu")
 

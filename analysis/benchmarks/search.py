@@ -17,11 +17,11 @@ from scipy import stats
 
 from analysis.benchmarks.common import console, parser, print_header, table
 from optevo import keys
-from optevo.config import StudyConfig, load_config
-from optevo.evaluation.rerun import Row
+from optevo.measurement.fresh_seeds import Row
 from optevo.run import run
-from optevo.storage import open_storage
-from optevo.study import load_study
+from optevo.storage.opening import open_storage
+from optevo.study.config import StudyConfig, load_config
+from optevo.study.studies import load_study
 from optevo.tasks.roots import data_root
 
 WAYS = {"plain": {"gate": False, "pruner": "none"}, "fast": {"gate": True, "pruner": "racing"}}

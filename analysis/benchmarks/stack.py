@@ -18,11 +18,11 @@ import optuna
 import torch
 
 from analysis.benchmarks.common import console, middle, parser, print_header, table
-from optevo.config import parse_config
-from optevo.evaluation.bench import Bench
 from optevo.evaluation.objective import Objective
-from optevo.storage import open_storage
-from optevo.study import create_or_resume, make_space
+from optevo.storage.opening import open_storage
+from optevo.study.config import parse_config
+from optevo.study.studies import create_or_resume, make_space
+from optevo.training.bench import Bench
 
 
 def generation(size: int, batch: int, *, steps: int, seed: int, url: str, device: str) -> tuple[float, float]:

@@ -19,9 +19,9 @@ from pathlib import Path
 import optuna
 
 from analysis.benchmarks.common import console, middle, parser, print_header, table
-from optevo.config import parse_config
-from optevo.storage import open_storage
-from optevo.study import create_or_resume
+from optevo.storage.opening import open_storage
+from optevo.study.config import parse_config
+from optevo.study.studies import create_or_resume
 
 # The monotonic clock is one for all processes of a machine.
 TASK = """

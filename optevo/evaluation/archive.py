@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.evaluation.racing import thresholds
-from optevo.evaluation.runs import Run
 from optevo.samplers import GeneticSampler
+from optevo.training.run import Run
 
 if TYPE_CHECKING:
     import optuna

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from optevo.evaluation.runs import Run
+from optevo.training.run import Run
 
 if TYPE_CHECKING:
     import optuna
 
-    from optevo.config import StudyConfig
+    from optevo.study.config import StudyConfig
 
 CURVE_POINTS = 10  # intermediate values a trial; a dashboard page of 2,500 trials with more is slow
 

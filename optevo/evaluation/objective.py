@@ -15,16 +15,16 @@ from optuna.trial import TrialState
 from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.archive import Archive
-from optevo.evaluation.course import Course, by_task
+from optevo.evaluation.candidate_runs import Course, by_task
 from optevo.evaluation.curve import Pruned, make_curve
-from optevo.lost import GONE
+from optevo.liveness.lost import GONE
 from optevo.samplers import GeneticSampler, SeededSampler
 from optevo.samplers.slots import Slot, claimed
 from optevo.spaces import Candidate, Space
 
 if TYPE_CHECKING:
-    from optevo.evaluation.base import BaseBench
-    from optevo.evaluation.runs import Run
+    from optevo.training.base import BaseBench
+    from optevo.training.run import Run
 
 logger = logging.getLogger(__name__)
 

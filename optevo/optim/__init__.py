@@ -11,15 +11,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from optevo.optim.genome import TERMS, TermGenome
-from optevo.optim.presets import PRESETS
-from optevo.optim.rule import Rule
 from optevo.optim.schedules import WarmupCosine
+from optevo.optim.terms.genome import TERMS, TermGenome
+from optevo.optim.terms.presets import PRESETS
+from optevo.optim.terms.rule import Rule
 
 if TYPE_CHECKING:
-    from optevo.optim.export import export_source
-    from optevo.optim.optimizer import GenomeOptimizer
-    from optevo.optim.reference import ReferenceOptimizer
+    from optevo.optim.terms.export import export_source
+    from optevo.optim.terms.optimizer import GenomeOptimizer
+    from optevo.optim.terms.reference import ReferenceOptimizer
 
 __all__ = [
     "PRESETS",
@@ -34,9 +34,9 @@ __all__ = [
 
 # Importing torch takes seconds; a sampler that only breeds genomes never needs it.
 _LAZY = {
-    "GenomeOptimizer": "optevo.optim.optimizer",
-    "ReferenceOptimizer": "optevo.optim.reference",
-    "export_source": "optevo.optim.export",
+    "GenomeOptimizer": "optevo.optim.terms.optimizer",
+    "ReferenceOptimizer": "optevo.optim.terms.reference",
+    "export_source": "optevo.optim.terms.export",
 }
 
 

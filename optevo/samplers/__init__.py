@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from optevo.samplers.claims import NoSlot
+from optevo.samplers.claiming import NoSlot
 from optevo.samplers.genetic import GeneticSampler
-from optevo.samplers.seeded import SeededSampler, SlotGridSampler
+from optevo.samplers.wrapped import SeededSampler, SlotGridSampler
 
 __all__ = ["GeneticSampler", "NoSlot", "SeededSampler", "SlotGridSampler"]

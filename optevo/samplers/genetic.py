@@ -17,8 +17,8 @@ from optuna.search_space import intersection_search_space
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
-from optevo.samplers.claims import claim, earlier_params
-from optevo.samplers.known import Known
+from optevo.samplers.claiming import claim, earlier_params
+from optevo.samplers.memory import Known
 from optevo.samplers.operators import (
     Generic,
     Params,

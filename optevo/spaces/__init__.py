@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from optevo.optim.baselines import BASELINES
+from optevo.optim.baselines.registry import BASELINES
 from optevo.spaces.base import Candidate, Params, Space
 from optevo.spaces.baselines import BaselineSpace
 from optevo.spaces.terms import TermSpace

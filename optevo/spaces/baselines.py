@@ -10,7 +10,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution
 
 from optevo.errors import UserError
-from optevo.optim.baselines import BASELINES, Option, TunedBaseline
+from optevo.optim.baselines.registry import BASELINES, Option, TunedBaseline
 from optevo.spaces.base import Params, Space
 
 
@@ -18,7 +18,7 @@ class BaselineSpace(Space):
     """Learning rate and weight decay of one baseline; samplers draw between the least and greatest values.
 
     Args:
-        name: A key of `optevo.optim.baselines.BASELINES`.
+        name: A key of `optevo.optim.baselines.registry.BASELINES`.
         schedule: "none" or "warmup_cosine", for every point. Default: "none".
         lr: Learning rates, > 0. Default: the baseline's.
         weight_decay: Weight decays, ≥ 0. Default: the baseline's.

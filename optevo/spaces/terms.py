@@ -20,8 +20,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from optevo.optim.genome import ALPHA_BOUND, BOUNDS, MAX_TERMS, TERMS, TermGenome
-from optevo.optim.presets import PRESETS
+from optevo.optim.terms.genome import ALPHA_BOUND, BOUNDS, MAX_TERMS, TERMS, TermGenome
+from optevo.optim.terms.presets import PRESETS
 from optevo.spaces.base import Params, Space
 
 FLAGS = {  # probability of True under the prior

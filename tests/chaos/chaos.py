@@ -32,8 +32,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.storage import open_storage
-from optevo.study import best_trials, load_study
+from optevo.storage.opening import open_storage
+from optevo.study.studies import best_trials, load_study
 
 STUDY = """
 name = "chaos"

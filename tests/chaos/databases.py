@@ -13,11 +13,11 @@ from pathlib import Path
 import optuna
 
 from optevo import keys
-from optevo.config import parse_config
-from optevo.evaluation.rerun import Result, Row, store_result
-from optevo.evaluation.runs import Run
-from optevo.storage import open_storage
-from optevo.study import create_or_resume, make_space
+from optevo.measurement.fresh_seeds import Result, Row, store_result
+from optevo.storage.opening import open_storage
+from optevo.study.config import parse_config
+from optevo.study.studies import create_or_resume, make_space
+from optevo.training.run import Run
 
 from . import damage
 from .outcomes import Fault, command

@@ -21,8 +21,8 @@ from pathlib import Path
 import optuna
 from hypothesis import given, settings
 
-from optevo.config import StudyConfig, load_config, parse_config
 from optevo.spaces import TermSpace
+from optevo.study.config import StudyConfig, load_config, parse_config
 
 from . import damage
 from .databases import databases

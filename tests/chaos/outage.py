@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from optevo.storage import open_storage
-from optevo.study import load_study
+from optevo.storage.opening import open_storage
+from optevo.study.studies import load_study
 from tests.chaos.chaos import STUDY, Outcome, Search, outcome, untroubled
 from tests.postgres import Postgres
 

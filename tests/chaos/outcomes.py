@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-from optevo import cli
+from optevo.cli import main as cli
 from optevo.errors import UserError
 
 HANG_SECONDS = 20

@@ -1,0 +1,232 @@
+"""`optevo compare`, `ablate` and `report`: what a search was worth."""
+
+from __future__ import annotations
+
+# ruff: noqa: PLC0415, PLR0917
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, check_output, console
+from optevo.cli.winners import Machine, load_complete, measured_entries, result_of, tuned_adamw, winner_of
+from optevo.errors import UserError
+
+Studies = Annotated[list[str], typer.Argument(help="Names of studies.", metavar="STUDY...")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Measure = Annotated[str, typer.Option(help="What is compared: `metric` (the tasks' own) or `fitness`.")]
+
+
+def compare(
+    studies: Studies,
+    storage: Storage = DEFAULT_STORAGE,
+    steps: Annotated[int | None, typer.Option(min=1, help="Mini-batches a run. Default: 1000.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, max=1000, help="Runs a task. Default: 3.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The study that the others are compared with. Default: the first.")
+    ] = None,
+    measure: Measure = "metric",
+    again: Annotated[
+        bool, typer.Option("--again", help="Read the test split once more, and mark the result.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("comparison"),
+    workers: Workers = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Compare studies' winners on the test split: trained with the final budget, once a study."""
+    from optevo.reporting.caveats import marks
+    from optevo.reporting.comparison import check_comparable
+    from optevo.reporting.tables import difference_cells, study_cells, wide, write_tables
+
+    _check_measure(measure)
+    _check_folder(output)
+    loaded = load_complete(storage, studies)
+    check_comparable([config for _, config in loaded])
+    if reference is None:
+        reference = studies[0]
+    elif reference not in studies:
+        raise UserError(f"--reference {reference!r} is none of the studies compared: {', '.join(studies)}")
+    entries = measured_entries(loaded, steps, seeds, again, Machine(workers, device, data_dir))
+    summary, differences, found = write_tables(output, entries, reference, measure)
+    first = entries[0].final
+    name = "metric" if measure == "metric" else "fitness"
+    _print(f"{name} on the test split, {first.steps:,} steps: mean ± sd over seeds", wide(summary))
+    if len(differences):
+        _print("paired by task and seed", difference_cells(differences))
+    _print("found with", study_cells(found))
+    for mark in marks(entries, measure):
+        console.print(mark, soft_wrap=True)
+    console.print(
+        f"tables are in {output}/: comparison.md, runs.csv, summary.csv, differences.csv, studies.csv"
+    )
+
+
+def ablate(
+    study: Annotated[str, typer.Argument(help="The study's name.")],
+    storage: Storage = DEFAULT_STORAGE,
+    adamw: Annotated[
+        str | None, typer.Option(help="A sweep of AdamW. Default: the database's, with the same tasks.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Mini-batches a run. Default: the study's.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Runs a task.")] = 3,
+    measure: Measure = "metric",
+    output: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("ablation"),
+    workers: Workers = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
+    from optevo.measurement.ablation import kept_variants, measure_variants, variants, variants_config
+    from optevo.measurement.test_split import check_fresh
+    from optevo.optim.terms.genome import TermGenome
+    from optevo.reporting.ablation import ablation_cells, ablation_frame, account, account_cells
+    from optevo.reporting.progress import TEST_MARK, escaped, markdown_table
+    from optevo.reporting.tables import write_files
+    from optevo.study.check import plain
+    from optevo.study.studies import make_space
+
+    _check_measure(measure)
+    _check_folder(output)
+    ((loaded, config),) = load_complete(storage, [study])
+    machine = Machine(workers, device, data_dir)
+    winner = make_space(config).candidate(winner_of(loaded, result_of(loaded, config, machine)).params)
+    if not isinstance(winner, TermGenome):
+        raise UserError(f"study {study!r} is a sweep of {config.space.kind}: there is no rule to take apart")
+    sweep = tuned_adamw(storage, adamw, config)
+    tuned = None
+    if sweep is None:
+        console.print(
+            "no finished sweep of adamw with these tasks, steps and precision, selected on validation data, "
+            "is in the database, so rule, schedule and tuning are not told apart: "
+            "`optevo run studies/baselines/adamw.toml` makes one; --adamw names one"
+        )
+    else:
+        tuned = make_space(sweep[1]).candidate(winner_of(sweep[0], result_of(*sweep, machine)).params)
+    budget = variants_config(config, steps or config.evaluation.steps, seeds)
+    configs = [config, *([sweep[1]] if sweep else [])]
+    for one in configs:
+        check_fresh(one, budget.evaluation.seeds, "the variants")
+    warned = [plain(f"{one.name}: {TEST_MARK}") for one in configs if one.evaluation.split == "test"]
+    every = variants(winner, tuned)
+    runs = kept_variants(loaded, budget, every)
+    if runs is None:
+        machine.check(loaded, budget)
+        training = functools.partial(
+            measure_variants, loaded, budget, every, devices=machine.devices, data_root=machine.data_root
+        )
+        n_runs = len(every) * seeds * len(budget.evaluation.tasks)
+        runs = machine.train(training, "variants on the validation split", n_runs)
+    frame, parts = ablation_frame(runs, measure), account(runs, measure)
+    said = f"{budget.evaluation.steps:,} steps, {seeds} seeds, validation split"
+    text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
+    text += [f"**{escaped(mark)}**\n" for mark in warned]
+    text += [markdown_table(ablation_cells(frame), entities=False)]
+    _print(f"{said}, {measure}", ablation_cells(frame))
+    if parts:
+        text += ["\nThe gain over tuned AdamW, one thing changed at a time:\n"]
+        text += [markdown_table(account_cells(parts), entities=False)]
+        _print("the gain over tuned AdamW, one thing changed at a time", account_cells(parts))
+    if sweep is not None and tuned is not None:
+        text += [f"\nTuned AdamW is the best of study {escaped(sweep[1].name)}: {escaped(tuned.describe())}."]
+        console.print(f"tuned AdamW is the best of study {sweep[1].name}: {tuned.describe()}", soft_wrap=True)
+    for mark in warned:
+        console.print(mark, soft_wrap=True)
+    write_files(output, {"ablation.csv": frame.to_csv(index=False), "ablation.md": "\n".join([*text, ""])})
+    console.print(f"tables are in {output}/: ablation.md, ablation.csv")
+
+
+def report(
+    studies: Studies,
+    storage: Storage = DEFAULT_STORAGE,
+    output: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    measure: Measure = "metric",
+) -> None:
+    """Write one HTML page about studies, with figures, that opens without a network."""
+    from optevo.measurement.fresh_seeds import stored_result
+    from optevo.measurement.test_split import stored_final
+    from optevo.reporting.caveats import marks
+    from optevo.reporting.comparison import (
+        OVERALL,
+        Entry,
+        check_budgets,
+        check_comparable,
+        differences_frame,
+        summary_frame,
+    )
+    from optevo.reporting.page.report import write_report
+    from optevo.storage.opening import open_storage
+    from optevo.study.studies import load_study
+
+    _check_measure(measure)
+    check_output(output)
+    opened = open_storage(storage)
+    loaded = [load_study(opened, name) for name in dict.fromkeys(studies)]
+    entries: list[Entry] = []
+    left_out: list[str] = []
+    for study, config in loaded:
+        final, result = stored_final(study, config), stored_result(study, config)
+        if final is not None and result is not None and final.trial == result.winner:
+            entries.append(Entry(study, config, result, final))
+        elif final is not None:
+            left_out.append(
+                f"{config.name} is not compared: trial {final.trial} was measured, and is not its winner now."
+            )
+        else:
+            left_out.append(f"{config.name} is not compared: `optevo compare` has not measured its winner.")
+    summary = differences = None
+    notes: list[str] = []
+    try:
+        check_comparable([entry.config for entry in entries])
+        check_budgets([(e.final.study, e.final.steps, e.final.seeds) for e in entries])
+    except UserError as error:  # each of them can be told of all the same
+        notes, entries = [f"Not compared: {error}."], []
+    if entries:
+        finals = [entry.final for entry in entries]
+        summary, first = summary_frame(finals, measure), finals[0]
+        if len(first.tasks) == 1:  # the mean over one task is no news
+            summary = summary[summary["task"] == OVERALL]
+        notes = [
+            f"{'The metric' if measure == 'metric' else 'Fitness'} on the test split after {first.steps:,} "
+            f"steps, {len(first.seeds)} seeds; intervals are at 95 %.",
+            *marks(entries, measure),
+            *left_out,
+        ]
+        if len(finals) > 1:
+            differences = differences_frame(finals, first.study, measure)
+    write_report(loaded, output, summary=summary, differences=differences, notes=notes)
+    console.print(f"wrote {output}: open it in a browser")
+
+
+def _check_measure(measure: str) -> None:
+    from optevo.reporting.comparison import MEASURES
+
+    if measure not in MEASURES:
+        raise UserError(f"--measure {measure!r}: expected {' or '.join(MEASURES)}")
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        is_folder, writable = existing.is_dir(), os.access(existing, os.W_OK)
+    except OSError as error:
+        raise UserError(f"--output {folder}: {error.strerror}") from None
+    if not is_folder:
+        raise UserError(f"--output {folder}: {existing} is a file, give a folder")
+    if not writable:
+        raise UserError(f"--output {folder}: permission denied")
+
+
+def _print(title: str, cells: Sequence[Sequence[str]]) -> None:
+    header, *rows = cells
+    table = Table(*(Column(name, overflow="fold") for name in header), title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,182 @@
+"""What `optevo compare` and `ablate` start from: finished studies, their winners, and where to train."""
+
+from __future__ import annotations
+
+# ruff: noqa: PLC0415
+import functools
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from optevo.cli.options import console
+from optevo.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optevo.measurement.fresh_seeds import Result
+    from optevo.reporting.comparison import Entry
+    from optevo.study.config import StudyConfig
+
+T = TypeVar("T")
+Loaded = tuple["optuna.Study", "StudyConfig"]
+
+
+class Machine:
+    """Where to train; asked only once something has to be trained."""
+
+    def __init__(self, workers: int | None, device: str, data_dir: Path | None) -> None:
+        from optevo.tasks.roots import data_root
+
+        self._workers, self._device, self.data_root = workers, device, data_root(data_dir)
+
+    @property
+    def devices(self) -> list[str]:
+        from optevo.training.bench import worker_devices
+
+        return worker_devices(self._device, self._workers)
+
+    def check(self, study: optuna.Study, config: StudyConfig) -> None:
+        """What is wrong with a task, its data or the installed versions is said before processes start."""
+        from optevo.reporting.comparison import check_tasks
+        from optevo.study.studies import check_environment
+        from optevo.training.base import make_tasks
+        from optevo.training.benches import make_bench
+
+        check_environment(study)
+        check_tasks(config.name, [task.name for task in make_tasks(config)])
+        make_bench(config, "cpu", self.data_root)
+
+    def train(self, measure: Callable[..., T], what: str, n_runs: int) -> T:
+        """What `measure` returns when it is given `progress`, with a line that says how far it is."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with console.status(f"{what}: starting") as status:
+                return measure(progress=lambda done: status.update(f"{what}: {done} of {n_runs} runs done"))
+        except KeyboardInterrupt:
+            console.print("interrupted; what was recorded stays, the same command goes on")
+            raise typer.Exit(130) from None
+
+
+def measured_entries(
+    loaded: Sequence[Loaded], steps: int | None, seeds: int | None, again: bool, machine: Machine
+) -> list[Entry]:
+    """Every study with its winner, and how that did on the test split."""
+    from optevo.measurement.test_split import final_config, finished, measure_final, next_reading, plan
+    from optevo.reporting.comparison import Entry, check_budgets
+
+    ready = [(study, config, result_of(study, config, machine)) for study, config in loaded]
+    reading = (
+        next_reading([(study, config, result.winner) for study, config, result in ready]) if again else 1
+    )
+    plans = [
+        plan(study, config, result.winner, steps=steps, n_seeds=seeds, reading=reading)
+        for study, config, result in ready
+    ]
+    check_budgets([(c.name, one.steps, one.seeds) for (_, c, _), one in zip(ready, plans, strict=True)])
+    finals = [finished(study, config, one) for (study, config, _), one in zip(ready, plans, strict=True)]
+    missing = [
+        (one, *each[:2]) for one, each, final in zip(plans, ready, finals, strict=True) if final is None
+    ]
+    for one, study, config in missing:  # all of them, before the first is read
+        machine.check(study, final_config(config, one))
+    if any(one.attempt > 1 for one, _, _ in missing):
+        console.print(
+            "--again: a second reading of the test split is no test. Whatever was changed since the first "
+            "was changed knowing it; the result carries a mark for good."
+        )
+    entries = []
+    for (study, config, result), one, final in zip(ready, plans, finals, strict=True):
+        if final is None:
+            measure = functools.partial(
+                measure_final, study, config, one, devices=machine.devices, data_root=machine.data_root
+            )
+            n_runs = len(one.seeds) * len(config.evaluation.tasks)
+            measured = machine.train(measure, f"{study.study_name} on the test split", n_runs)
+        entries.append(Entry(study, config, result, final or measured))
+    return entries
+
+
+def load_complete(storage: str, names: Sequence[str]) -> list[Loaded]:
+    """Studies whose search is over."""
+    from optevo.storage.opening import open_storage
+    from optevo.study.studies import is_complete, load_study
+
+    opened = open_storage(storage)
+    loaded = [load_study(opened, name) for name in names]
+    for study, config in loaded:
+        if not is_complete(study):
+            raise UserError(
+                f"study {config.name!r} is not complete: `optevo run` its file first, then compare its winner"
+            )
+    return loaded
+
+
+def result_of(study: optuna.Study, config: StudyConfig, machine: Machine) -> Result:
+    """How the study's best did on fresh seeds; measured now, where `run` was stopped before."""
+    from optevo.measurement.fresh_seeds import stored_result
+    from optevo.run import measure_best
+    from optevo.study.studies import make_space
+
+    result = stored_result(study, config)
+    if result is None and config.rerun.candidates == 0:
+        raise UserError(
+            f"study {config.name!r} names no winner: its file says [rerun] candidates = 0. Say 1 or more "
+            "there, and `optevo run` it again: only its best are trained then"
+        )
+    if result is None:
+        machine.check(study, config)
+        measure = functools.partial(
+            measure_best, study, config, devices=machine.devices, data_root=machine.data_root
+        )
+        # The winner is measured twice, on seeds of which it is named by one half; of presets some may be it.
+        named = config.rerun.candidates if config.rerun.candidates > 1 else 0
+        n = (
+            (named + 1 + len(make_space(config).presets()))
+            * config.rerun.seeds
+            * len(config.evaluation.tasks)
+        )
+        result = machine.train(measure, f"the best of {study.study_name} on fresh seeds", n)
+    return result
+
+
+def winner_of(study: optuna.Study, result: Result) -> FrozenTrial:
+    return study.get_trials(deepcopy=False)[result.winner]
+
+
+def tuned_adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded | None:
+    """The sweep that is named; else the fittest finished one with the study's tasks and steps."""
+    from optevo.reporting.comparison import check_comparable
+    from optevo.storage.opening import open_storage
+    from optevo.study.config import BaselineConfig
+    from optevo.study.studies import best_trials, is_complete, load_study, study_names
+
+    if name is not None:
+        ((study, sweep),) = load_complete(storage, [name])
+        if sweep.space.kind != "adamw":
+            raise UserError(f"--adamw {name!r} is a study of {sweep.space.kind}, not a sweep of adamw")
+        check_comparable([config, sweep])
+        return study, sweep
+    opened = open_storage(storage)
+    found: list[tuple[float, Loaded]] = []
+    for other in study_names(opened):
+        try:
+            study, sweep = load_study(opened, other)
+            check_comparable([config, sweep])
+        except UserError:
+            continue
+        usable = (
+            sweep.rerun.candidates > 0
+            and any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False))
+            and sweep.evaluation.split == "validation"
+        )
+        usable = usable and sweep.evaluation.steps == config.evaluation.steps
+        if not isinstance(sweep.space, BaselineConfig) or sweep.space.kind != "adamw":
+            continue
+        if usable and is_complete(study):
+            found.append((best_trials(study, 1)[0].value or 0.0, (study, sweep)))
+    return max(found, key=lambda one: one[0])[1] if found else None

@@ -1,0 +1,96 @@
+"""A candidate's course through the runs of a trial: what it has earned, and whether it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from optevo.evaluation.racing import behind, worth
+from optevo.optim.terms.genome import TermGenome
+from optevo.spaces import Candidate
+from optevo.training.fitness import DIVERGED, combine
+from optevo.training.run import Run
+
+
+@dataclass
+class Course:
+    """One candidate under evaluation.
+
+    Attributes:
+        candidate: Who runs.
+        n_runs: Runs of a whole trial.
+        known: Runs of an earlier trial with the same canonical form, in order; taken over, not trained again.
+        bars: What racing asks after each run, see `racing.thresholds`; empty for no racing.
+        runs: Those finished, in order.
+        verdict: Why the course ended before its last run, None while it goes on and where it did not.
+        value: The fitness, for a course that has ended.
+    """
+
+    candidate: Candidate
+    n_runs: int
+    known: Sequence[Run] = ()
+    bars: Sequence[float] = ()
+    runs: list[Run] = field(default_factory=list)
+    verdict: str | None = None
+    value: float | None = None
+
+    def enter(self) -> None:
+        """Through the gate: a rule that cannot descend ends here, with the fitness of a diverged one."""
+        if not isinstance(self.candidate, TermGenome):
+            return
+        from optevo.optim.terms.gate import reject  # noqa: PLC0415  imports torch, for the gate alone
+
+        reason = reject(self.candidate.rule())
+        if reason is not None:
+            self._end(DIVERGED, reason)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.value is not None
+
+    @property
+    def copied(self) -> int:
+        """How many of the runs were taken over."""
+        return min(len(self.known), len(self.runs))
+
+    def take_known(self) -> None:
+        """Go on with runs that are known, as far as they reach and the course goes."""
+        while not self.ended and len(self.runs) < len(self.known):
+            self.add(self.known[len(self.runs)])
+
+    def add(self, run: Run) -> None:
+        """The next run is done."""
+        self.runs.append(run)
+        if run.diverged_at is not None:
+            self._end(DIVERGED, f"diverged: {run.task}, seed {run.seed}, step {run.diverged_at}")
+        elif len(self.runs) == self.n_runs:
+            self._end(total_fitness(self.runs), None)
+        elif (reason := behind([run.fitness for run in self.runs], self.bars)) is not None:
+            self.stop(reason)
+
+    def stop(self, reason: str) -> None:
+        """End early, with the fitness that the runs so far are worth."""
+        self._end(worth([run.fitness for run in self.runs], self.n_runs), reason)
+
+    def fail(self, reason: str) -> None:
+        """It cannot be evaluated: as bad as one that diverged."""
+        self._end(DIVERGED, reason)
+
+    def _end(self, value: float, verdict: str | None) -> None:
+        self.value, self.verdict = value, verdict
+
+
+def by_task(runs: Sequence[Run]) -> dict[str, list[float]]:
+    """Fitness of each run by task, in order."""
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        values.setdefault(run.task, []).append(run.fitness)
+    return values
+
+
+def total_fitness(runs: Sequence[Run]) -> float:
+    """Mean over seeds, then tasks; −1 where any run diverged."""
+    if any(run.diverged_at is not None for run in runs):
+        return DIVERGED
+    return combine(by_task(runs))

@@ -1,0 +1,73 @@
+"""The workers of a study as its database tells of them, and giving back what lost ones held."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from optevo import keys
+from optevo.liveness.lost import GRACE_SECONDS, NAMELESS_SECONDS, beat_age, fail, host_name, state_of
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A running trial and what is known of its worker.
+
+    Attributes:
+        trial: The trial.
+        name: Host and process, empty for a worker that has not named itself.
+        device: Where it trains.
+        seconds: Since it was last heard of, by this machine's clock: by heartbeat, or the trial's start.
+        state: "live", "dead", "frozen" (stopped by a signal), or "stale": silent for too long.
+    """
+
+    trial: FrozenTrial
+    name: str
+    device: str
+    seconds: float
+    state: str
+
+    @property
+    def slot(self) -> str:
+        """What it works on, "generation/slot"."""
+        attrs = self.trial.user_attrs
+        return f"{attrs[keys.GENERATION]}/{attrs[keys.SLOT]}" if keys.SLOT in attrs else ""
+
+
+def holders(study: optuna.Study) -> list[Holder]:
+    """Every running trial with its worker, by trial number."""
+    return [holder(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+
+
+def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[Holder, bool]]:
+    """Give back the slots of workers that are gone, trial by trial; whether each was.
+
+    `optevo run` does so itself, and for other machines' workers by its own watching instead of by clocks.
+
+    Args:
+        study: The study.
+        everything: Whether to take slots from live workers too; they go on with others. Default: False.
+    """
+    for one in holders(study):
+        gone = everything or one.state != "live"
+        yield one, gone and fail(study, one.trial, f"{one.state}, given back by `optevo repair`")
+
+
+def holder(trial: FrozenTrial) -> Holder:
+    """A running trial's worker, by what the trial and this machine tell."""
+    worker, age = trial.user_attrs.get(keys.WORKER), beat_age(trial)
+    if age is None:  # a trial's start is a naive local time
+        started = trial.datetime_start or datetime.datetime.now()
+        age = (datetime.datetime.now() - started).total_seconds()
+    if worker is None:
+        return Holder(trial, "", "", age, "stale" if age > NAMELESS_SECONDS else "live")
+    state: str = state_of(worker)
+    if state == "elsewhere" or (state == "live" and age > GRACE_SECONDS):
+        state = "stale" if age > GRACE_SECONDS else "live"
+    return Holder(
+        trial, f"{host_name(worker)}, process {worker['pid']}", worker.get("device", ""), age, state
+    )

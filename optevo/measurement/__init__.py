@@ -1,0 +1,1 @@
+"""After the search: the best on fresh seeds, the winner on the test split, its ablation."""

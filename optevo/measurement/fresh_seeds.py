@@ -1,0 +1,150 @@
+"""The best of a finished search, measured again on seeds that it never saw.
+
+The winner of a noisy search is flattered by luck. So its best few are trained anew on one set of fresh seeds,
+which names the winner, and winner and presets on another, which gives the numbers to report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+
+from optevo import keys
+from optevo.evaluation.archive import read_run
+from optevo.evaluation.candidate_runs import total_fitness
+from optevo.measurement.pool import Measurer, again_when_killed, processes
+from optevo.study.studies import best_trials, make_space
+from optevo.training.run import Run
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optevo.study.config import StudyConfig
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate on the report seeds.
+
+    Attributes:
+        name: A preset's name, or "trial N" for the winner.
+        search: Fitness in the search, None where the search did not evaluate it.
+        runs: Task by task, seed by seed.
+    """
+
+    name: str
+    search: float | None
+    runs: tuple[Run, ...]
+
+    @property
+    def by_seed(self) -> list[float]:
+        """Fitness a seed: the mean over tasks, −1 where any diverged."""
+        seeds = sorted({run.seed for run in self.runs})
+        return [total_fitness([run for run in self.runs if run.seed == seed]) for seed in seeds]
+
+    @property
+    def mean(self) -> float:
+        """Mean fitness over the seeds."""
+        return statistics.fmean(self.by_seed)
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation of the fitness over the seeds."""
+        return statistics.stdev(self.by_seed)
+
+    def metric(self, task: str) -> tuple[float, float] | None:
+        """Mean and standard deviation of a task's metric; None where a run diverged."""
+        values = [run.metric for run in self.runs if run.task == task]
+        known = [value for value in values if value is not None]
+        return (statistics.fmean(known), statistics.stdev(known)) if len(known) == len(values) else None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study came to.
+
+    Attributes:
+        winner: The trial's number.
+        rows: Presets first, the winner last.
+    """
+
+    winner: int
+    rows: tuple[Row, ...]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Task names, in the study's order."""
+        return list(dict.fromkeys(run.task for run in self.rows[0].runs))
+
+
+def stored_result(study: optuna.Study, config: StudyConfig) -> Result | None:
+    """The result as it was measured with the configuration's settings, None before."""
+    stored = study.user_attrs.get(keys.RERUN)
+    if stored is None or stored["settings"] != config.rerun.model_dump(mode="json"):
+        return None
+    rows = (Row(row["name"], row["search"], _runs(row["runs"])) for row in stored["rows"])
+    return Result(stored["winner"], tuple(rows))
+
+
+def measure(
+    study: optuna.Study,
+    config: StudyConfig,
+    *,
+    devices: Sequence[str],
+    data_root: Path,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Result:
+    """Re-run the best trials and the presets, and name the winner.
+
+    Each run is stored as soon as it is done, so a killed measurement goes on where it was; a trial
+    of a preset's canonical form is measured once.
+
+    Args:
+        study: A finished search.
+        config: Its configuration; `config.rerun` says how many candidates and seeds.
+        devices: Where to train, one a process.
+        data_root: Where data sets lie.
+        progress: Called with the number of runs done so far.
+
+    Raises:
+        UserError: No trial of the study is complete.
+        RunFailed: Its processes were killed, again and again.
+    """
+    shortlist = {f"trial {t.number}": t for t in best_trials(study, config.rerun.candidates)}
+    space = make_space(config)
+    candidates = {name: space.candidate(trial.params) for name, trial in shortlist.items()}
+    presets = {name: space.candidate(params) for name, params in space.presets().items()}
+    n, first = config.rerun.seeds, max(config.evaluation.seeds) + 1
+    choosing, reporting = range(first, first + n), range(first + n, first + 2 * n)
+
+    def once() -> tuple[str, dict[str, tuple[Run, ...]]]:
+        with processes(config, devices, data_root) as pool:
+            measurer = Measurer(study, config, pool, keys.FRESH, progress)
+            winner = next(iter(shortlist))
+            if len(shortlist) > 1:
+                chosen = measurer.measure(candidates, choosing)
+                winner = max(chosen, key=lambda name: Row(name, None, chosen[name]).mean)
+            return winner, measurer.measure({**presets, winner: candidates[winner]}, reporting)
+
+    winner, measured = again_when_killed(once)
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    found = {trial.user_attrs[keys.CANONICAL]: trial.value for trial in trials}
+    rows = [Row(name, found.get(preset.canonical()), measured[name]) for name, preset in presets.items()]
+    rows.append(Row(winner, shortlist[winner].value, measured[winner]))
+    return Result(shortlist[winner].number, tuple(rows))
+
+
+def store_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
+    """Keep the result with the study, under the settings that it was measured with."""
+    settings = config.rerun.model_dump(mode="json")
+    study.set_user_attr(keys.RERUN, {"settings": settings, **dataclasses.asdict(result)})
+
+
+def _runs(stored: Sequence[dict[str, Any]]) -> tuple[Run, ...]:
+    return tuple(read_run(run) for run in stored)

@@ -1,0 +1,177 @@
+"""Candidates trained outside a search, in processes of their own: each run is kept as soon as it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from optevo.errors import RunFailed, UserError
+from optevo.evaluation.archive import read_run
+from optevo.liveness.processes import when_orphaned
+from optevo.spaces import Candidate
+from optevo.training.benches import BaseBench, make_worker_bench
+from optevo.training.run import Run
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+
+    import optuna
+
+    from optevo.study.config import StudyConfig
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def form_of(candidate: Candidate) -> str:
+    """A candidate's name in attributes: a digest of its canonical form."""
+    return hashlib.sha256(candidate.canonical().encode()).hexdigest()[:12]
+
+
+def run_key(prefix: str, form: str, task: int, seed: int) -> str:
+    """The study attribute that keeps a run of the candidate `form`; `task` is its index in the study."""
+    return f"{prefix}{form}:{task}:{seed}"
+
+
+def kept_runs(
+    study: optuna.Study, prefix: str, form: str, n_tasks: int, seeds: Sequence[int]
+) -> tuple[Run, ...] | None:
+    """What is stored of the candidate `form`, task by task, seed by seed; None while a run is missing."""
+    stored = study.user_attrs
+    wanted = [run_key(prefix, form, task, seed) for task in range(n_tasks) for seed in seeds]
+    if any(key not in stored for key in wanted):
+        return None
+    return tuple(read_run(stored[key]) for key in wanted)
+
+
+class Measurer:
+    """Trains in parallel what the study has not stored yet.
+
+    Args:
+        study: Where each run is kept, as an attribute of its own.
+        config: What is trained on, and with which budget.
+        pool: Of `processes`, for the same configuration.
+        prefix: What the attributes' names begin with; runs of another budget have another one.
+        progress: Called with the number of runs done so far, those of earlier calls of the program included.
+        form: A candidate's name in attributes. Default: `form_of`.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        config: StudyConfig,
+        pool: ProcessPoolExecutor,
+        prefix: str,
+        progress: Callable[[int], None] = lambda done: None,
+        *,
+        form: Callable[[Candidate], str] = form_of,
+    ) -> None:
+        self.study, self.config, self.pool, self.prefix, self.progress = study, config, pool, prefix, progress
+        self.form = form
+        self.done = 0
+
+    def measure(
+        self, candidates: Mapping[str, Candidate], seeds: Sequence[int]
+    ) -> dict[str, tuple[Run, ...]]:
+        """Every task with each of the seeds, task by task, by the candidate's name."""
+        n_tasks = len(self.config.evaluation.tasks)
+        stored = self.study.user_attrs
+        jobs: dict[str, Future[Run]] = {}
+        # Seed by seed, so that what is there after a kill can be compared.
+        for seed in seeds:
+            for candidate in candidates.values():
+                for task in range(n_tasks):
+                    key = run_key(self.prefix, self.form(candidate), task, seed)
+                    if key in stored:
+                        self.done += 1
+                    elif key not in jobs:  # else two candidates are the same optimizer
+                        jobs[key] = self.pool.submit(train, candidate, task, seed)
+        keys = {future: key for key, future in jobs.items()}
+        for future in as_completed(keys):
+            error = future.exception()
+            if error is not None:
+                for key, other in jobs.items():  # what is done is done
+                    if other.done() and other.exception() is None:
+                        self._store(key, other.result())
+                if isinstance(error, Exception) and not isinstance(error, (BrokenProcessPool, UserError)):
+                    logger.error("a run failed", exc_info=error)
+                    index, of_run = keys[future].split(":")[-2:]
+                    name = self.config.evaluation.tasks[int(index)].name
+                    raise RunFailed(
+                        f"study {self.config.name!r}: task {name!r} with seed {of_run} raised "
+                        f"{type(error).__name__}: {error}; what was measured is kept"
+                    ) from error
+            self._store(keys[future], future.result())
+            self.done += 1
+            self.progress(self.done)
+        measured = {}
+        for name, candidate in candidates.items():
+            runs = kept_runs(self.study, self.prefix, self.form(candidate), n_tasks, seeds)
+            assert runs is not None
+            measured[name] = runs
+        return measured
+
+    def _store(self, key: str, run: Run) -> None:
+        self.study.set_user_attr(key, dataclasses.asdict(run))
+
+
+def again_when_killed(measure: Callable[[], T], attempts: int = 3) -> T:
+    """What `measure` returns; where its processes are killed, it goes on with new ones.
+
+    Raises:
+        RunFailed: They were killed `attempts` times.
+    """
+    for left in reversed(range(attempts)):
+        try:
+            return measure()
+        except BrokenProcessPool:
+            logger.warning("a measuring process was killed%s", "; measuring goes on" if left else "")
+    raise RunFailed(f"{attempts} times a measuring process was killed; the same command goes on")
+
+
+@contextlib.contextmanager
+def processes(config: StudyConfig, devices: Sequence[str], data_root: Path) -> Iterator[ProcessPoolExecutor]:
+    """A process a device, ready to `train`; on an error or a stop, none of them trains on."""
+    context = multiprocessing.get_context("spawn")
+    free = context.SimpleQueue()
+    for device in devices:
+        free.put((device, devices.count(device)))
+    pool = ProcessPoolExecutor(
+        max_workers=len(devices),
+        mp_context=context,
+        initializer=_start,
+        initargs=(os.getpid(), config, free, data_root),
+    )
+    try:
+        yield pool
+    except BaseException:
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+_here: list[BaseBench] = []  # a pool process's own, made once
+
+
+def _start(parent: int, config: StudyConfig, free: SimpleQueue[tuple[str, int]], data_root: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    when_orphaned(parent, lambda: os._exit(1))
+    device, sharing = free.get()
+    _here.append(make_worker_bench(config, device, data_root, sharing))
+
+
+def train(candidate: Candidate, task: int, seed: int) -> Run:
+    """One run, in a process of the pool."""
+    return _here[0].run(candidate, task, seed)

@@ -1,0 +1,280 @@
+"""A study's winner on the test split: with the final budget, once a study.
+
+What is read on the test split and then acted upon is no test any more. So the first reading is kept with the
+study and shown from then on; another one is made only where it is asked for by name, and says that it is
+another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optevo import keys
+from optevo.errors import UserError
+from optevo.liveness.lost import host_name, state_of, worker_identity
+from optevo.measurement.pool import Measurer, again_when_killed, form_of, kept_runs, processes
+from optevo.spaces import Candidate
+from optevo.study.environment import environment
+from optevo.study.studies import make_space
+from optevo.training.run import Run
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optevo.study.config import StudyConfig
+
+STEPS, SEEDS = 1000, 3  # as in the published comparison
+FIRST_SEED, MOST_SEEDS = 1000, 1000  # the same in every study, so that runs pair
+
+
+@dataclass(frozen=True)
+class Final:
+    """How a study's winner did on the test split.
+
+    Attributes:
+        study: The study's name.
+        trial: The winner's number.
+        attempt: 1 for the first reading of the test split, the only one that is unbiased.
+        steps: Mini-batches a run.
+        runs: Task by task, seed by seed.
+        environment: Versions and machine that it was begun with.
+    """
+
+    study: str
+    trial: int
+    attempt: int
+    steps: int
+    runs: tuple[Run, ...]
+    environment: dict[str, Any]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those of every task's runs."""
+        return list(dict.fromkeys(run.seed for run in self.runs))
+
+    @property
+    def tasks(self) -> list[str]:
+        """Task names, in the study's order."""
+        return list(dict.fromkeys(run.task for run in self.runs))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a reading of the test split is, or was begun as."""
+
+    attempt: int
+    trial: int
+    steps: int
+    seeds: tuple[int, ...]
+
+
+def next_reading(studies: Sequence[tuple[optuna.Study, StudyConfig, int]]) -> int:
+    """The number of the reading that `--again` asks of studies: a new one of all, or one that was cut off.
+
+    Args:
+        studies: Each with its configuration and its winner.
+    """
+    counts, cut_off = [], False
+    for study, config, winner in studies:
+        found = _plans(study)
+        counts.append(len(found))
+        cut_off |= any(_is_open(study, config, one, winner) for one in found)
+    read = {count for count in counts if count}
+    return max(counts) + (not cut_off and len(read) < 2)
+
+
+def plan(
+    study: optuna.Study,
+    config: StudyConfig,
+    winner: int,
+    *,
+    steps: int | None = None,
+    n_seeds: int | None = None,
+    reading: int = 1,
+) -> Plan:
+    """The reading that the study has, finished or not; else, or where it has fewer than `reading`, a new one.
+
+    A further reading that was cut off is gone on with only where it is asked for, and none is that was cut
+    off with another winner. One of which no run is stored never was.
+
+    Args:
+        study: A study of ours.
+        config: Its configuration.
+        winner: The trial to measure.
+        steps: Mini-batches a run. Default: None, the stored reading's, else 1,000.
+        n_seeds: Runs a task. Default: None, the stored reading's, else 3.
+        reading: How many readings the study is to have. Default: 1.
+
+    Raises:
+        UserError: The stored reading has another number of steps or seeds, or is of another trial; or the
+            search used the seeds.
+    """
+    found = _plans(study)
+    idle = found.pop() if found and not _has_runs(study, found[-1]) else None  # begun, and nothing read yet
+    done = [one for one in found if finished(study, config, one) is not None]
+    going_on = any(_is_open(study, config, one, winner) for one in found)
+    left = bool(found) and not going_on and found[-1] not in done  # cut off, and its trial won no more
+    if not found or (not going_on and (len(found) < reading or (reading > 1 and left))):
+        n_seeds = n_seeds or (len(idle.seeds) if idle else SEEDS)
+        seeds = tuple(range(FIRST_SEED, FIRST_SEED + n_seeds))
+        check_fresh(config, seeds, "the test split")
+        return Plan(len(found) + 1, winner, steps or (idle.steps if idle else STEPS), seeds)
+    one = found[-1] if reading > 1 or not done else done[-1]
+    if one.trial != winner:
+        raise UserError(
+            f"study {config.name!r} was measured on the test split with trial {one.trial}, and its winner is "
+            f"now trial {winner}: its [rerun] was changed since. Change it back to see that reading; --again "
+            "reads the split anew, and marks the result"
+        )
+    for name, asked, stored in (("steps", steps, one.steps), ("seeds", n_seeds, len(one.seeds))):
+        if asked not in (None, stored):
+            state = "was measured" if one in done else "is half measured"
+            raise UserError(
+                f"study {config.name!r} {state} on the test split with {stored} {name}, not {asked}. That "
+                f"split is for one reading: leave --{name} out to see it or go on; once it is finished, "
+                "--again reads it anew, and marks the result"
+            )
+    return one
+
+
+def check_fresh(config: StudyConfig, seeds: Sequence[int], use: str) -> None:
+    """Refuse a study whose search or re-running may have used the seeds that are kept for something else.
+
+    Raises:
+        UserError: It may.
+    """
+    last_of_search = max(config.evaluation.seeds) + 2 * config.rerun.seeds
+    if last_of_search >= seeds[0] and min(config.evaluation.seeds) <= seeds[-1]:
+        raise UserError(
+            f"study {config.name!r} was searched or re-run with seeds up to {last_of_search}, and seeds "
+            f"{seeds[0]} to {seeds[-1]} are for {use}: give the search seeds below"
+        )
+
+
+def final_config(config: StudyConfig, plan: Plan) -> StudyConfig:
+    """The study's configuration with the final budget, on the test split."""
+    update = {"steps": plan.steps, "seeds": plan.seeds, "split": "test"}
+    return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=update)})
+
+
+def finished(study: optuna.Study, config: StudyConfig, plan: Plan) -> Final | None:
+    """A stored reading, None while a run of it is missing."""
+    header = study.user_attrs.get(_key(plan.attempt))
+    if header is None:
+        return None
+    n_tasks = len(config.evaluation.tasks)
+    runs = kept_runs(study, _prefix(plan), _form(study, config, plan), n_tasks, plan.seeds)
+    if runs is None:
+        return None
+    return Final(config.name, plan.trial, plan.attempt, plan.steps, runs, header["environment"])
+
+
+def stored_final(study: optuna.Study, config: StudyConfig) -> Final | None:
+    """The latest finished reading, if there is one."""
+    every = [finished(study, config, plan) for plan in _plans(study)]
+    return next((final for final in reversed(every) if final is not None), None)
+
+
+def measure_final(
+    study: optuna.Study,
+    config: StudyConfig,
+    plan: Plan,
+    *,
+    devices: Sequence[str],
+    data_root: Path,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Final:
+    """Train the planned trial and score it on the test split; runs that are stored are not repeated.
+
+    Args:
+        study: A study of ours.
+        config: Its configuration.
+        plan: From `plan`.
+        devices: Where to train, one a process.
+        data_root: Where data sets lie.
+        progress: Called with the number of runs done so far.
+
+    Raises:
+        RunFailed: The processes were killed, again and again, or a task raised.
+        UserError: Another process of this machine is at it, or somebody else began another reading at the
+            same moment.
+    """
+    done = finished(study, config, plan)
+    if done is not None:
+        return done
+    budget, candidate = final_config(config, plan), _candidate(study, config, plan)
+    _begin(study, config, plan, devices[0])
+    form = _form(study, config, plan)
+
+    def once() -> None:
+        with processes(budget, devices, data_root) as pool:
+            measurer = Measurer(study, budget, pool, _prefix(plan), progress, form=lambda _: form)
+            measurer.measure({"winner": candidate}, plan.seeds)
+
+    again_when_killed(once)
+    measured = finished(study, config, plan)
+    assert measured is not None
+    return measured
+
+
+def _begin(study: optuna.Study, config: StudyConfig, plan: Plan, device: str) -> None:
+    """Say in the study, before anything is read, that the split is spent, and who is reading it."""
+    key = _key(plan.attempt)
+    stored, me = study.user_attrs.get(key), worker_identity(device)
+    holder = stored and stored.get("worker")
+    # Of another machine's processes nothing is known; one that was killed must not bar the way for good.
+    if holder and _who(holder) != _who(me) and state_of(holder) in ("live", "frozen"):
+        raise UserError(
+            f"process {holder['pid']} of {host_name(holder)} is measuring study {config.name!r} on the test "
+            "split: wait for it, or end it and run this again"
+        )
+    mine: dict[str, Any] = {"trial": plan.trial, "steps": plan.steps, "seeds": list(plan.seeds)}
+    if stored is None or not _has_runs(study, plan):
+        stored = {"environment": environment(device), "form": form_of(_candidate(study, config, plan))}
+    elif holder and _who(holder) == _who(me):
+        me = holder
+    study.set_user_attr(key, {**stored, **mine, "worker": me})
+    now = study.user_attrs[key]
+    if now | mine != now or _who(now["worker"]) != _who(me):
+        raise UserError(f"another `compare` has begun to measure study {config.name!r} at this moment")
+
+
+def _who(worker: dict[str, Any]) -> tuple[Any, ...]:
+    return worker["host"], worker["pid"], worker["started"]
+
+
+def _is_open(study: optuna.Study, config: StudyConfig, plan: Plan, winner: int) -> bool:
+    """Whether a reading was cut off, and can be gone on with."""
+    return plan.trial == winner and finished(study, config, plan) is None
+
+
+def _key(attempt: int) -> str:
+    return f"{keys.FINAL}{attempt}"
+
+
+def _prefix(plan: Plan) -> str:
+    return f"{_key(plan.attempt)}:{plan.steps}:"  # no run of another budget is taken for one of these
+
+
+def _has_runs(study: optuna.Study, plan: Plan) -> bool:
+    return any(key.startswith(f"{_key(plan.attempt)}:") for key in study.user_attrs)
+
+
+def _form(study: optuna.Study, config: StudyConfig, plan: Plan) -> str:
+    """What the runs' names call the trial: as it was begun, though a later optevo writes forms otherwise."""
+    return study.user_attrs[_key(plan.attempt)].get("form") or form_of(_candidate(study, config, plan))
+
+
+def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidate:
+    return make_space(config).candidate(study.get_trials(deepcopy=False)[plan.trial].params)
+
+
+def _plans(study: optuna.Study) -> list[Plan]:
+    """Every reading that was begun, in order."""
+    stored, found = study.user_attrs, list[Plan]()
+    while (header := stored.get(_key(len(found) + 1))) is not None:
+        found.append(Plan(len(found) + 1, header["trial"], header["steps"], tuple(header["seeds"])))
+    return found

@@ -1,0 +1,1 @@
+"""The usual optimizers, for comparison."""

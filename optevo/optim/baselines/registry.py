@@ -1,0 +1,252 @@
+"""The usual optimizers, from torch and pytorch-optimizer, as baselines over lr × weight decay.
+
+Pure Python until one is built.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pkgutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from optevo.optim.schedules import WarmupCosine
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
+
+SCHEDULES = ("none", "warmup_cosine")
+WARMUP_SHARE = 0.1  # of a run, before the cosine: the published winner warms up over 100 of 1,000 steps
+
+Option = bool | int | float | list[float]
+
+_LRS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+_L2 = (1e-5, 1e-4, 1e-3)
+_DECOUPLED = (1e-4, 1e-2, 1e-1)  # shrinks weights by lr · weight_decay a step: below 1e-4 nothing is seen
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An optimizer as people use it; all but lr and weight decay is fixed for a study.
+
+    Attributes:
+        factory: What makes it, as a dotted name.
+        formula: The update for people; g is the gradient, m and v its moments, with hats bias-corrected.
+        decay: "L2", added to the gradient, or "decoupled", λ·lr off the weights.
+        options: Its other hyperparameters, which a study file may set.
+        lr: Learning rates to try, where a study file names none.
+        weight_decay: Weight decays to try, likewise.
+        fixed: Arguments that no study file sets.
+        horizon: The argument that takes the run's number of steps, if any.
+        graph_every: The gradient's own graph is needed every so many steps, for second derivatives. Default:
+            0, never.
+    """
+
+    factory: str
+    formula: str
+    decay: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    lr: tuple[float, ...] = _LRS
+    weight_decay: tuple[float, ...] = _L2
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    horizon: str | None = None
+    graph_every: int = 0
+
+    @property
+    def wants(self) -> str | None:
+        """What it must be told besides parameters and gradients, so that a class alone can't be it."""
+        if self.horizon is not None:
+            return f"the run's length as {self.horizon}"
+        return "gradients with their graph" if self.graph_every else None
+
+
+_ADAM: dict[str, Option] = {"betas": [0.9, 0.999], "eps": 1e-8}
+_FUSED = {"fused": True}  # on CPU and CUDA: torch's fastest
+_HESSIAN_EVERY = 10
+
+BASELINES: dict[str, Baseline] = {
+    "sgd": Baseline(
+        "torch.optim.SGD",
+        "m ← μ·m + g; Δ = g + μ·m with nesterov, else m",
+        "L2",
+        {"momentum": 0.9, "nesterov": True},
+        lr=(1e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+        fixed=_FUSED,
+    ),
+    "adam": Baseline("torch.optim.Adam", "Δ = m̂/(√v̂ + ε)", "L2", _ADAM, fixed=_FUSED),
+    "adamw": Baseline(
+        "torch.optim.AdamW", "Δ = m̂/(√v̂ + ε)", "decoupled", _ADAM, weight_decay=_DECOUPLED, fixed=_FUSED
+    ),
+    "rmsprop": Baseline(
+        "torch.optim.RMSprop",
+        "Δ = g/(√v + ε)",
+        "L2",
+        {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0},
+    ),
+    "nadam": Baseline(
+        "torch.optim.NAdam",
+        "Adam with Nesterov's momentum",
+        "decoupled",
+        {**_ADAM, "momentum_decay": 4e-3},
+        weight_decay=_DECOUPLED,
+        fixed={"decoupled_weight_decay": True},
+    ),
+    "radam": Baseline(
+        "torch.optim.RAdam",
+        "Adam, rectified while v is uncertain",
+        "decoupled",
+        _ADAM,
+        weight_decay=_DECOUPLED,
+        fixed={"decoupled_weight_decay": True},
+    ),
+    "adafactor": Baseline(
+        "torch.optim.Adafactor",
+        "Δ = g/√v by rows and columns, scaled to the weights, at most d; lr at most 1/√t",
+        "decoupled",
+        {"beta2_decay": -0.8, "d": 1.0},
+        lr=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+        weight_decay=_DECOUPLED,
+    ),
+    "muon": Baseline(
+        "optevo.optim.muon.MuonAdamW",
+        "Δ = the orthogonal factor of Nesterov's momentum for 2-D weights; AdamW for the rest",
+        "decoupled",
+        {"momentum": 0.95, "nesterov": True, **_ADAM},
+        weight_decay=_DECOUPLED,
+    ),
+    "lion": Baseline(
+        "pytorch_optimizer.Lion",
+        "Δ = sign(β₁·m + (1 − β₁)·g); m ← β₂·m + (1 − β₂)·g",
+        "decoupled",
+        {"betas": [0.9, 0.99]},
+        lr=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+        weight_decay=(1e-3, 1e-1, 1.0),
+    ),
+    "sophia": Baseline(
+        "pytorch_optimizer.SophiaH",
+        "Δ = clip(m/max(h, ε), p), h a running mean of Hutchinson's estimate of the Hessian's diagonal",
+        "decoupled",
+        {"betas": [0.96, 0.99], "p": 0.01},
+        # p bounds a step at lr · p, so that lr = 0.1 moves weights like Adam's 1e-3.
+        lr=(1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+        weight_decay=(1e-4, 1e-3, 1e-2),
+        fixed={"update_period": _HESSIAN_EVERY},
+        graph_every=_HESSIAN_EVERY,
+    ),
+    "ademamix": Baseline(
+        "pytorch_optimizer.AdEMAMix",
+        "Δ = (m̂₁ + α·m₂)/(√v̂ + ε), m₂ a moment of β₃; α and β₃ grow over the run",
+        "decoupled",
+        {"betas": [0.9, 0.999, 0.9999], "alpha": 5.0, "eps": 1e-8},
+        weight_decay=_DECOUPLED,
+        fixed={"weight_decouple": True},
+        horizon="t_alpha_beta3",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TunedBaseline:
+    """A baseline with its two tuned numbers: a point of a `BaselineSpace`.
+
+    Attributes:
+        name: A key of `BASELINES`.
+        lr: Learning rate, > 0.
+        weight_decay: ≥ 0, coupled or decoupled as the baseline's `decay` says.
+        schedule_name: One of `SCHEDULES`: a constant rate, or linear warmup over the first tenth of the run
+            times half a cosine down to 0. Default: "none".
+        options: Hyperparameters other than the baseline's. Default: none.
+
+    Raises:
+        ValueError: A name is unknown or a number out of range.
+    """
+
+    name: str
+    lr: float
+    weight_decay: float
+    schedule_name: str = "none"
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in BASELINES:
+            raise ValueError(f"Invalid name: {self.name!r}, expected one of {', '.join(BASELINES)}")
+        if self.schedule_name not in SCHEDULES:
+            raise ValueError(
+                f"Invalid schedule_name: {self.schedule_name!r}, expected {' or '.join(SCHEDULES)}"
+            )
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"Invalid learning rate: {self.lr}, expected a finite number > 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"Invalid weight_decay: {self.weight_decay}, expected a finite number ≥ 0")
+
+    @property
+    def baseline(self) -> Baseline:
+        """What it is a point of."""
+        return BASELINES[self.name]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the optimizer, but for lr, weight decay and the run's length."""
+        merged = {**self.baseline.options, **self.options}
+        lists = {name: tuple(value) for name, value in merged.items() if isinstance(value, (list, tuple))}
+        return {**merged, **lists, **self.baseline.fixed}
+
+    def optimizer(self, params: Iterable[Any], total_steps: int) -> Optimizer:
+        """The optimizer over `params`, for a run of `total_steps` steps."""
+        arguments = self.arguments
+        if self.baseline.horizon is not None:
+            arguments[self.baseline.horizon] = total_steps
+        make = pkgutil.resolve_name(self.baseline.factory)
+        optimizer: Optimizer = make(params, lr=self.lr, weight_decay=self.weight_decay, **arguments)
+        if self.baseline.graph_every:
+            optimizer.graph_every = self.baseline.graph_every  # type: ignore[attr-defined]
+        return optimizer
+
+    def build(self, params: Iterable[Any], total_steps: int) -> tuple[Optimizer, LambdaLR]:
+        """Optimizer and scheduler for a run of `total_steps` steps."""
+        from torch.optim.lr_scheduler import LambdaLR  # noqa: PLC0415  torch only where it is needed
+
+        optimizer = self.optimizer(params, total_steps)
+        return optimizer, LambdaLR(optimizer, self.schedule(total_steps))
+
+    def schedule(self, total_steps: int) -> WarmupCosine:
+        """The learning-rate factor over a run of `total_steps` steps."""
+        if self.schedule_name == "none":
+            return WarmupCosine(total_steps)
+        return WarmupCosine(total_steps, warmup_steps=round(WARMUP_SHARE * total_steps), cosine=True)
+
+    def formula(self) -> str:
+        """The optimizer's name and update as a line to read."""
+        return f"{self.name}: {self.baseline.formula}"
+
+    def describe(self) -> str:
+        """The hyperparameters as one line."""
+        options = {**self.baseline.options, **self.options}
+        parts = [f"lr {self.lr:.3g}", f"weight decay {self.weight_decay:.3g} ({self.baseline.decay})"]
+        parts += [f"{name} {value}" for name, value in options.items()]
+        words = "constant rate"
+        if self.schedule_name != "none":
+            words = f"warmup over {WARMUP_SHARE:.0%} of the run and cosine decay"
+        return ", ".join([*parts, words])
+
+    def canonical(self) -> str:
+        """A string that two of them share only when they are the same optimizer with the same schedule."""
+        form = {
+            "optimizer": self.baseline.factory,
+            "lr": self.lr,
+            "weight_decay": self.weight_decay,
+            "schedule": self.schedule_name,
+            **self.baseline.fixed,
+            **self.baseline.options,
+            **self.options,
+        }
+        return json.dumps(form, sort_keys=True, separators=(",", ":"))
+
+    def source(self, class_name: str, provenance: Mapping[str, str]) -> str:
+        """The tuned optimizer as one Python file, see `optevo.optim.baselines.export.export_baseline`."""
+        from optevo.optim.baselines.export import export_baseline  # noqa: PLC0415  torch only where it is needed
+
+        return export_baseline(self, class_name=class_name, provenance=provenance)

@@ -1,0 +1,1 @@
+"""The term genome: rule, optimizer, kernels, export."""

@@ -1,0 +1,269 @@
+"""A genome as one self-contained file: a torch.optim class, its schedule and a self-check.
+
+The file's update is `foreach_update` with the terms that the rule lacks left out, in the same order of
+operations, so it equals `GenomeOptimizer(..., compiled=False)` bit for bit.
+"""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+import unicodedata
+from collections.abc import Mapping
+
+import torch
+
+from optevo.optim.terms.genome import TermGenome
+
+# A line that starts with |words| is written only where all these facts hold of the genome.
+_TEMPLATE = '''"""@NAME@: an optimizer discovered by optevo. This file needs torch alone.
+
+    w ← (1 − η·λ)·w − η·Δ
+    @FORMULA@
+
+|m|m ← β₁·m + (1 − β₁)·g
+|v|v ← β₂·v + (1 − β₂)·g²
+|k|Moments with a hat are bias-corrected: m̂ = m/(1 − β₁ᵏ), v̂ = v/(1 − β₂ᵏ) at step k = 1, 2, …
+Found with @DESCRIPTION@.
+
+    optimizer = @NAME@(model.parameters())
+    schedule = scheduler(optimizer, total_steps)  # schedule.step() after every optimizer.step()
+
+`python THIS_FILE` checks the update against numbers recorded when it was written.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+PROVENANCE = {@PROVENANCE@}
+
+
+class @NAME@(Optimizer):
+    """@FORMULA@
+
+    Args:
+        params: Parameters, named parameters or groups.
+        lr: Learning rate η. Default: @LR@.
+|betas|        betas: Decays (β₁, β₂) of the moments; 0 where one is not kept.
+|betas|            Default: @BETAS@.
+|eps|        eps: ε, added to the root. Default: @EPS@.
+        weight_decay: Decoupled weight decay λ. Default: @WEIGHT_DECAY@.
+        maximize: Ascend instead of descend. Default: False.
+    """
+
+    def __init__(
+        self,
+        params,
+        lr=@LR@,
+|betas|        betas=@BETAS@,
+|eps|        eps=@EPS@,
+        weight_decay=@WEIGHT_DECAY@,
+        *,
+        maximize=False,
+    ):
+        if not 0 <= lr < math.inf:
+            raise ValueError(f"Invalid learning rate: {lr}")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        defaults = {"lr": lr, "weight_decay": weight_decay, "maximize": maximize}
+|betas|        defaults["betas"] = betas
+|eps|        defaults["eps"] = eps
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One optimization step; returns the closure's loss, if there is a closure."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            buckets = {}
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p.grad.is_sparse:
+                    raise RuntimeError("@NAME@ does not support sparse gradients")
+                state, k = self.state[p], 0
+|m|                if "exp_avg" not in state:
+|m|                    state["exp_avg"] = torch.zeros_like(p)
+|v|                if "exp_avg_sq" not in state:
+|v|                    state["exp_avg_sq"] = torch.zeros_like(p)
+|k|                if "step" not in state:
+|k|                    state["step"] = torch.zeros((), dtype=torch.float32)
+|k|                state["step"] += 1
+|k|                k = int(state["step"])
+                buckets.setdefault((p.device, p.dtype, k), []).append((p, state))
+            for (_, _, k), members in buckets.items():
+                self._update(*zip(*members), group, k)
+        return loss
+
+    def _update(self, params, states, group, k):
+        grads = [p.grad for p in params]
+|m|        m = [state["exp_avg"] for state in states]
+|v|        v = [state["exp_avg_sq"] for state in states]
+        if params[0].dtype in (torch.float16, torch.bfloat16):  # update in float32, round once
+            narrow = [params@STATES@]
+            params, grads = [p.float() for p in params], [g.float() for g in grads]
+|m|            m = [x.float() for x in m]
+|v|            v = [x.float() for x in v]
+            self._change(params, grads, group, k@STATES@)
+            for tensors, values in zip(narrow, [params@STATES@]):
+                torch._foreach_copy_(tensors, values)
+        else:
+            self._change(params, grads, group, k@STATES@)
+
+    def _change(self, params, grads, group, k@STATES@):
+        lr = float(group["lr"])
+|m|        beta1 = group["betas"][0]
+|v|        beta2 = group["betas"][1]
+        if group["maximize"]:
+            grads = torch._foreach_neg(grads)
+|clip|        grads = torch._foreach_clamp_max(grads, @CLIP@)
+|clip|        torch._foreach_clamp_min_(grads, -@CLIP@)
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+|m|        torch._foreach_lerp_(m, grads, 1 - beta1)
+|v|        torch._foreach_mul_(v, beta2)
+|v|        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
+|a|        torch._foreach_add_(params, grads, alpha=-(lr * @A@))
+|b|        torch._foreach_add_(params, m, alpha=-(lr * @B@@CORRECTION@))
+|root v|        root = torch._foreach_sqrt(v)
+|root v k|        torch._foreach_div_(root, (1 - beta2**k) ** 0.5)
+|root no-v|        root = torch._foreach_abs(grads)
+|root|        torch._foreach_add_(root, group["eps"])
+|c|        torch._foreach_addcdiv_(params, grads, root, -(lr * @C@))
+|d|        torch._foreach_addcdiv_(params, m, root, -(lr * @D@@CORRECTION@))
+|s|        torch._foreach_add_(params, torch._foreach_sign(grads), alpha=-(lr * @S@))
+|u|        magnitude = torch._foreach_abs(grads)
+|u|        torch._foreach_add_(magnitude, group["eps"])
+|u|        torch._foreach_addcdiv_(params, grads, magnitude, -(lr * @U@))
+
+
+class Schedule:
+    """The factor on the learning rate at step t = 0, 1, …: @SCHEDULE@."""
+
+    def __init__(self, total_steps):
+        if total_steps < 1:
+            raise ValueError(f"Invalid total_steps: {total_steps}, expected at least 1")
+        self.total_steps = total_steps
+
+    def __call__(self, step):
+        factor = 1.0
+|warmup|        if step < @WARMUP@:
+|warmup|            factor = (step + 1) / @WARMUP@
+|cosine|        position = min(step, self.total_steps) / self.total_steps
+|cosine|        factor *= 0.5 * (1 + math.cos(math.pi * position))
+        return factor
+
+
+def scheduler(optimizer: Optimizer, total_steps: int) -> LambdaLR:
+    """The schedule that @NAME@ was found with; step it once a training step."""
+    return LambdaLR(optimizer, Schedule(total_steps))
+
+
+def self_check() -> None:
+    """Three steps on fixed gradients against the numbers recorded when this file was written."""
+    w = torch.nn.Parameter(torch.linspace(-1, 1, 4, dtype=torch.float64))
+    optimizer = @NAME@([w])
+    for t in range(3):
+        w.grad = torch.sin(torch.arange(4, dtype=torch.float64) * 0.7 + 1.3 * t)
+        optimizer.step()
+    recorded = [
+@RECORDED@    ]
+    torch.testing.assert_close(w.detach(), w.new_tensor(recorded), rtol=1e-12, atol=0)
+
+
+if __name__ == "__main__":
+    self_check()
+    print("@NAME@: the update equals the recorded one")
+'''
+
+
+def export_source(
+    genome: TermGenome, *, class_name: str = "Evolved", provenance: Mapping[str, str] | None = None
+) -> str:
+    """The text of a Python file that holds `genome` as a torch optimizer.
+
+    Args:
+        genome: The optimizer to write.
+        class_name: Name of the class, a Python identifier. Default: "Evolved".
+        provenance: Where it came from (study, trial, data, seeds, fitness); kept as data in the file's
+            `PROVENANCE`, escaped, whatever the strings hold. Default: nothing.
+
+    Returns:
+        Source code that imports torch and math only.
+
+    Raises:
+        ValueError: `class_name` is not an identifier or is a name that the file itself needs.
+    """
+    check_class_name(class_name, _TEMPLATE)
+    rule = genome.rule()
+    a, b, c, d, s, u = rule.coefficients
+    facts = {
+        "m": rule.reads_m,
+        "v": rule.reads_v,
+        "no-v": not rule.reads_v,
+        "k": rule.bias_correction,
+        "betas": rule.reads_m or rule.reads_v,
+        "eps": rule.eps is not None,
+        "clip": rule.clip_value is not None,
+        "root": bool(c or d),
+        "warmup": genome.warmup,
+        "cosine": genome.cosine_decay,
+    } | {name: bool(value) for name, value in zip("abcdsu", rule.coefficients, strict=True)}
+    words = {
+        "NAME": class_name,
+        "FORMULA": rule.formula(),
+        "DESCRIPTION": genome.describe(),
+        "SCHEDULE": genome.describe_schedule(),
+        "LR": repr(genome.lr),
+        "BETAS": repr((rule.beta1 or 0.0, rule.beta2 or 0.0)),
+        "EPS": repr(rule.eps),
+        "WEIGHT_DECAY": repr(genome.weight_decay),
+        "CLIP": repr(rule.clip_value),
+        "CORRECTION": " / (1 - beta1**k)" if rule.bias_correction else "",
+        "STATES": ", m" * rule.reads_m + ", v" * rule.reads_v,
+        "WARMUP": repr(genome.warmup_steps),
+        "RECORDED": "".join(f"        {value!r},\n" for value in _recorded(genome)),
+    } | {name: repr(value) for name, value in zip("ABCDSU", (a, b, c, d, s, u), strict=True)}
+    lines = []
+    for line in _TEMPLATE.splitlines(keepends=True):
+        tags, rest = line[1:].split("|", 1) if line.startswith("|") else ("", line)
+        if all(facts[tag] for tag in tags.split()):
+            lines.append(rest)
+    text = "".join(lines)
+    for word, value in words.items():
+        text = text.replace(f"@{word}@", value)
+    # Last, so that nothing in these strings is taken for a word of the template.
+    return text.replace("@PROVENANCE@", provenance_entries(provenance or {}))
+
+
+def check_class_name(class_name: str, template: str) -> None:
+    """Refuse, with a ValueError, what cannot name a class in a file that `template` makes."""
+    taken = {*dir(builtins), *keyword.kwlist, *re.findall(r"\w+", template)} - {"Evolved"}
+    # Python reads identifiers in NFKC, where a fullwidth "ｍath" is math.
+    if not class_name.isidentifier() or unicodedata.normalize("NFKC", class_name) in taken:
+        raise ValueError(f"Invalid class_name: {class_name!r} cannot name a class in the exported file")
+
+
+def provenance_entries(provenance: Mapping[str, str]) -> str:
+    """The inside of a dict's literal, a line an entry, escaped whatever the strings hold."""
+    entries = "".join(f"\n    {key!a}: {str(value)!a}," for key, value in provenance.items())
+    return f"{entries}\n" if entries else ""
+
+
+def _recorded(genome: TermGenome) -> list[float]:
+    """The weights after the three steps of the template's `self_check`."""
+    w = torch.nn.Parameter(torch.linspace(-1, 1, 4, dtype=torch.float64))
+    optimizer = genome.optimizer([w], compiled=False)
+    for t in range(3):
+        w.grad = torch.sin(torch.arange(4, dtype=torch.float64) * 0.7 + 1.3 * t)
+        optimizer.step()
+    weights: list[float] = w.detach().tolist()
+    return weights

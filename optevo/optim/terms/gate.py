@@ -1,0 +1,61 @@
+"""The gate: a rule that cannot descend even a sphere is turned away before anything is trained.
+
+The shifted sphere is that of *Neural Optimizer Equation, Decay Function, and Learning Rate Schedule Joint
+Evolution* (arXiv 2404.06679): f(x) = Σ (x − b)² in five dimensions from f = 7.15, passed at f < 3.5 after 34
+updates. A term genome's terms weigh against each other differently with the size of the gradient, which
+is orders of magnitude smaller in a network; so the sphere is tried at several scales of the gradient too, and
+a rule passes that descends with any learning rate at any scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from optevo.optim.terms.kernels import stacked_update
+from optevo.optim.terms.optimizer import rule_scalars
+from optevo.optim.terms.rule import Rule
+
+START = (1.1, 0.9, 1.1, 0.9, 1.0)
+CENTRE = (0.5, 1.5, -0.3, -1.2, 0.75)
+UPDATES = 34
+PASSED = 3.5  # f at the start is 7.1525
+RATES = tuple(10 ** (k / 2) for k in range(4, -11, -1))
+SCALES = (1.0, 1e-2, 1e-4)
+PROBES = (0.0, 1e-20, -1e-8, 1e-3, -1.0, 1e4)
+
+
+def reject(rule: Rule) -> str | None:
+    """Why `rule` cannot train anything, or None. Takes milliseconds.
+
+    The rule is followed as it stands, without weight decay and schedule.
+
+    Args:
+        rule: The canonical update.
+    """
+    probes = torch.tensor(PROBES).expand(1, -1)
+    if not torch.isfinite(_follow(rule, torch.ones_like(probes), lambda x: probes, [1.0], steps=2)).all():
+        return "gate: the update is not finite on ordinary gradients"
+    scale = torch.tensor(SCALES).repeat_interleave(len(RATES)).unsqueeze(1)  # each with all rates
+    centre, start = torch.tensor(CENTRE), torch.tensor(START).repeat(len(scale), 1)
+    end = _follow(rule, start, lambda x: scale * 2 * (x - centre), RATES, steps=UPDATES)
+    f = (end - centre).square().sum(dim=1)
+    if (f < PASSED).any():  # NaN compares false
+        return None
+    best = f[torch.isfinite(f)].min().item() if torch.isfinite(f).any() else float("inf")
+    return f"gate: cannot descend; at best the shifted sphere goes from 7.15 to {best:.4g}"
+
+
+def _follow(
+    rule: Rule, x: Tensor, gradient: Callable[[Tensor], Tensor], rates: Sequence[float], steps: int
+) -> Tensor:
+    """Every row of `x` after `steps` updates, each with its own learning rate."""
+    x = x.clone()
+    m = torch.zeros_like(x) if rule.reads_m else None
+    v = torch.zeros_like(x) if rule.reads_v else None
+    for step in range(1, steps + 1):
+        columns = [rule_scalars(rule, lr=lr, weight_decay=0.0, step=step).folded() for lr in rates]
+        stacked_update(x, gradient(x), m, v, torch.tensor(columns).t().repeat(1, len(x) // len(rates)))
+    return x

@@ -1,0 +1,109 @@
+"""What of a winner did it: differences to its variants, and the gain over tuned AdamW taken apart.
+
+The gain is split along a path that changes one thing at a time::
+
+    tuned AdamW → the winner's schedule → its hyperparameters → its rule = the winner
+
+AdamW's rule takes the winner's hyperparameters with the learning rate times its weights, so that what is left
+for the rule is no larger step. Another order of the path would split otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from optevo.measurement.ablation import SCALED, SCHEDULED, TUNED, WINNER
+from optevo.reporting.comparison import score
+from optevo.reporting.statistics import Estimate, holm, paired, verdict
+from optevo.study.check import plain
+from optevo.training.run import Run
+
+
+def ablation_frame(runs: Mapping[str, Sequence[Run]], measure: str) -> pd.DataFrame:
+    """A row a variant: mean and sd over seeds of the mean over tasks, and its difference to the winner.
+
+    Paired by task and seed, with 95 % intervals; Holm's correction over all variants.
+    """
+    rows, estimates = [], []
+    for name, own in runs.items():
+        by_task = _scores(own, measure)
+        overall = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
+        row = {"variant": name, "mean": float(np.mean(overall)), "n": len(overall)}
+        row["diverged"] = sum(run.diverged_at is not None for run in own)
+        row["sd"] = float(np.std(overall, ddof=1)) if len(overall) > 1 else float("nan")
+        row |= {f"task {task}": float(np.mean(values)) for task, values in by_task.items()}
+        rows.append(row)
+        estimates.append(None if name == WINNER else difference(own, runs[WINNER], measure))
+    tested = [e for e in estimates if e is not None]
+    adjusted = iter(holm([e.p for e in tested]))
+    for row, estimate in zip(rows, estimates, strict=True):
+        if estimate is None:
+            continue
+        p = next(adjusted)
+        row |= {"difference": estimate.mean, "low": estimate.low, "high": estimate.high, "p": estimate.p}
+        row |= {"p_holm": p, "verdict": verdict(estimate, p), "method": estimate.method}
+    return pd.DataFrame(rows)
+
+
+def difference(ours: Sequence[Run], theirs: Sequence[Run], measure: str) -> Estimate:
+    """Ours minus theirs, paired by task and seed, the mean over tasks."""
+    a, b = _scores(ours, measure), _scores(theirs, measure)
+    pairs = {task: [x - y for x, y in zip(a[task], b[task], strict=True)] for task in a}
+    return paired(pairs, rng=np.random.default_rng(0))
+
+
+def account(runs: Mapping[str, Sequence[Run]], measure: str) -> list[tuple[str, Estimate, str]]:
+    """The winner's gain over tuned AdamW, and what schedule, hyperparameters and rule have in it.
+
+    Each is (what, the difference, its verdict after Holm's correction over the four); empty without AdamW's
+    variants. The three parts add up to the whole.
+    """
+    if not {TUNED, SCHEDULED, SCALED} <= runs.keys():
+        return []
+    steps = [
+        ("the winner − tuned AdamW", WINNER, TUNED),
+        ("of it the schedule", SCHEDULED, TUNED),
+        ("of it the hyperparameters", SCALED, SCHEDULED),
+        ("of it the rule", WINNER, SCALED),
+    ]
+    found = [(what, difference(runs[new], runs[old], measure)) for what, new, old in steps]
+    adjusted = holm([estimate.p for _, estimate in found])
+    return [(what, e, verdict(e, p)) for (what, e), p in zip(found, adjusted, strict=True)]
+
+
+def ablation_cells(frame: pd.DataFrame) -> list[list[str]]:
+    """A header and a row a variant, for printing."""
+    cells = [["variant", "mean ± sd", "n", "− the winner", "95 % interval", "p, Holm", "verdict"]]
+    for _, row in frame.iterrows():
+        compared = ["", "", "", ""]
+        if row["variant"] != WINNER:
+            interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
+            compared = [f"{row['difference']:+.4f}", interval, f"{row['p_holm']:.3g}", row["verdict"]]
+        diverged = f" ({row['diverged']} runs diverged)" * (row["diverged"] > 0)
+        cells.append(
+            [
+                plain(row["variant"]) + diverged,
+                f"{row['mean']:.4f} ± {row['sd']:.4f}",
+                str(row["n"]),
+                *compared,
+            ]
+        )
+    return cells
+
+
+def account_cells(parts: Sequence[tuple[str, Estimate, str]]) -> list[list[str]]:
+    """A header and a row a part of the gain, for printing."""
+    return [
+        ["what", "difference", "95 % interval", "verdict"],
+        *[[what, f"{e.mean:+.4f}", f"{e.low:+.4f} to {e.high:+.4f}", said] for what, e, said in parts],
+    ]
+
+
+def _scores(runs: Sequence[Run], measure: str) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        values.setdefault(run.task, []).append(score(run, measure))
+    return values

@@ -1,0 +1,231 @@
+"""Studies' winners compared on the test split: means, paired differences, and what finding them cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from optevo.errors import UserError
+from optevo.measurement.fresh_seeds import Result
+from optevo.measurement.test_split import Final
+from optevo.reporting.frames import cost
+from optevo.reporting.statistics import holm, paired, verdict
+from optevo.study.check import plain
+from optevo.study.config import StudyConfig
+from optevo.training.run import Run
+
+if TYPE_CHECKING:
+    import optuna
+
+MEASURES = ("metric", "fitness")
+OVERALL = "overall"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One study in a comparison.
+
+    Attributes:
+        study: The study.
+        config: Its configuration.
+        result: How its best did on fresh seeds of the validation split, and which of them won.
+        final: How the winner did on the test split.
+    """
+
+    study: optuna.Study
+    config: StudyConfig
+    result: Result
+    final: Final
+
+
+def check_comparable(configs: Sequence[StudyConfig]) -> None:
+    """Refuse studies whose runs don't pair.
+
+    Raises:
+        UserError: Tasks, their options, batch size or precision differ, or a study is named twice.
+    """
+    names = [config.name for config in configs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"study {name!r} is named twice")
+    for other in configs[1:]:
+        first = configs[0]
+        for key in ("tasks", "batch_size", "precision"):
+            ours, theirs = (c.evaluation.model_dump(mode="json")[key] for c in (first, other))
+            if key == "tasks":  # in whatever order
+                ours, theirs = (sorted(map(json.dumps, tasks)) for tasks in (ours, theirs))
+            if ours != theirs:
+                raise UserError(
+                    f"studies {first.name!r} and {other.name!r} cannot be compared: evaluation.{key} is "
+                    f"{plain(str(ours))} and {plain(str(theirs))}"
+                )
+
+
+def check_budgets(budgets: Sequence[tuple[str, int, Sequence[int]]]) -> None:
+    """Refuse readings of the test split that don't pair: (study, steps, seeds) of each.
+
+    Raises:
+        UserError: They have different steps or seeds.
+    """
+    if len({(steps, tuple(seeds)) for _, steps, seeds in budgets}) > 1:
+        said = ", ".join(f"{plain(name)}: {steps} steps × {len(s)} seeds" for name, steps, s in budgets)
+        raise UserError(
+            f"the studies have different budgets on the test split: {said}; those that are not measured yet "
+            "take the others' --steps and --seeds"
+        )
+
+
+def check_tasks(study: str, names: Iterable[str]) -> None:
+    """Refuse a task that is called as the mean over tasks is.
+
+    Raises:
+        UserError: There is one.
+    """
+    if OVERALL in names:
+        raise UserError(f"study {study!r} has a task called {OVERALL!r}, as the mean over tasks is")
+
+
+def score(run: Run, measure: str) -> float:
+    """What counts of a run: its fitness, or the task's metric, which is 0 for a run that diverged."""
+    if measure == "fitness":
+        return run.fitness
+    return 0.0 if run.metric is None else run.metric
+
+
+def runs_frame(finals: Sequence[Final]) -> pd.DataFrame:
+    """A row a run on the test split."""
+    rows = [
+        {
+            "study": final.study,
+            "trial": final.trial,
+            "reading": final.attempt,
+            "task": run.task,
+            "seed": run.seed,
+            "metric": run.metric,
+            "fitness": run.fitness,
+            "loss": run.loss,
+            "steps": run.steps,
+            "seconds": round(run.seconds, 2),
+            "diverged_at": run.diverged_at,
+        }
+        for final in finals
+        for run in final.runs
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.astype({"diverged_at": "Int64"})
+
+
+def summary_frame(finals: Sequence[Final], measure: str) -> pd.DataFrame:
+    """Mean, sample standard deviation, n and diverged runs of each study, per task and `overall`.
+
+    Overall is, seed by seed, the mean over tasks.
+    """
+    rows = []
+    for final in finals:
+        check_tasks(final.study, final.tasks)
+        by_task = {task: _scores(final, task, measure) for task in final.tasks}
+        by_task[OVERALL] = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
+        for task, values in by_task.items():
+            diverged = [r for r in final.runs if r.diverged_at is not None and task in (r.task, OVERALL)]
+            rows.append(
+                {
+                    "study": final.study,
+                    "task": task,
+                    "mean": float(np.mean(values)),
+                    "sd": float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
+                    "n": len(values),
+                    "diverged": len(diverged),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def differences_frame(finals: Sequence[Final], reference: str, measure: str) -> pd.DataFrame:
+    """Every study minus the reference, paired by task and seed: mean, 95 % interval, test and verdict.
+
+    Holm's correction is over the comparisons overall, which are what is claimed, and separately over all of
+    those by task.
+    """
+    base = next(final for final in finals if final.study == reference)
+    rows = []
+    for other in finals:
+        if other.study == reference:
+            continue
+        pairs = {
+            task: [
+                theirs - ours
+                for theirs, ours in zip(
+                    _scores(other, task, measure), _scores(base, task, measure), strict=True
+                )
+            ]
+            for task in base.tasks
+        }
+        by_task = [(task, {task: pairs[task]}) for task in base.tasks if len(base.tasks) > 1]
+        for task, chosen in [(OVERALL, pairs), *by_task]:
+            rows.append((other.study, task, paired(chosen, rng=np.random.default_rng(0))))
+    columns = ["study", "reference", "task", "mean", "low", "high", "p", "p_holm", "n", "verdict", "method"]
+    records = [
+        {
+            "study": study,
+            "reference": reference,
+            "task": task,
+            "mean": estimate.mean,
+            "low": estimate.low,
+            "high": estimate.high,
+            "p": estimate.p,
+            "p_holm": 1.0,
+            "n": estimate.n,
+            "verdict": "",
+            "method": estimate.method,
+        }
+        for study, task, estimate in rows
+    ]
+    frame = pd.DataFrame(records, columns=columns)
+    for overall in (True, False):
+        family = [i for i, (_, task, _) in enumerate(rows) if (task == OVERALL) is overall]
+        for i, p in zip(family, holm([rows[i][2].p for i in family]), strict=True):
+            frame.loc[i, "p_holm"] = p
+            frame.loc[i, "verdict"] = verdict(rows[i][2], p)
+    return frame
+
+
+def studies_frame(entries: Sequence[Entry]) -> pd.DataFrame:
+    """A row a study: its winner, the fitness that it was found with and that on fresh seeds, and the cost."""
+    rows = []
+    for entry in entries:
+        row = entry.result.rows[-1]
+        trial = entry.study.get_trials(deepcopy=False)[entry.final.trial]
+        search, whole = cost(entry.study, rerun=False), cost(entry.study)
+        rows.append(
+            {
+                "study": entry.final.study,
+                "winner": f"trial {entry.final.trial}",
+                "rule": plain(str(trial.user_attrs.get("formula", ""))),
+                "hyperparameters": plain(str(trial.user_attrs.get("hyperparameters", ""))),
+                "selected_on": entry.config.evaluation.split,
+                "trials": entry.config.n_trials,
+                "search_fitness": trial.value,
+                "fresh_fitness": row.mean,
+                "fresh_sd": row.sd,
+                "fresh_n": len(row.by_seed),
+                "search_steps": search.steps,
+                "search_hours": round(search.hours, 4),
+                "rerun_steps": whole.steps - search.steps,
+                "rerun_hours": round(whole.hours - search.hours, 4),
+                "test_reading": entry.final.attempt,
+                "final_steps": entry.final.steps,
+                "final_seeds": len(entry.final.seeds),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _scores(final: Final, task: str, measure: str) -> list[float]:
+    """A task's runs by seed, in order."""
+    runs = sorted((run for run in final.runs if run.task == task), key=lambda run: run.seed)
+    return [score(run, measure) for run in runs]

@@ -1,0 +1,198 @@
+"""Figures of a search: generations, trials, terms, importances; and those of the modules beside this one.
+
+Each takes a frame of `optevo.reporting`, returns a plotly figure without a title, and None where there is
+nothing to draw. Backgrounds are transparent; colours read on white and on near-black.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+import optuna
+import pandas as pd
+import plotly.graph_objects as go
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import TrialState
+
+from optevo.reporting.figures.drawing import (
+    BLUE,
+    GREY,
+    VERMILLION,
+    blank,
+    colour,
+    fade,
+    lines,
+    number,
+    text,
+    trial_hover,
+    whole_ticks,
+)
+from optevo.reporting.figures.lineage import lineage_graph
+from optevo.reporting.figures.runs import comparison, fitness_by_task, learning_curves, step_sizes
+from optevo.reporting.figures.sweep import lr_decay_map
+
+if TYPE_CHECKING:
+    from optuna.importance import BaseImportanceEvaluator
+
+__all__ = [
+    "comparison",
+    "fitness_by_generation",
+    "fitness_by_task",
+    "fitness_by_trial",
+    "importances",
+    "learning_curves",
+    "lineage_graph",
+    "lr_decay_map",
+    "step_sizes",
+    "terms_by_generation",
+]
+
+_FEWEST = 10  # complete trials that importances are told of: a tenth of fewer is none
+
+
+def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
+    """Best so far above; below it each generation's mean, with the middle half of its members as a band."""
+    known = generations[generations["mean"].notna()]
+    if len(known) < 2:
+        return None
+    x = known["generation"].tolist()
+    figure = blank(430, rows=2, shared_xaxes=True, vertical_spacing=0.07, row_heights=[0.45, 0.55])
+    for name, edge in (("q75", None), ("q25", "tonexty")):
+        figure.add_scatter(
+            x=x,
+            y=known[name].tolist(),
+            mode="lines",
+            line={"width": 0},
+            fill=edge,
+            fillcolor=fade(BLUE, 0.22),
+            name="middle half",
+            showlegend=edge is not None,
+            hoverinfo="skip",
+            row=2,
+            col=1,
+        )
+    marker = {"size": 6}
+    hover = [
+        lines(
+            f"generation {row.generation}" + ("" if row.finished else ", in progress"),
+            f"best {row.best:.4f}, mean {row.mean:.4f}, sd {number(row.sd)}",
+            f"middle half {row.q25:.4f} to {row.q75:.4f}",
+            f"{row.n} members"
+            + ("" if math.isnan(row.pruned_share) else f", {row.pruned_share:.0%} of its own trials pruned"),
+            f"{row.cumulative_steps:,} training steps so far",
+        )
+        for row in known.itertuples()
+    ]
+    common = {"x": x, "mode": "lines+markers", "marker": marker, "hovertext": hover, "hoverinfo": "text"}
+    best = {"color": VERMILLION, "shape": "hv"}
+    figure.add_scatter(y=known["best_so_far"].tolist(), line=best, name="best so far", **common, row=1, col=1)
+    figure.add_scatter(y=known["mean"].tolist(), line={"color": BLUE}, name="mean", **common, row=2, col=1)
+    figure.update_yaxes(title_text="best fitness", row=1, col=1)
+    figure.update_yaxes(title_text="fitness", row=2, col=1)
+    figure.update_xaxes(title_text="generation", row=2, col=1, **whole_ticks(x))
+    return figure
+
+
+def fitness_by_trial(trials: pd.DataFrame) -> go.Figure | None:
+    """Every counted trial's fitness in the order of their numbers, and the best so far."""
+    counted = trials[trials["counted"] & trials["fitness"].notna()].sort_values("number")
+    if len(counted) < 2:
+        return None
+    figure = blank(340)
+    for state, name, symbol, ink in (
+        ("COMPLETE", "complete", "circle", BLUE),
+        ("PRUNED", "pruned", "x-thin", GREY),
+    ):
+        part = counted[counted["state"] == state]
+        figure.add_scatter(
+            x=part["number"].tolist(),
+            y=part["fitness"].tolist(),
+            mode="markers",
+            name=name,
+            marker={"symbol": symbol, "color": ink, "size": 7, "line": {"color": ink, "width": 1.5}},
+            hovertext=[trial_hover(row) for row in part.to_dict("records")],
+            hoverinfo="text",
+        )
+    complete = counted[counted["state"] == "COMPLETE"]
+    figure.add_scatter(
+        x=complete["number"].tolist(),
+        y=complete["fitness"].cummax().tolist(),
+        mode="lines",
+        line={"color": VERMILLION, "shape": "hv"},
+        name="best so far",
+        hoverinfo="skip",
+    )
+    figure.update_xaxes(title_text="trial")
+    figure.update_yaxes(title_text="fitness")
+    return figure
+
+
+def terms_by_generation(terms: pd.DataFrame) -> go.Figure | None:
+    """How often each term is in use in the population, stacked, over the generations."""
+    if terms["generation"].nunique() < 2 or not terms["count"].sum():
+        return None
+    figure = blank(360)
+    for i, (term, part) in enumerate(terms.groupby("term", sort=False)):
+        if not part["count"].sum():  # the others keep their colours, so that studies can be compared
+            continue
+        figure.add_scatter(
+            x=part["generation"].tolist(),
+            y=part["count"].tolist(),
+            mode="lines",
+            stackgroup="terms",
+            line={"color": colour(i), "width": 1},
+            fillcolor=fade(colour(i), 0.75),
+            name=text(term),
+            hovertext=[
+                lines(f"{term}, generation {row.generation}", f"{row.count} uses, Σ|α| {row.weight:.3g}")
+                for row in part.rename(columns={"count": "uses"})
+                .assign(count=part["count"])
+                .itertuples(False)
+            ],
+            hoverinfo="text",
+        )
+    figure.update_xaxes(title_text="generation", **whole_ticks(terms["generation"]))
+    figure.update_yaxes(title_text="terms in use in the population", rangemode="tozero")
+    return figure
+
+
+def importances(
+    study: optuna.Study, *, most: int = 12, evaluator: BaseImportanceEvaluator | None = None
+) -> go.Figure | None:
+    """Which parameters decide the fitness, by Optuna; None where it can't say.
+
+    Args:
+        study: Whose complete trials are asked.
+        most: Bars at most. Default: 12.
+        evaluator: Default: PED-ANOVA, which asks what tells the best tenth of the trials from the rest.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < _FEWEST or len({trial.value for trial in complete}) < 2:
+        return None  # Optuna calls all parameters alike then
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = get_param_importances(study, evaluator=evaluator or PedAnovaImportanceEvaluator())
+    except (ValueError, RuntimeError):  # too few trials, or all alike
+        return None
+    shown = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:most]
+    if not shown or not all(math.isfinite(value) for _, value in shown) or shown[0][1] <= 0:
+        return None
+    names, values = zip(*reversed(shown), strict=True)
+    figure = blank(70 + 24 * len(shown))
+    figure.add_bar(
+        x=list(values),
+        y=list(range(len(values))),
+        orientation="h",
+        marker={"color": BLUE},
+        hovertext=[lines(f"{name}: {value:.3f}") for name, value in zip(names, values, strict=True)],
+        hoverinfo="text",
+        showlegend=False,
+    )
+    figure.update_layout(bargap=0.35)
+    labels = [text(name, 24) for name in names]
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=labels, showgrid=False)
+    figure.update_xaxes(title_text="importance, as a share of 1", rangemode="tozero")
+    return figure

@@ -1,0 +1,256 @@
+"""Studies as pandas frames: trials, runs, learning curves, generations, terms, lineage, cost.
+
+Every function takes a study in whatever state: unfinished, of one trial, with nothing but pruned trials.
+Other people's text in it passes `optevo.study.check.plain`, so that it can be printed. Nothing imports torch.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from optevo import keys
+from optevo.samplers.slots import claimed
+from optevo.study.check import plain
+from optevo.study.studies import COUNTED, make_space
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optevo.study.config import StudyConfig
+
+INTEGER, NUMBER, TEXT, FLAG, ANY = "Int64", "float64", "str", "bool", "object"
+
+TRIALS = {
+    "number": INTEGER,
+    "state": TEXT,
+    "counted": FLAG,
+    "generation": INTEGER,
+    "slot": INTEGER,
+    "origin": TEXT,
+    "parents": ANY,
+    "fitness": NUMBER,
+    "formula": TEXT,
+    "hyperparameters": TEXT,
+    "canonical": ANY,
+    "trained_steps": INTEGER,
+    "seconds": NUMBER,
+    "pruned_by": TEXT,
+    "copied_from": INTEGER,
+    "copied_runs": INTEGER,
+    "diverged_at": INTEGER,
+    "error": TEXT,
+}
+RUNS = {
+    "trial": INTEGER,
+    "task": TEXT,
+    "seed": INTEGER,
+    "fitness": NUMBER,
+    "metric": NUMBER,
+    "loss": NUMBER,
+    "steps": INTEGER,
+    "seconds": NUMBER,
+    "diverged_at": INTEGER,
+    "copied": FLAG,
+}
+CURVES = {"trial": INTEGER, "task": TEXT, "seed": INTEGER, "step": NUMBER, "loss": NUMBER}
+LINEAGE = {
+    "trial": INTEGER,
+    "parent": INTEGER,
+    "generation": INTEGER,
+    "origin": TEXT,
+    "fitness": NUMBER,
+    "formula": TEXT,
+}
+
+
+class Cost(NamedTuple):
+    """What a study took.
+
+    Attributes:
+        steps: Training steps.
+        hours: Hours of workers: two workers for an hour are two.
+    """
+
+    steps: int
+    hours: float
+
+
+def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
+    """A row a trial, whatever its state.
+
+    Returns:
+        The columns of `TRIALS`; ``fitness:TASK`` for the mean over seeds on a task; and every parameter under
+        its own name (``param:NAME`` where that is a column already), dormant genes included. `fitness` is
+        what counts in the search: a pruned trial's is what it had earned. `counted` says whether the trial
+        decided its slot. `seconds` is wall-clock time; where the trial recorded none, up to its end or, for
+        a lost one, its last sign of life.
+    """
+    stored = _stored(study)
+    deciders = _deciders(stored)
+    names = list(dict.fromkeys([*make_space(config).distributions(), *(p for t in stored for p in t.params)]))
+    tasks = list(dict.fromkeys(key for t in stored for key in t.user_attrs if _is_task(key)))
+    rows = []
+    for trial in stored:
+        attrs = trial.user_attrs
+        rows.append(
+            {
+                **{name: attrs.get(name) for name in TRIALS},  # most are attributes under these names
+                **{name: _text(attrs.get(name)) for name, kind in TRIALS.items() if kind == TEXT},
+                "number": trial.number,
+                "state": trial.state.name,
+                "counted": trial.number in deciders,
+                "parents": tuple(attrs.get(keys.PARENTS, ())),
+                "fitness": _value(trial),
+                "seconds": _seconds(trial),
+                "error": _text(attrs.get(keys.ERROR, "").strip().rpartition("\n")[2] or None),
+                **{plain(key): attrs.get(key) for key in tasks},
+                **{_param_column(name): trial.params.get(name) for name in names},
+            }
+        )
+    columns = {**TRIALS, **{plain(key): NUMBER for key in tasks}}
+    return _frame(rows, columns, [_param_column(name) for name in names])
+
+
+def runs(study: optuna.Study) -> pd.DataFrame:
+    """A row a run (one task with one seed) of every trial; `loss` is missing where the task scores by itself.
+
+    `copied` says that another trial trained it: `steps` and `seconds` are that one's.
+    """
+    rows = [
+        {**run, "trial": trial.number, "task": plain(run["task"]), "copied": copied}
+        for trial, run, copied in _runs(study)
+    ]
+    return _frame(rows, RUNS)
+
+
+def curves(study: optuna.Study) -> pd.DataFrame:
+    """Learning curves: a row a tenth of a run, with the mean training loss over it, at its middle step.
+
+    A tenth in which the loss was not finite has none, and a run that diverged has only the tenths before.
+    """
+    rows = []
+    planned = study.user_attrs.get(keys.CONFIG, {}).get("evaluation", {}).get("steps")
+    for trial, run, _ in _runs(study):
+        steps = planned if isinstance(planned, int) else run["steps"]
+        marks = sorted({round(steps * i / 10) for i in range(1, 11)} - {0})
+        for start, end, loss in zip([0, *marks], marks, run["losses"], strict=False):
+            row = {"trial": trial.number, "task": plain(run["task"]), "seed": run["seed"]}
+            rows.append({**row, "step": (start + end) / 2, "loss": loss})
+    return _frame(rows, CURVES)
+
+
+def lineage(study: optuna.Study, trial_number: int) -> pd.DataFrame:
+    """A trial and its ancestors: a row a parent of each, one with no parent for who has none.
+
+    Empty where there is no trial of that number.
+    """
+    stored, rows = _stored(study), []
+    waiting, seen = [trial_number], {trial_number}
+    while waiting:
+        number = waiting.pop(0)
+        if not 0 <= number < len(stored):
+            continue
+        trial = stored[number]
+        parents = list(dict.fromkeys(trial.user_attrs.get(keys.PARENTS, ())))
+        known = {
+            "trial": number,
+            "generation": trial.user_attrs.get(keys.GENERATION),
+            "origin": _text(trial.user_attrs.get(keys.ORIGIN)),
+            "fitness": _value(trial),
+            "formula": _text(trial.user_attrs.get(keys.FORMULA)),
+        }
+        rows += [{**known, "parent": parent} for parent in parents or [None]]
+        waiting += [parent for parent in parents if parent not in seen]
+        seen.update(parents)
+    return _frame(rows, LINEAGE)
+
+
+def cost(study: optuna.Study, *, rerun: bool = True) -> Cost:
+    """Training steps and hours of all trials, failed and lost ones included.
+
+    Args:
+        study: Whose.
+        rerun: Whether to add what measuring the best again on fresh seeds took. Default: True.
+    """
+    stored = _stored(study)
+    steps = sum(trial.user_attrs.get(keys.TRAINED_STEPS, 0) for trial in stored)
+    seconds = sum(_seconds(trial) or 0.0 for trial in stored)
+    if rerun:
+        for key, again in study.user_attrs.items():
+            if key.startswith((f"{keys.RERUN}:", keys.FRESH)):
+                measured = again if isinstance(again, list) else [again]  # a list in older studies
+                steps += sum(run["steps"] for run in measured)
+                seconds += sum(run["seconds"] for run in measured)
+    return Cost(steps, seconds / 3600)
+
+
+def best(frame: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The n fittest complete trials of a frame of `trials`, best first, no two of one canonical form."""
+    complete = frame[(frame["state"] == "COMPLETE") & frame["counted"] & frame["fitness"].notna()]
+    ranked = complete.sort_values(
+        ["fitness", "generation", "slot", "number"], ascending=[False, True, True, True]
+    )
+    form = ranked["canonical"].where(ranked["canonical"].notna(), ranked["number"].astype(ANY))
+    return ranked[~form.duplicated()].head(n)
+
+
+def _stored(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False)
+
+
+def _runs(study: optuna.Study) -> Iterator[tuple[FrozenTrial, Mapping[str, Any], bool]]:
+    for trial in _stored(study):
+        copied = trial.user_attrs.get(keys.COPIED_RUNS, 0)
+        for i, run in enumerate(trial.user_attrs.get(keys.RUNS, [])):
+            yield trial, run, i < copied
+
+
+def _deciders(stored: Sequence[FrozenTrial]) -> set[int]:
+    """Who counts: the first of the finished trials that hold a slot, as in `Board`."""
+    holders: dict[object, int] = {}
+    for trial in stored:
+        if trial.state in COUNTED and keys.LATE not in trial.system_attrs:
+            holders.setdefault(claimed(trial) or trial.number, trial.number)
+    return set(holders.values())
+
+
+def _value(trial: FrozenTrial) -> float | None:
+    return trial.values[0] if trial.state in COUNTED and trial.values else None
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    recorded: float | None = trial.user_attrs.get(keys.SECONDS)
+    start, end = trial.datetime_start, trial.datetime_complete
+    if recorded is not None or start is None or end is None:
+        return recorded
+    if trial.state == TrialState.FAIL and keys.LOST in trial.system_attrs:
+        # It may have been noticed days later, by the command that resumed the study.
+        beat = trial.system_attrs.get(keys.BEAT)
+        last = datetime.datetime.fromisoformat(beat[1]).astimezone().replace(tzinfo=None) if beat else start
+        end = min(end, last)
+    return max(0.0, (end - start).total_seconds())
+
+
+def _is_task(key: str) -> bool:
+    return key.startswith(keys.FITNESS_PREFIX)
+
+
+def _param_column(name: str) -> str:
+    return f"param:{name}" if name in TRIALS or _is_task(name) else name
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else plain(str(value))
+
+
+def _frame(
+    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], others: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Columns of the given types, present without a row too; of `others` pandas finds the type."""
+    frame = pd.DataFrame(list(rows), columns=[*columns, *others])
+    return frame.astype(dict(columns))

@@ -1,0 +1,254 @@
+"""A report: one HTML file about one study or several, that opens from a disk and asks nobody for anything.
+
+Its policy allows the scripts that are in it by their digests and no request at all, so that text out of a
+database could do nothing even if it were taken for markup; and it is escaped besides.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import importlib.resources
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from optevo import __version__
+from optevo.measurement.fresh_seeds import stored_result
+from optevo.reporting.figures import search as figures
+from optevo.reporting.frames import best, curves, lineage, runs, trials
+from optevo.reporting.page import html_tables as tables
+from optevo.reporting.page import summary as prose
+from optevo.reporting.page.html_tables import badge, escape
+from optevo.reporting.populations import generations, schedules, terms
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optevo.study.config import StudyConfig
+
+_TOP = 8  # trials in the table
+_DRAWN = 5  # trials in figures of the best
+_PAGE = Template(
+    """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="$policy">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>$title</title>
+<style>$css</style>
+</head>
+<body>
+<header class="top"><div><h1>$title</h1><p class="meta">$made</p></div>
+<button id="theme" type="button" hidden>Dark</button></header>
+<main>
+<noscript><p>The figures need JavaScript; text and tables do not.</p></noscript>
+$body
+</main>
+<script>$plotly</script>
+<script>$js</script>
+</body>
+</html>
+"""
+)
+
+
+def write_report(
+    studies: Sequence[tuple[optuna.Study, StudyConfig]],
+    path: Path,
+    *,
+    summary: pd.DataFrame | None = None,
+    differences: pd.DataFrame | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """Write a report on studies as `optevo.study.studies.load_study` returns them.
+
+    Args:
+        studies: At least one, in the order of the report.
+        path: The file to write; an existing one is replaced.
+        summary: Columns study, task, mean, sd, n. Default: None, no comparison of levels.
+        differences: Columns study, reference, task, mean, low, high, p, p_holm, n, verdict. Default: None.
+        notes: Paragraphs of plain text for the top. Default: none.
+
+    Raises:
+        OSError: The file can't be written.
+    """
+    page = _Page()
+    on_test = {study.study_name for study, config in studies if config.evaluation.split == "test"}
+    comparison = _comparison(page, summary, differences, on_test)
+    sections = [_study_section(page, i, *one) for i, one in enumerate(studies, start=1)]
+    names = [escape(study.study_name) for study, _ in studies]
+    title = f"Study {names[0]}" if len(names) == 1 else f"{len(names)} studies"
+    body = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    if len(sections) > 1 or comparison:
+        body += _contents(studies, bool(comparison))
+    css, js = (
+        importlib.resources.files(__package__).joinpath(f"report.{kind}").read_text("utf-8")
+        for kind in ("css", "js")
+    )
+    scripts = [_inline(get_plotlyjs()), _inline(js)]
+    now = datetime.datetime.now().astimezone()
+    text = _PAGE.substitute(
+        policy=_policy(scripts),
+        title=title,
+        css=css,
+        made=f"Written {now:%Y-%m-%d %H:%M} by optevo {escape(__version__)}.",
+        body=body + comparison + "".join(sections),
+        plotly=scripts[0],
+        js=scripts[1],
+    )
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+class _Page:
+    """Numbers figures as they come."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def figure(self, figure: go.Figure | None, caption: str, mark: str = "") -> str:
+        """A figure with its caption, empty where there is nothing to draw; `caption` is HTML."""
+        if figure is None:
+            return ""
+        self.n += 1
+        # "<" and ">" as escapes of JSON: nothing in it can end the script that it lies in.
+        data = figure.to_json()
+        for character in "<>&\u2028\u2029":
+            data = data.replace(character, f"\\u{ord(character):04x}")
+        return (
+            f'<figure><div class="plot" id="figure-{self.n}" style="height:{figure.layout.height}px"></div>'
+            f'<script type="application/json" data-figure="figure-{self.n}">{data}</script>'
+            f"<figcaption><b>Figure {self.n}.</b> {caption}{mark}</figcaption></figure>\n"
+        )
+
+
+def _contents(studies: Sequence[tuple[optuna.Study, StudyConfig]], compared: bool) -> str:
+    items = ['<li><a href="#comparison">Comparison</a></li>'] if compared else []
+    for i, (study, config) in enumerate(studies, start=1):
+        items.append(f'<li><a href="#study-{i}">{escape(study.study_name)}</a>{badge(config)}</li>')
+    return f'<nav aria-label="Contents"><b>Contents</b><ol>{"".join(items)}</ol></nav>'
+
+
+def _comparison(
+    page: _Page, summary: pd.DataFrame | None, differences: pd.DataFrame | None, on_test: set[str]
+) -> str:
+    rows = tables.comparison_tables(summary, differences, on_test)
+    if not rows:
+        return ""
+    caption = (
+        "Points with a bar to each side: the standard deviation above, the interval of a difference below. "
+        "A difference whose bar crosses the dotted line may be none at all."
+    )
+    drawn = page.figure(figures.comparison(summary, differences, on_test=on_test), caption)
+    return f'<section id="comparison"><h2>Comparison</h2>{rows}{drawn}</section>'
+
+
+def _study_section(page: _Page, i: int, study: optuna.Study, config: StudyConfig) -> str:
+    frame, result = trials(study, config), stored_result(study, config)
+    begun = [t.datetime_start for t in study.get_trials(deepcopy=False) if t.datetime_start is not None]
+    top, winner = best(frame, _TOP), result.winner if result is not None else None
+    parts = [
+        f'<section id="study-{i}"><h2>{escape(study.study_name)}{badge(config)}</h2>',
+        prose.meta(study, min(begun, default=None)),
+        prose.findings(study, config, frame, result),
+        tables.result_table(result, config) if result is not None else "",
+        "<h3>The search</h3>" if len(frame) else "",
+        tables.trial_table(top, config, winner) if len(top) else "",
+        *_figures(page, study, config, frame, winner),
+        f"<details><summary>Configuration</summary><pre>{_escaped_lines(prose.toml(config.plain()))}</pre></details>",
+        "</section>\n",
+    ]
+    return "".join(parts)
+
+
+def _figures(
+    page: _Page, study: optuna.Study, config: StudyConfig, frame: pd.DataFrame, winner: int | None
+) -> Iterator[str]:
+    mark, sweep = badge(config), config.space.kind != "terms"
+    numbers = [int(number) for number in best(frame, _DRAWN)["number"]]
+    if winner is not None:  # first, whatever its place in the search
+        numbers = [winner, *(number for number in numbers if number != winner)][:_DRAWN]
+    generation = generations(study, config)
+    yield page.figure(
+        figures.fitness_by_generation(generation),
+        "Above, the best fitness so far; below, the mean of each generation’s population, elites included, "
+        "with a band from its lower to its upper quartile. A pruned member counts with what it had earned.",
+        mark,
+    )
+    if len(generation) < 2:
+        yield page.figure(
+            figures.fitness_by_trial(frame),
+            "Each point is a trial, crosses are pruned ones; the line is the best complete one so far.",
+            mark,
+        )
+    if sweep:
+        yield page.figure(
+            figures.lr_decay_map(frame),
+            "Fitness at each learning rate and weight decay; crosses were pruned, the frame marks the best.",
+            mark,
+        )
+    yield page.figure(
+        figures.terms_by_generation(terms(study, config)),
+        "How many terms of each kind the members of a generation use together; a band that widens is a term "
+        "that spreads.",
+        mark,
+    )
+    for number in numbers[:1]:
+        yield page.figure(
+            figures.lineage_graph(lineage(study, number)),
+            f"The ancestors of trial {number}, a column a generation, the lighter the fitter (the darkest "
+            "may be far below); the bold line follows the fitter parent back. Hover for the rules.",
+            mark,
+        )
+    yield page.figure(
+        figures.fitness_by_task(runs(study), numbers),
+        "Fitness of the best trials on each task, in the search: the dot is the mean over its seeds, the bar "
+        "spans them.",
+        mark,
+    )
+    yield page.figure(
+        figures.learning_curves(curves(study), numbers),
+        "Training loss of the best trials, averaged over each tenth of a run and over seeds; lower and "
+        "earlier is faster.",
+        mark,
+    )
+    yield page.figure(
+        figures.step_sizes(schedules(study, config, numbers)),
+        "The factor that the schedule puts on the learning rate, and below it the effective step size: "
+        + ("learning rate × factor." if sweep else "learning rate × factor × the sum of the terms’ |α|."),
+        mark,
+    )
+    yield page.figure(
+        figures.importances(study),
+        "Which parameters tell the best tenth of the complete trials from the rest (PED-ANOVA); parameters "
+        "that a trial does not use are counted too.",
+        mark,
+    )
+
+
+def _escaped_lines(text: str) -> str:
+    return "\n".join(map(escape, text.split("\n")))
+
+
+def _inline(script: str) -> str:
+    """A script as it may stand in a page: nothing in it ends its element."""
+    script = script.replace("\r\n", "\n").replace("\r", "\n")  # as a browser reads it, for its digest
+    return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE)
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,143 @@
+"""A comparison as it is printed and written: cells, Markdown and CSV."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from optevo.errors import UserError
+from optevo.reporting.caveats import marks
+from optevo.reporting.comparison import (
+    OVERALL,
+    Entry,
+    differences_frame,
+    runs_frame,
+    studies_frame,
+    summary_frame,
+)
+from optevo.reporting.progress import escaped, markdown_table
+from optevo.study.check import plain
+
+
+def wide(summary: pd.DataFrame) -> list[list[str]]:
+    """A header and a row a study with mean ± sd a task, for printing."""
+    tasks = list(dict.fromkeys(summary["task"]))
+    tasks.sort(key=lambda task: task == OVERALL)
+    tasks = tasks[:1] if len(tasks) == 2 else tasks  # the mean over one task is no news
+    cells = [["study", *tasks, "n"]]
+    for study, rows in summary.groupby("study", sort=False):
+        by_task = rows.set_index("task")
+        each = [f"{by_task.loc[t, 'mean']:.4f} ± {by_task.loc[t, 'sd']:.4f}" for t in tasks]
+        cells.append([plain(str(study)), *(plain(cell) for cell in each), str(by_task["n"].iloc[0])])
+    cells[0] = [plain(cell) for cell in cells[0]]
+    return cells
+
+
+def difference_cells(differences: pd.DataFrame) -> list[list[str]]:
+    """A header and a row a comparison, the overall ones first, for printing."""
+    cells = [["study − reference", "task", "difference", "95 % interval", "n", "p", "p, Holm", "verdict"]]
+    order = differences["task"].ne(OVERALL)
+    for _, row in differences.loc[order.sort_values(kind="stable").index].iterrows():
+        cells.append(
+            [
+                f"{plain(row['study'])} − {plain(row['reference'])}",
+                plain(row["task"]),
+                f"{row['mean']:+.4f}",
+                f"{row['low']:+.4f} to {row['high']:+.4f}",
+                str(row["n"]),
+                f"{row['p']:.3g}",
+                f"{row['p_holm']:.3g}",
+                row["verdict"],
+            ]
+        )
+    return cells
+
+
+def study_cells(studies: pd.DataFrame) -> list[list[str]]:
+    """A header and a row a study: who won and what that cost, for printing."""
+    header = ["study", "winner", "fitness in search", "fitness on fresh seeds", "search", "re-running"]
+    cells = [header]
+    for _, row in studies.iterrows():
+        mark = " (selected on test)" if row["selected_on"] == "test" else ""
+        cells.append(
+            [
+                plain(row["study"]) + mark,
+                f"{row['winner']}: {row['rule']}; {row['hyperparameters']}",
+                f"{row['search_fitness']:.4f}",
+                f"{row['fresh_fitness']:.4f} ± {row['fresh_sd']:.4f}, n = {row['fresh_n']}",
+                f"{row['trials']} trials, {_spent(row['search_steps'], row['search_hours'])}",
+                _spent(row["rerun_steps"], row["rerun_hours"]),
+            ]
+        )
+    return cells
+
+
+def write_tables(
+    folder: Path, entries: Sequence[Entry], reference: str, measure: str
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Write `comparison.md`, `runs.csv`, `summary.csv`, `differences.csv` and `studies.csv`.
+
+    Args:
+        folder: Made where it is missing; files of these names in it are replaced.
+        entries: The studies.
+        reference: The study that the others are compared with.
+        measure: One of `MEASURES`.
+
+    Returns:
+        The summary, the differences (empty for one study) and the studies.
+    """
+    finals = [entry.final for entry in entries]
+    summary = summary_frame(finals, measure)
+    differences = differences_frame(finals, reference, measure)
+    studies = studies_frame(entries)
+    tables = {"runs": runs_frame(finals), "summary": summary, "differences": differences, "studies": studies}
+    final = finals[0]
+    environments = list(dict.fromkeys(json.dumps(one.environment) for one in finals))
+    what = "the task's metric" if measure == "metric" else "fitness"
+    text = [
+        f"# {', '.join(escaped(f.study) for f in finals)} on the test split\n",
+        f"{final.steps:,} steps, seeds {final.seeds[0]} to {final.seeds[-1]}, {what}: mean ± sample standard "
+        f"deviation over seeds. Precision {entries[0].config.evaluation.precision}, batch size "
+        f"{entries[0].config.evaluation.batch_size}.\n",
+        *(f"**{escaped(mark)}**\n" for mark in marks(entries, measure)),
+        markdown_table(wide(summary), entities=False),
+    ]
+    if len(differences):
+        methods = "; ".join(dict.fromkeys(differences["method"]))
+        text += [
+            f"\nPaired by task and seed: {methods}. Holm's correction is over the comparisons overall, and "
+            "separately over those by task.\n",
+            markdown_table(difference_cells(differences), entities=False),
+        ]
+    text += [
+        "\nWho was compared, and what finding them cost:\n",
+        markdown_table(study_cells(studies), entities=False),
+    ]
+    for environment in environments:
+        names = [escaped(f.study) for f in finals if json.dumps(f.environment) == environment]
+        where = f" of {', '.join(names)}" * (len(environments) > 1)
+        text += [f"\nEnvironment{where}: {escaped(environment)}\n"]
+    files = {f"{name}.csv": frame.to_csv(index=False) for name, frame in tables.items()}
+    write_files(folder, {**files, "comparison.md": "\n".join(text)})
+    return summary, differences, studies
+
+
+def write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files by name; the folder is made where it is missing.
+
+    Raises:
+        UserError: It can't be done, for want of room or because something else is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or folder}: {error.strerror}") from None
+
+
+def _spent(steps: int, hours: float) -> str:
+    return f"{steps:,} steps, " + (f"{hours:.2f} h" if hours >= 0.1 else f"{60 * hours:.1f} min")

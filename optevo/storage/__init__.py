@@ -1,0 +1,1 @@
+"""Where studies lie: databases, copies, files."""

@@ -1,0 +1,235 @@
+"""Studies brought from one storage to another, and from older versions of optevo to this one.
+
+A copy is whole once it has its fingerprint, which is written last, as when a study is created. First of all
+it names the storage that it comes from, so that the next copy knows one that was cut off; `optevo run` takes
+that for no study of its own.
+"""
+
+from __future__ import annotations
+
+import copy as copying
+import datetime
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from optevo import keys
+from optevo.errors import UserError
+from optevo.liveness.status import holder
+from optevo.storage.opening import open_storage, shown, upgrade_tables
+from optevo.study.check import readable
+from optevo.study.config import parse_config
+
+logger = logging.getLogger(__name__)
+
+
+def copy_studies(
+    source_url: str, target_url: str, names: Sequence[str] = (), *, force: bool = False
+) -> Iterator[str]:
+    """Copy studies with all their trials; yields a line a study for the user.
+
+    Numbers, parameters, attributes, intermediate values and times stay as they are. Trials that are running
+    become failed ones, since their workers go on with the source: their slots are evaluated again.
+
+    Args:
+        source_url: Where the studies lie.
+        target_url: Where to; a missing database is made.
+        names: Which studies. Default: every one that optevo made.
+        force: Copy although workers are at it; what they finish later is missing from the copy.
+
+    Raises:
+        UserError: There is no such study, it isn't optevo's, workers are at it, or the target has another of
+            its name; nothing of any study has been written then. Or see `open_storage`.
+    """
+    source = open_storage(source_url)
+    found = {study.study_name: study for study in source.get_all_studies()}
+    if not names:
+        names = [name for name, study in found.items() if keys.FINGERPRINT in study.user_attrs]
+    if not names:
+        raise UserError(f"{shown(source_url)} holds no study of optevo's")
+    chosen = [study_of(source, source_url, name, "copy", force=force) for name in names]
+    target = open_storage(target_url, create=True)
+    make_room(target, target_url, names, "copy")
+    for name, (study, trials) in zip(names, chosen, strict=True):
+        copy_into(source, study, trials, target, shown(source_url))
+        lost = len(running(trials))
+        yield f"study {name!r}: {len(trials)} trials copied" + (
+            f", {lost} of them running in the source and failed in the copy" if lost else ""
+        )
+
+
+def study_of(
+    source: BaseStorage, url: str, name: str, verb: str, *, force: bool
+) -> tuple[FrozenStudy, list[FrozenTrial]]:
+    """A study and its trials, to be copied or saved, as `verb` says.
+
+    Raises:
+        UserError: There is no such study, it isn't optevo's, it is damaged, or, without `force`, workers are
+            at it.
+    """
+    found = {study.study_name: study for study in readable("the list of studies", source.get_all_studies)}
+    if name not in found:
+        there = ", ".join(map(str, found)) or "none at all"
+        raise UserError(f"there is no study {name!r} in {shown(url)}; there is {there}")
+    study = found[name]
+    if keys.FINGERPRINT not in study.user_attrs:
+        raise UserError(f"study {name!r} was not made by optevo, or its creation was cut off")
+    trials = readable(
+        f"the trials of study {name!r}", lambda: source.get_all_trials(study._study_id, deepcopy=False)
+    )
+    working = [trial.number for trial in running(trials) if holder(trial).state in ("live", "frozen")]
+    if working and not force:
+        raise UserError(
+            f"study {name!r} is being worked on (trials {', '.join(map(str, working))}): "
+            f"stop its workers, or give --force to {verb} what is there"
+        )
+    return study, trials
+
+
+def running(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state == TrialState.RUNNING]
+
+
+def make_room(target: BaseStorage, url: str, names: Sequence[str], verb: str) -> None:
+    """Delete what cut-off copies left of these studies, unless whole ones are there.
+
+    Raises:
+        UserError: A whole one is; nothing is deleted then.
+    """
+    there = {study.study_name: study for study in readable("the list of studies", target.get_all_studies)}
+    for name in names:
+        if name in there and not is_cut_off(target, there[name]):
+            raise UserError(
+                f"{shown(url)} has a study {name!r} already; "
+                f"{verb} into another database, or delete that one first"
+            )
+    for name in names:
+        if name in there:
+            logger.warning("replacing a copy of study %r that was cut off", name)
+            target.delete_study(there[name]._study_id)
+
+
+def copy_into(
+    source: BaseStorage,
+    study: FrozenStudy,
+    trials: Sequence[FrozenTrial],
+    target: BaseStorage,
+    origin: str,
+) -> None:
+    try:
+        study_id = target.create_new_study(study.directions, study.study_name)
+    except DuplicatedStudyError:  # written, with the answer lost; or somebody else was quicker
+        raise UserError(f"study {study.study_name!r} has just appeared in the target; copy again") from None
+    target.set_study_user_attr(study_id, keys.COPY_OF, origin)
+    copies = [_ended(trial) for trial in trials]
+    for trial in copies:
+        target.create_new_trial(study_id, template_trial=trial)
+    # A trial whose creation was tried again after an outage may be there twice.
+    if list(map(content, target.get_all_trials(study_id, deepcopy=False))) != list(map(content, copies)):
+        raise UserError(
+            f"the copy of study {study.study_name!r} differs from its source, perhaps since the storage went "
+            "away for a while; the same command makes it anew"
+        )
+    # After the trials, and the configuration after the rest: with it a study looks whole to most commands.
+    for key, value in source.get_study_system_attrs(study._study_id).items():
+        target.set_study_system_attr(study_id, key, value)
+    attrs = source.get_study_user_attrs(study._study_id)
+    attrs.pop(keys.COPY_OF, None)
+    last = (keys.CONFIG, keys.FINGERPRINT)
+    for key in (*(key for key in attrs if key not in last), *last):
+        target.set_study_user_attr(study_id, key, attrs[key])
+
+
+def is_cut_off(storage: BaseStorage, study: FrozenStudy) -> bool:
+    """Whether a study is a copy that was not finished, or so empty that it may be one cut off at once."""
+    if keys.FINGERPRINT in study.user_attrs:
+        return False
+    bare = not study.user_attrs and not study.system_attrs
+    return keys.COPY_OF in study.user_attrs or (
+        bare and not storage.get_all_trials(study._study_id, deepcopy=False)
+    )
+
+
+def _ended(trial: FrozenTrial) -> FrozenTrial:
+    if trial.state != TrialState.RUNNING:
+        return trial
+    ended = copying.deepcopy(trial)
+    ended.state, ended.values = TrialState.FAIL, None
+    ended.datetime_complete = datetime.datetime.now()  # naive and local, as Optuna's own
+    ended.system_attrs[keys.LOST] = "it was running when the study was copied"
+    return ended
+
+
+def content(trial: FrozenTrial) -> tuple[Any, ...]:
+    """All of a trial but its number in the database; repr, since no NaN equals another."""
+    attrs = (trial.user_attrs, trial.system_attrs, trial.intermediate_values, trial.distributions)
+    times = (trial.datetime_start, trial.datetime_complete)
+    params = sorted(trial.params.items())
+    return (
+        trial.number,
+        trial.state,
+        trial.values,
+        repr(params),
+        repr([sorted(a.items()) for a in attrs]),
+        times,
+    )
+
+
+def _to_2(study: Study, config: dict[str, Any]) -> None:
+    """How version 1 evaluated, which had no keys for it."""
+    evaluation = {"precision": "float32", "gate": False, "pruner": "none", "batch_candidates": 1}
+    config["evaluation"] = {**evaluation, **config["evaluation"]}
+    if keys.COSTS not in study.user_attrs:
+        study.set_user_attr(keys.COSTS, {})
+
+
+def _to_3(study: Study, config: dict[str, Any]) -> None:
+    """Version 2 bred from whole generations only."""
+    if config["sampler"]["kind"] == "genetic":
+        config["sampler"] = {"asynchronous": False, **config["sampler"]}
+
+
+# By the version that they start from. Each changes the configuration that it is given, and can be repeated.
+MIGRATIONS: dict[int, Callable[[Study, dict[str, Any]], None]] = {1: _to_2, 2: _to_3}
+
+
+def upgrade(url: str) -> Iterator[str]:
+    """Bring a database to the installed versions of Optuna and optevo; yields a line for whatever was done.
+
+    Nobody may work on its studies meanwhile. One that was cut off can be repeated.
+
+    Raises:
+        UserError: A study or the tables are of a newer version. Or see `open_storage`.
+    """
+    before, now = upgrade_tables(url)
+    yield f"Optuna's tables: {now}" if before == now else f"Optuna's tables: {before} → {now}"
+    storage = open_storage(url)
+    for stored in storage.get_all_studies():
+        name, attrs = stored.study_name, stored.user_attrs
+        if keys.FINGERPRINT not in attrs:
+            yield f"study {name!r}: not made by optevo, or its creation was cut off; left as it is"
+            continue
+        version = attrs.get(keys.SCHEMA)
+        if not isinstance(version, int) or not 1 <= version <= keys.SCHEMA_VERSION:
+            raise UserError(
+                f"study {name!r} has optevo's schema version {version}, this optevo knows versions up to "
+                f"{keys.SCHEMA_VERSION}: install the optevo that made it"
+            )
+        if version == keys.SCHEMA_VERSION:
+            yield f"study {name!r}: schema version {version}"
+            continue
+        study, config = optuna.load_study(study_name=name, storage=storage), attrs[keys.CONFIG]
+        for step in range(version, keys.SCHEMA_VERSION):
+            MIGRATIONS[step](study, config)
+        parsed = parse_config(config, f"study {name!r}")
+        study.set_user_attr(keys.CONFIG, parsed.plain())
+        study.set_user_attr(keys.FINGERPRINT, parsed.fingerprint())
+        study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)  # last: until then all is done again
+        yield f"study {name!r}: schema version {version} → {keys.SCHEMA_VERSION}"

@@ -1,0 +1,169 @@
+"""What a database holds is not ours to believe: checked once as a study is opened, escaped where it is shown.
+
+After `check_study`, code that reads optevo's own attributes may rely on their shape. Attributes of any other
+name are other people's, and so are studies that optevo did not make.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from optevo import keys
+from optevo.errors import UserError
+from optevo.study.schema import (
+    ACCEPTED,
+    FINAL,
+    MEASURED,
+    RUNS,
+    STUDY,
+    SYSTEM,
+    TRIAL,
+    Shape,
+    domains_of,
+    is_number,
+)
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+T = TypeVar("T")
+
+_LONGEST = 2000
+_REMEDY = "the database is damaged or was changed by another program: use a copy of it from before that"
+# What Optuna raises, besides its driver's own errors, on rows that it didn't write.
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError)
+
+
+def plain(text: str) -> str:
+    """`text` for a terminal: one line, without anything that could steer it.
+
+    What isn't printable (control characters, ANSI escapes, lone surrogates, marks that turn the direction of
+    writing) is written as in a Python string, and what is very long is cut.
+    """
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]} … ({len(text)} characters)"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def check_study(study: optuna.Study) -> None:
+    """Refuse a study in which an attribute of ours has another shape than optevo writes.
+
+    A study that optevo did not make, or made with another schema, passes: others say so better.
+
+    Raises:
+        UserError: It can't be read, or an attribute is wrong; the message names study, trial and attribute.
+    """
+    where = f"study {study.study_name!r}"
+    attrs = readable(where, lambda: study.user_attrs)
+    if not isinstance(attrs.get(keys.ENVIRONMENT, {}), dict):
+        _refuse(where, keys.ENVIRONMENT, "a table", attrs[keys.ENVIRONMENT])
+    if keys.CONFIG not in attrs or attrs.get(keys.SCHEMA) != keys.SCHEMA_VERSION:
+        return
+    directions = readable(where, lambda: [direction.name for direction in study.directions])
+    if directions != ["MAXIMIZE"]:
+        _refuse(where, "direction", "MAXIMIZE", ", ".join(directions))
+    trials = readable(f"the trials of {where}", lambda: study.get_trials(deepcopy=False))
+    _check_shapes(where, attrs, STUDY)
+    if trials or keys.FINGERPRINT in attrs:  # written last and before any trial, so the others are there
+        _need(where, attrs, keys.ENVIRONMENT, keys.COSTS, keys.FINGERPRINT)
+    for key, value in attrs.items():
+        if key.startswith(keys.ACCEPTED) and not ACCEPTED.fits(value):
+            _refuse(where, key, ACCEPTED.words, value)
+        if key.startswith(f"{keys.RERUN}:") and not (value and RUNS.fits(value)):
+            _refuse(where, key, RUNS.words, value)
+        if key.startswith((keys.FRESH, keys.ABLATION, keys.FINAL)):
+            _check_measured(where, key, value, attrs[keys.CONFIG], trials)
+    domains = domains_of(attrs[keys.CONFIG])
+    for place, trial in enumerate(trials):
+        if trial.number != place:
+            raise UserError(f"{where} has lost its trial {place}; {_REMEDY}")
+        _check_trial(f"{where}, trial {place}", trial, len(trials), domains)
+    winner = attrs.get(keys.RERUN, {}).get("winner")
+    if winner is not None and (winner >= len(trials) or trials[winner].state.name != "COMPLETE"):
+        _refuse(where, f"{keys.RERUN}.winner", "the number of a complete trial", winner)
+
+
+def _check_measured(
+    where: str, key: str, value: Any, config: Mapping[str, Any], trials: Sequence[FrozenTrial]
+) -> None:
+    """A run outside the search, named as by `optevo.measurement.pool.run_key`, or a reading's header."""
+    parts = key.split(":")
+    if key.startswith(keys.FINAL) and len(parts) == 3:  # optevo:final:1
+        if not FINAL.fits(value):
+            _refuse(where, key, FINAL.words, value)
+        if value["trial"] >= len(trials) or trials[value["trial"]].state.name != "COMPLETE":
+            _refuse(where, f"{key}.trial", "the number of a complete trial", value["trial"])
+        return
+    task, seed = parts[-2:]
+    if not (len(parts) > 4 and all(n.isdecimal() and len(n) < 20 for n in (task, seed))):
+        raise UserError(f"{where}: {plain(key[:80])!r} names no task and seed; {_REMEDY}")
+    if not MEASURED.fits(value) or value["seed"] != int(seed):
+        _refuse(where, key, f"{MEASURED.words} with seed {seed[:20]}", value)
+    try:
+        names = [one["name"] for one in config["evaluation"]["tasks"]]
+    except (LookupError, TypeError):
+        return  # the configuration is wrong, which others say better
+    if int(task) >= len(names) or (":" not in names[int(task)] and names[int(task)] != value["task"]):
+        _refuse(where, key, f"a run of one of the tasks {', '.join(map(str, names))}", value["task"])
+
+
+def _check_trial(where: str, trial: FrozenTrial, n_trials: int, domains: Mapping[str, Shape]) -> None:
+    attrs, state = trial.user_attrs, trial.state.name
+    _check_shapes(where, attrs, TRIAL)
+    _check_shapes(where, trial.system_attrs, SYSTEM)
+    if keys.ORIGIN in attrs:  # written last of these
+        _need(where, attrs, keys.GENERATION, keys.SLOT, keys.PARENTS)
+    if keys.COPIED_FROM in attrs:
+        _need(where, attrs, keys.RUNS, keys.COPIED_RUNS)
+    for key in (keys.PARENTS, keys.ATTEMPTS, keys.COPIED_FROM):
+        # Not "below its own number": a worker that waited for a slot may have a lower one than the parents.
+        others = attrs.get(key, ())
+        if others and not (max(others) if isinstance(others, list) else others) < n_trials:
+            _refuse(where, key, f"below {n_trials}, the number of trials", others)
+    if state not in ("COMPLETE", "PRUNED"):
+        return
+    values = trial.values or ()
+    if len(values) > 1 or not all(map(is_number, values)) or (state == "COMPLETE" and not values):
+        _refuse(where, "value", "one finite number", trial.values)
+    _check_shapes(where, trial.params, domains)
+    if state == "COMPLETE":
+        _need(where, attrs, keys.GENERATION, keys.SLOT, keys.CANONICAL)
+        _need(where, trial.params, *domains)
+
+
+def _check_shapes(where: str, found: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
+    for key, value in found.items():
+        shape = shapes.get(key)
+        if shape is None and type(key) is not str:  # SQLite keeps any type in any column
+            raise UserError(f"{where}: an attribute is called {plain(repr(key)[:80])}; {_REMEDY}")
+        if shape is None and key.startswith(keys.FITNESS_PREFIX):
+            shape = shapes.get(keys.FITNESS_PREFIX)
+        if shape is not None and not shape.fits(value):
+            _refuse(where, key, shape.words, value)
+
+
+def _need(where: str, found: Mapping[str, Any], *names: str) -> None:
+    for name in itertools.filterfalse(found.__contains__, names):
+        raise UserError(f"{where}: {name!r} is missing; {_REMEDY}")
+
+
+def _refuse(where: str, key: str, expected: str, value: Any) -> NoReturn:
+    raise UserError(f"{where}: {key!r} is {plain(repr(value)[:80])}, expected {expected}; {_REMEDY}")
+
+
+def readable(what: str, read: Callable[[], T]) -> T:
+    """What `read` returns.
+
+    Raises:
+        UserError: Optuna can't make sense of the rows; `what` is what the message calls them.
+    """
+    try:
+        return read()
+    except _UNREADABLE as error:
+        said = plain(f"{type(error).__name__}: {error}"[:200])
+        raise UserError(f"{what} can't be read ({said}); {_REMEDY}") from None

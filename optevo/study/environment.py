@@ -1,0 +1,59 @@
+"""What a number may depend on besides the study file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from optevo import __version__
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, machine and commit, as JSON-ready values."""
+    packages = ("torch", "torchvision", "pytorch_optimizer", "optuna", "numpy")
+    return {
+        "optevo": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "device": device,
+        "git_commit": git_commit(),
+    }
+
+
+def differences(stored: dict[str, Any], package: str | None = None) -> list[str]:
+    """In what this process differs from a stored `environment`, as far as it changes what comes out.
+
+    Args:
+        stored: The environment.
+        package: What else the study's numbers depend on. Default: None, nothing.
+    """
+    before, here = deciding(stored, package), deciding(environment(""), package)
+    return [
+        f"{key}: {before[key]} → {value}" for key, value in here.items() if before.get(key, value) != value
+    ]
+
+
+def deciding(environment: dict[str, Any], package: str | None = None) -> dict[str, str]:
+    """What of an environment numbers depend on."""
+    # torch's builds for CPU and CUDA differ after the plus sign: one study may have workers of both.
+    found = {key: str(environment.get(key)).partition("+")[0] for key in ("optevo", "torch")}
+    if package in environment:  # earlier versions did not record it
+        found[package] = str(environment[package])
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of optevo's own checkout, None for an installed package."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,274 @@
+"""Creating, resuming and reading studies. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+
+import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, WilcoxonPruner
+from optuna.samplers import TPESampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from optevo import keys
+from optevo.errors import UserError
+from optevo.liveness.lost import worker_identity
+from optevo.optim.baselines.registry import BASELINES
+from optevo.samplers import GeneticSampler, SeededSampler, SlotGridSampler
+from optevo.samplers.slots import Board, claimed
+from optevo.spaces import SPACES, BaselineSpace, Space
+from optevo.study.check import check_study, readable
+from optevo.study.config import GeneticConfig, StudyConfig, differences, parse_config
+from optevo.study.environment import differences as environment_differences
+from optevo.study.environment import environment
+
+COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def make_space(config: StudyConfig) -> Space:
+    """The study's space with its presets."""
+    return SPACES[config.space.kind](**config.space.model_dump(exclude={"kind"}))
+
+
+def make_sampler(config: StudyConfig, device: str = "") -> GeneticSampler | SeededSampler:
+    """The study's sampler, under which a trial names its process (and `device`) before anything else.
+
+    `random` is a single generation of draws from the space's prior.
+    """
+    space, chosen = make_space(config), config.sampler
+    presets = list(space.presets().values())
+    sampler: GeneticSampler | SeededSampler
+    if chosen.kind == "tpe":
+        sampler = SeededSampler(lambda seed: TPESampler(seed=seed), config.seed, config.n_trials, presets)
+    elif chosen.kind == "grid":
+        assert isinstance(space, BaselineSpace)
+        sampler = SeededSampler(
+            lambda _: SlotGridSampler(space.grid(), seed=config.seed), config.seed, config.n_trials
+        )
+    else:
+        bred = chosen if isinstance(chosen, GeneticConfig) else None
+        sampler = GeneticSampler(
+            population_size=config.places,
+            n_generations=bred.n_generations if bred else 1,
+            n_elites=bred.n_elites if bred else 0,
+            tournament_size=bred.tournament_size if bred else 4,
+            seed=config.seed,
+            space=space,
+            presets=presets,
+            group_size=config.evaluation.batch_candidates,
+            max_failures=None,  # the objective gives a slot up: it then counts −1 instead of leaving a gap
+            endless=False,
+            asynchronous=bred.asynchronous if bred else False,
+        )
+    inner = sampler.before_trial
+
+    def named(study: optuna.Study, trial: FrozenTrial) -> None:
+        # First of all: a trial killed between this and its claim is known to be dead.
+        study._storage.set_trial_user_attr(trial._trial_id, keys.WORKER, worker_identity(device))
+        inner(study, trial)
+
+    sampler.before_trial = named  # type: ignore[method-assign]
+    return sampler
+
+
+def make_pruner(config: StudyConfig) -> BasePruner:
+    """Optuna's pruner of that name; racing is no pruner of Optuna's, since it compares generations."""
+    kinds = {"median": MedianPruner, "wilcoxon": WilcoxonPruner}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return kinds.get(config.evaluation.pruner, NopPruner)()
+
+
+def create_or_resume(
+    config: StudyConfig,
+    storage: BaseStorage,
+    device: str,
+    costs: Mapping[str, int] | None = None,
+    *,
+    accept_environment: bool = False,
+) -> optuna.Study:
+    """The study of this configuration: a new one, or the stored one if it is the same.
+
+    Args:
+        config: The study.
+        storage: Where it lies.
+        device: Where it is trained, for the record.
+        costs: What a forward pass of each task costs; a trial's cheapest runs go first. A resumed study keeps
+            those that it was begun with. Default: all alike.
+        accept_environment: Whether to go on, on record, with other versions than the study was begun with.
+
+    Raises:
+        UserError: A study of that name exists with another configuration, or was begun with another optevo or
+            torch; the message lists what differs.
+    """
+    sampler = make_sampler(config)
+    study = optuna.create_study(
+        study_name=config.name,
+        storage=storage,
+        sampler=sampler,
+        pruner=make_pruner(config),
+        direction="maximize",
+        load_if_exists=True,
+    )
+    check_study(study)
+    stored = study.user_attrs
+    if keys.FINGERPRINT not in stored:
+        ours = all(key.startswith("optevo:") for key in stored)  # a creation that was cut off
+        maximizes = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
+        if keys.COPY_OF in stored:
+            raise UserError(
+                f"study {config.name!r} in this storage is a copy that was cut off: "
+                "run `optevo storage copy`, or `load`, again"
+            )
+        if study.get_trials(deepcopy=False) or not maximizes or not ours:
+            raise UserError(
+                f"study {config.name!r} in this storage was not made by optevo; give yours another name"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(["fitness"])  # what dashboards call the objective
+        study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
+        study.set_user_attr(keys.CONFIG, config.plain())
+        study.set_user_attr(keys.ENVIRONMENT, environment(device))
+        study.set_user_attr(keys.COSTS, dict(costs or {}))
+        study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
+        return study
+    _check_schema(study)
+    begun = parse_config(stored[keys.CONFIG], f"study {config.name!r}")
+    if begun.search() != config.search():
+        changed = "\n".join(f"  {line}" for line in differences(begun.search(), config.search()))
+        raise UserError(
+            f"study {config.name!r} was begun with another configuration:\n{changed}\n"
+            "Undo the change to resume it, or give the changed study another name."
+        )
+    check_environment(study, accept=accept_environment)
+    if begun != config:
+        study.set_user_attr(keys.CONFIG, config.plain())
+    return study
+
+
+def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
+    """Whether this process would get what the study's other workers get.
+
+    Args:
+        study: One of ours.
+        accept: Record what differs, and go on with it.
+
+    Raises:
+        UserError: The versions of optevo or torch are others; the message lists them. Or optevo reads the
+            configuration otherwise than the one that stored it.
+    """
+    attrs = study.user_attrs
+    config = parse_config(attrs[keys.CONFIG], f"study {study.study_name!r}")
+    fingerprint = config.fingerprint()
+    baseline = BASELINES.get(config.space.kind)
+    theirs = baseline and baseline.factory.partition(".")[0] == "pytorch_optimizer"
+    package = "pytorch_optimizer" if theirs else None
+    changed = environment_differences(attrs[keys.ENVIRONMENT], package)
+    if fingerprint != attrs[keys.FINGERPRINT]:
+        changed.append(f"fingerprint: {attrs[keys.FINGERPRINT]} → {fingerprint}")
+    others = [attrs[key] for key in attrs if key.startswith(keys.ACCEPTED)]
+    known = any(
+        not environment_differences(one, package) and one["fingerprint"] == fingerprint for one in others
+    )
+    if not changed or known:
+        return
+    if accept:  # an attribute each, so that two who accept at once don't overwrite one another
+        here = {**environment(""), "fingerprint": fingerprint}
+        digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()[:12]
+        study.set_user_attr(keys.ACCEPTED + digest, here)
+        return
+    lines = "\n".join(f"  {line}" for line in changed)
+    raise UserError(
+        f"study {study.study_name!r} was begun in another environment:\n{lines}\n"
+        "Its numbers may come out differently here. Install what it was begun with, or accept the change "
+        "for the rest of the study, on record: optevo run --accept-environment"
+    )
+
+
+def load_study(storage: BaseStorage, name: str | None, device: str = "") -> tuple[optuna.Study, StudyConfig]:
+    """A stored study of ours with its configuration; without a name, the only one there is.
+
+    Trials begun with it name `device` as the one that they are evaluated on.
+
+    Raises:
+        UserError: There is no such study, the name is needed, or the study isn't ours.
+    """
+    names = study_names(storage)
+    if name is None:
+        if len(names) != 1:
+            found = "holds no study" if not names else f"holds several studies: {', '.join(names)}"
+            raise UserError(f"this storage {found}; say which with --study")
+        name = names[0]
+    if name not in names:
+        raise UserError(f"there is no study {name!r} here; there is {', '.join(names) or 'none at all'}")
+    study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=storage))
+    check_study(study)
+    if keys.CONFIG not in study.user_attrs:
+        raise UserError(f"study {name!r} was not made by optevo")
+    _check_schema(study)
+    config = parse_config(study.user_attrs[keys.CONFIG], f"study {name!r}")
+    study.sampler, study.pruner = make_sampler(config, device), make_pruner(config)
+    return study, config
+
+
+def study_names(storage: BaseStorage) -> list[str]:
+    """Every study in a storage, in the order in which they were made."""
+    names = [study.study_name for study in readable("the list of studies", storage.get_all_studies)]
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise UserError(f"a study in this storage is called {odd[0]!r}, which is no text: it is damaged")
+    return names
+
+
+def _check_schema(study: optuna.Study) -> None:
+    version = study.user_attrs.get(keys.SCHEMA)
+    if version != keys.SCHEMA_VERSION:
+        stored = study.user_attrs.get(keys.ENVIRONMENT) or {}
+        made = f"{stored.get('optevo', 'unknown')}, commit {stored.get('git_commit', 'unknown')}"
+        newer = isinstance(version, int) and version > keys.SCHEMA_VERSION
+        remedy = "install a newer one" if newer else "back the database up and run `optevo storage upgrade`"
+        raise UserError(
+            f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads version "
+            f"{keys.SCHEMA_VERSION}; {remedy}, or use the optevo that made it: {made}"
+        )
+
+
+def board(study: optuna.Study) -> Board:
+    """The slots of a study of ours, as its storage has them now."""
+    assert isinstance(study.sampler, (GeneticSampler, SeededSampler))
+    return study.sampler.board(study)
+
+
+def is_complete(study: optuna.Study) -> bool:
+    """Whether the search has nothing left to evaluate."""
+    return board(study).ended
+
+
+def counted(study: optuna.Study) -> int:
+    """Slots that are decided: by a complete or pruned trial."""
+    return len({claimed(trial) for trial in study.get_trials(deepcopy=False, states=COUNTED)})
+
+
+def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
+    """The n fittest trials, best first, no two of the same canonical form.
+
+    Raises:
+        UserError: No trial is complete.
+    """
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not trials:
+        pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        why = f": all {len(pruned)} so far were pruned" if pruned else " yet"
+        raise UserError(f"study {study.study_name!r} has no complete trial{why}")
+    best: dict[str, FrozenTrial] = {}
+    for trial in sorted(trials, key=_rank):
+        best.setdefault(trial.user_attrs[keys.CANONICAL], trial)
+    return list(best.values())[:n]
+
+
+def _rank(trial: FrozenTrial) -> tuple[float, int, int]:
+    # Ties by slot: which trial came to evaluate it depends on the workers, and must not change the winner.
+    return -(trial.value or 0.0), trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]

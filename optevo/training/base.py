@@ -1,0 +1,77 @@
+"""What every bench offers to a trial, and the tasks that a bench is made for. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from optevo.errors import UserError
+from optevo.tasks import get_task
+
+if TYPE_CHECKING:
+    from optevo.spaces import Candidate
+    from optevo.study.config import StudyConfig
+    from optevo.tasks import ScoredTask, Split, Task
+    from optevo.training.run import Run
+
+
+class BaseBench(abc.ABC):
+    """A study's tasks, ready to evaluate candidates.
+
+    Attributes:
+        config: The study.
+        tasks: In the study's order, each with the data that it trains on.
+    """
+
+    config: StudyConfig
+    tasks: Sequence[tuple[Task | ScoredTask, Mapping[str, Split]]]
+
+    @abc.abstractmethod
+    def rehearse(self) -> dict[str, int]:
+        """Find what is wrong with a task before a study begins; what a run of each costs, by name."""
+
+    @abc.abstractmethod
+    def run(self, candidate: Candidate, task: int, seed: int, **options: Any) -> Run:
+        """One run with the study's budget.
+
+        Args:
+            candidate: Whom to evaluate.
+            task: Index of the task.
+            seed: Of the run.
+            **options: `on_point` and `check`, see `optevo.training.single.train`.
+        """
+
+    @abc.abstractmethod
+    def run_together(
+        self, candidates: Sequence[Candidate], task: int, seed: int, check: Callable[[], None]
+    ) -> list[Run]:
+        """A run of each candidate, in order."""
+
+    @abc.abstractmethod
+    def stacks(self, task: int) -> bool:
+        """Whether candidates of a task train as one model here."""
+
+    def order(self, costs: Mapping[str, int]) -> list[tuple[int, int]]:
+        """(index of a task, seed) of a trial's runs: the cheapest task first, seed by seed among equals."""
+        seeds = self.config.evaluation.seeds
+        names = [task.name for task, _ in self.tasks]
+        runs = [
+            (costs.get(name, 0), i, t, seed) for t, name in enumerate(names) for i, seed in enumerate(seeds)
+        ]
+        return [(t, seed) for _, _, t, seed in sorted(runs, key=lambda run: run[:3])]
+
+
+def make_tasks(config: StudyConfig) -> list[Task | ScoredTask]:
+    """The study's tasks, without their data; torch is imported where one of them needs it.
+
+    Raises:
+        UserError: See `get_task`; or two tasks have one name.
+    """
+    tasks: list[Task | ScoredTask] = []
+    for one in config.evaluation.tasks:
+        task = get_task(one.name, **one.options)
+        if any(task.name == other.name for other in tasks):
+            raise UserError(f"evaluation.tasks: two tasks have the name {task.name!r}")
+        tasks.append(task)
+    return tasks

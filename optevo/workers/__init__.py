@@ -1,0 +1,1 @@
+"""Who works: worker processes, pools of them, and who watches them."""

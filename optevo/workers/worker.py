@@ -1,0 +1,214 @@
+"""One worker process: takes trials from the storage until the study is complete."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+
+import optuna
+from optuna.storages import BaseStorage
+
+from optevo import keys
+from optevo.errors import UserError
+from optevo.evaluation.objective import Interrupted, Objective
+from optevo.liveness.heartbeat import HUNG_SECONDS, Heartbeat
+from optevo.liveness.lost import LOOK_SECONDS, Lookout, fail_lost_trials
+from optevo.liveness.processes import orphaned, when_orphaned
+from optevo.samplers import NoSlot
+from optevo.storage.errors import StorageUnreachable
+from optevo.storage.opening import count_states, open_storage
+from optevo.storage.retrying import OUTAGE_SECONDS
+from optevo.study.config import StudyConfig
+from optevo.study.studies import board, check_environment, counted, load_study, make_space
+from optevo.training.benches import ScoredBench, make_worker_bench
+from optevo.workers.local_pool import STOPPED
+
+logger = logging.getLogger(__name__)
+
+_ABANDONED_SECONDS = 30.0  # that a worker outlives its parent at most
+_POLL_SECONDS = 0.1  # between looks for a slot; they become as rare as one a second
+
+
+class HopelessError(RuntimeError):
+    """Trial after trial fails, whatever the genome."""
+
+
+class Stop:
+    """Turns SIGINT and SIGTERM into a polite request; a second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def request(self) -> None:
+        """Ask the worker to stop at its next training step."""
+        self.requested = True
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.request()
+        signal.signal(signum, signal.SIG_DFL)
+
+    def check(self) -> None:
+        """Raise `Interrupted` once a stop has been requested."""
+        if self.requested:
+            raise Interrupted("the worker was asked to stop")
+
+
+def work(
+    storage_url: str,
+    name: str,
+    *,
+    device: str,
+    data_root: Path,
+    parent: int,
+    limit: int | None = None,
+    sharing: int = 1,
+) -> None:
+    """Evaluate trials of a stored study until it is complete, a stop is requested or `limit` trials are done.
+
+    Args:
+        storage_url: Where the study lies.
+        name: Its name.
+        device: Where to train.
+        data_root: Where data sets lie.
+        parent: Number of the process to end with: no worker trains on unseen after `optevo run` was killed.
+        limit: The study-wide number of counted trials at which to stop. Default: None, the study's own.
+        sharing: Processes that share the device, a GPU. Default: 1.
+
+    Raises:
+        UserError: The study, its data or the device isn't there, or the study was begun with another optevo
+            or torch.
+        SystemExit: A stop was requested: status `STOPPED`.
+        HopelessError: Trials in three slots running failed: no genome's fault, more likely the task's.
+    """
+    stop, lookout = Stop(), Lookout()
+
+    def abandon() -> None:
+        stop.request()
+        time.sleep(_ABANDONED_SECONDS)
+        os._exit(STOPPED)  # a task that hangs never asks
+
+    when_orphaned(parent, abandon)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = _open(storage_url, stop)
+    study, config = load_study(storage, name, device)
+    check_environment(study)
+    bench = make_worker_bench(config, device, data_root, sharing)
+    # A score is one call, which nobody can tell from a hang.
+    heartbeat = Heartbeat(hung_seconds=math.inf if isinstance(bench, ScoredBench) else HUNG_SECONDS)
+
+    def check() -> None:
+        if orphaned(parent):
+            stop.request()
+        stop.check()
+        heartbeat.pulse()
+        if heartbeat.given_away:
+            raise Interrupted("this worker was taken for dead and its trial given to another")
+
+    outcome = _Outcome(Objective(bench, make_space(config), check), heartbeat)
+    while not stop.requested and _await_slot(study, config, stop, lookout, limit):
+        outcome.trial_id = None
+        try:
+            study.optimize(outcome, n_trials=1, catch=(Exception,))
+        except NoSlot:
+            continue  # another worker took the last open slot at the same moment
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError, AssertionError):
+            # Three ways in which Optuna finds the trial finished by somebody else.
+            if not outcome.given_away(study):
+                raise
+            logger.warning("this worker was taken for dead and its trial given to another; going on")
+        if isinstance(outcome.error, UserError):
+            raise outcome.error
+        if len(outcome.failed_slots) >= 3:
+            slots = len(outcome.failed_slots)
+            raise HopelessError(f"trials failed in {slots} slots running, the last so") from outcome.error
+    if stop.requested:
+        sys.exit(STOPPED)  # whoever watches can tell it from a study that is complete
+
+
+def _open(url: str, stop: Stop) -> BaseStorage:
+    """The storage, which `optevo run` has just used: one that does not answer now is waited for."""
+    until = time.monotonic() + OUTAGE_SECONDS
+    while True:
+        try:
+            return open_storage(url, give_up=lambda: stop.requested)
+        except StorageUnreachable:
+            if stop.requested or time.monotonic() > until:
+                raise
+            time.sleep(1)
+
+
+class _Outcome:
+    """The objective under a heartbeat, and how this worker's last trials went."""
+
+    def __init__(self, objective: Objective, heartbeat: Heartbeat) -> None:
+        self.objective, self.heartbeat = objective, heartbeat
+        self.error: Exception | None = None
+        self.failed_slots: set[tuple[int, int]] = set()  # since the last trial that did not fail
+        self.trial_id: int | None = None
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        self.error, self.trial_id = None, trial._trial_id
+        try:
+            with self.heartbeat.beating(trial):
+                value = self.objective(trial)
+        except optuna.TrialPruned:
+            if trial.user_attrs.get(keys.TRAINED_STEPS):  # else the gate turned it away, not the task
+                self.failed_slots.clear()
+            raise
+        except (Interrupted, optuna.exceptions.UpdateFinishedTrialError):
+            self.failed_slots.clear()
+            raise
+        except BaseException as error:
+            if not isinstance(error, Exception):  # what ends loops or processes, from a user's task
+                trial.set_user_attr(keys.ERROR, traceback.format_exc())
+                error = RuntimeError(f"the task raised {type(error).__name__}")
+            self.error = error
+            self.failed_slots.add((trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]))
+            raise error
+        self.failed_slots.clear()
+        return value
+
+    def given_away(self, study: optuna.Study) -> bool:
+        """Whether somebody else has finished this worker's last trial."""
+        return self.trial_id is not None and study._storage.get_trial(self.trial_id).state.is_finished()
+
+
+def _await_slot(
+    study: optuna.Study, config: StudyConfig, stop: Stop, lookout: Lookout, limit: int | None
+) -> bool:
+    """Wait until there is something to evaluate; False when there never will be."""
+    pause, looked = _POLL_SECONDS, -LOOK_SECONDS
+    seen: dict[str, int] | None = None
+    while not stop.requested:
+        if time.monotonic() - looked >= LOOK_SECONDS:
+            fail_lost_trials(study, lookout)
+            looked = time.monotonic()
+        now = count_states(study)
+        if now is None or now != seen:  # else no slot has become free
+            slots = board(study)
+            # Somebody who is about to claim a slot may open the next generation by it, asynchronously.
+            seen = None if slots.undecided() else now
+            if slots.ended or (limit is not None and counted(study) >= limit):
+                return False
+            if len(slots.claimable()) > slots.undecided() and not _enough(study, config, limit):
+                return True
+        time.sleep(pause)
+        pause = min(1.5 * pause, 1.0)
+    return False
+
+
+def _enough(study: optuna.Study, config: StudyConfig, limit: int | None) -> bool:
+    """Whether those at work will reach the limit."""
+    if limit is None:
+        return False
+    running = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)))
+    return counted(study) + running * config.evaluation.batch_candidates >= limit

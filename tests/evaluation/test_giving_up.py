@@ -1,0 +1,115 @@
+"""A slot in which trial after trial fails counts −1, with every traceback kept, and the search goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from small_studies import GENETIC, RANDOM, TPE, config, create
+
+from optevo import keys
+from optevo.evaluation.objective import MAX_FAILURES, MAX_LOSSES, Objective
+from optevo.liveness.lost import GONE, fail
+from optevo.spaces import Candidate
+from optevo.study.studies import counted, is_complete, make_space
+from optevo.tasks import ScoredTask
+from optevo.training.scored import ScoredBench
+
+BAD = (1, 2)  # the slot whose genome brings the task down
+
+
+class Fragile(ScoredTask):
+    """Scores by the learning rate; raises, or takes its process along, on one genome."""
+
+    name = "fragile"
+
+    def __init__(self, bad: Callable[[Candidate], bool], fault: Callable[[], None]) -> None:
+        self.bad, self.fault = bad, fault
+
+    def score(self, candidate: Candidate, seed: int, steps: int) -> float:
+        if self.bad(candidate):
+            self.fault()
+        return 1.0 - candidate.lr
+
+
+class ProcessLost(BaseException):
+    """Goes through everything, as a SIGKILL does."""
+
+
+def boom() -> None:
+    raise ZeroDivisionError("no such luck")
+
+
+def lose() -> None:
+    raise ProcessLost
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'a.db'}"
+
+
+def search(
+    url: str, fault: Callable[[], None], sampler: dict[str, object], bad: tuple[int, int]
+) -> optuna.Study:
+    """The whole search; the genome of slot `bad` is told by its canonical form."""
+    changes = {"sampler": sampler, "evaluation__gate": False}
+    study = create(url, **changes)
+    form: list[str] = []
+    task = Fragile(lambda candidate: [candidate.canonical()] == form, fault)
+    objective = Objective(ScoredBench(config(**changes), [task], Path()), make_space(config()))
+
+    def evaluate(trial: optuna.Trial) -> float:
+        if not form and (trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]) == bad:
+            form.append(make_space(config()).candidate(make_space(config()).suggest(trial)).canonical())
+        return objective(trial)
+
+    for _ in range(200):
+        if is_complete(study):
+            return study
+        try:
+            study.optimize(evaluate, n_trials=1, catch=(Exception,))
+        except ProcessLost:
+            for trial in study.get_trials(states=(TrialState.RUNNING,)):
+                fail(study, trial, f"process 4711 {GONE}")
+    pytest.fail("the search does not end")
+
+
+def in_slot(study: optuna.Study, slot: tuple[int, int]) -> list[optuna.trial.FrozenTrial]:
+    return [
+        t for t in study.trials if (t.user_attrs.get(keys.GENERATION), t.user_attrs.get(keys.SLOT)) == slot
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "bad"), [(GENETIC, BAD), (RANDOM, (0, 5)), (TPE, (0, 5))], ids=["genetic", "random", "tpe"]
+)
+def test_three_exceptions_count_minus_one_with_their_tracebacks(
+    url: str, sampler: dict[str, object], bad: tuple[int, int]
+):
+    study = search(url, boom, sampler, bad)
+    *failed, last = in_slot(study, bad)
+    assert len(failed) == MAX_FAILURES
+    assert all("ZeroDivisionError: no such luck" in trial.user_attrs[keys.ERROR] for trial in failed)
+    assert {str(trial.params) for trial in failed} == {str(last.params)}
+    assert (last.state, last.value) == (TrialState.PRUNED, -1.0)
+    assert last.user_attrs[keys.ATTEMPTS] == [trial.number for trial in failed]
+    assert last.user_attrs[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
+    assert counted(study) == config(sampler=sampler).sampler.n_trials
+
+
+def test_it_is_a_member_that_ranks_last(url: str):
+    study = search(url, boom, GENETIC, BAD)
+    last = in_slot(study, BAD)[-1]
+    assert study.sampler.board(study).populations[BAD[0]][-1].number == last.number
+
+
+def test_a_genome_that_loses_its_process_every_time_is_given_up_too(url: str):
+    study = search(url, lose, GENETIC, BAD)
+    *lost, last = in_slot(study, BAD)
+    assert len(lost) == MAX_LOSSES
+    assert (last.state, last.value) == (TrialState.PRUNED, -1.0)
+    assert "10 processes were lost" in last.user_attrs[keys.PRUNED_BY]

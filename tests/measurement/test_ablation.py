@@ -1,0 +1,637 @@
+"""A winner taken apart: what each variant lacks, and what of the gain over tuned AdamW it is due to."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import test_cli
+import torch
+from strategies import random_genome
+from test_cli import said
+from test_compare import NAMES, a_run, cells_of, config, create, searched
+from test_fresh_seeds import Inline, pool  # noqa: F401  a fixture
+from test_test_split import Memory
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+import optevo.run  # it binds what the tests replace, and must not do so while it is replaced
+import optevo.storage.opening
+from optevo import keys
+from optevo.measurement.ablation import (
+    HYPER,
+    SCALED,
+    SCHEDULED,
+    TUNED,
+    WINNER,
+    Rescheduled,
+    variants,
+)
+from optevo.optim.baselines.registry import TunedBaseline
+from optevo.optim.terms.genome import TermGenome
+from optevo.optim.terms.presets import PRESETS
+from optevo.reporting.ablation import ablation_frame, account, account_cells, difference
+from optevo.reporting.progress import TEST_MARK
+from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE, holm
+from optevo.study.studies import make_space
+from optevo.training.run import Run
+
+_here, on_disk = test_cli._here, test_cli.optevo  # fixtures
+ADAMW = TunedBaseline("adamw", 3e-3, 1e-2)
+SWEEP = {"kind": "adamw", "lr": [1e-3, 3e-3], "weight_decay": [0.1]}
+GRID = {"kind": "grid"}
+FLAGS = {
+    "use_momentum": "without momentum",
+    "use_second_moment": "without second moment",
+    "bias_correction": "without bias correction",
+    "gradient_clipping": "without gradient clipping",
+    "warmup": "without warmup",
+    "cosine_decay": "without cosine decay",
+}
+WHOLE = TermGenome(  # with everything that can be taken away
+    terms=("GRAD", "NESTEROV", "ADAM_TERM", "SIGN_GRAD"),
+    alphas=(0.5, -0.25, 1.5, 0.75),
+    lr=2e-3,
+    beta1=0.8,
+    beta2=0.95,
+    eps=1e-6,
+    weight_decay=5e-3,
+    bias_correction=True,
+    gradient_clipping=True,
+    clip_value=0.5,
+    warmup=True,
+    warmup_steps=7,
+    cosine_decay=True,
+)
+GENOMES = {**PRESETS, "whole": WHOLE, **{f"random {seed}": random_genome(seed) for seed in range(12)}}
+every_genome = pytest.mark.parametrize("winner", GENOMES.values(), ids=GENOMES)
+
+
+def weights() -> list[nn.Parameter]:
+    rng = torch.Generator().manual_seed(0)
+    shapes = ((6, 4), (4,))
+    return [nn.Parameter(torch.randn(s, generator=rng, dtype=torch.float64)) for s in shapes]
+
+
+def trained(
+    optimizer: torch.optim.Optimizer, scheduler: Any, params: Sequence[nn.Parameter], steps: int = 12
+) -> tuple[list[float], list[torch.Tensor]]:
+    """Learning rates of the steps, and the parameters after them, on fixed gradients."""
+    rates, rng = [], torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=rng, dtype=torch.float64)
+        (rate,) = {group["lr"] for group in optimizer.param_groups}
+        rates.append(rate)
+        optimizer.step()
+        scheduler.step()
+    return rates, [p.detach().clone() for p in params]
+
+
+def assert_same(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], rtol: float = 1e-9) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=rtol, atol=1e-12)
+
+
+def factors(one: Any, total: int = 40) -> list[float]:
+    return [one.schedule(total)(step) for step in range(total + 1)]
+
+
+# Variants
+
+
+def test_a_winner_with_everything_has_a_variant_without_each_part():
+    assert [*variants(WHOLE, ADAMW)] == [
+        WINNER,
+        "without GRAD",
+        "without NESTEROV",
+        "without ADAM_TERM",
+        "without SIGN_GRAD",
+        *FLAGS.values(),
+        "without schedule",
+        "without weight decay",
+        SCALED,
+        HYPER,
+        TUNED,
+        SCHEDULED,
+    ]
+
+
+@every_genome
+def test_the_winner_itself_is_among_its_variants(winner: TermGenome):
+    assert variants(winner)[WINNER] is winner
+
+
+@every_genome
+def test_a_variant_without_a_term_has_all_others_with_their_weights(winner: TermGenome):
+    made = variants(winner)
+    kinds = {*winner.terms} if len({*winner.terms}) > 1 else set()
+    for kind in kinds & {name.removeprefix("without ") for name in made}:
+        variant = made[f"without {kind}"]
+        left = [(t, a) for t, a in zip(winner.terms, winner.alphas, strict=True) if t != kind]
+        assert list(zip(variant.terms, variant.alphas, strict=True)) == left
+        assert {**variant.to_dict(), "terms": 0, "alphas": 0} == {**winner.to_dict(), "terms": 0, "alphas": 0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("GRAD", {"grad"}), ("ADAM_TERM", {"adam", "eps"}), ("SIGN_GRAD", {"sign"})],
+)
+def test_without_a_term_its_coefficient_is_gone_from_the_rule(kind: str, fields: set[str]):
+    """Nesterov's term has a part in two of them."""
+    whole = dataclasses.replace(WHOLE, terms=WHOLE.terms[::2] + WHOLE.terms[3:], alphas=(0.5, 1.5, 0.75))
+    before, after = (one.rule() for one in (whole, variants(whole)[f"without {kind}"]))
+    moments = {"beta1", "beta2", "bias_correction"}  # not read without the Adam term
+    for field in dataclasses.fields(before):
+        value = getattr(after, field.name)
+        if field.name in fields:
+            assert not value
+        elif field.name not in moments:
+            assert value == getattr(before, field.name)
+
+
+@every_genome
+def test_a_variant_without_a_flag_differs_in_that_flag_alone(winner: TermGenome):
+    made = variants(winner)
+    for flag, name in FLAGS.items():
+        if name in made:
+            assert made[name].to_dict() == {**winner.to_dict(), flag: False}
+            assert getattr(winner, flag)
+
+
+@every_genome
+def test_what_a_variant_says_is_absent_is_absent_from_rule_and_schedule(winner: TermGenome):
+    made = variants(winner)
+    absent: dict[str, Callable[[TermGenome], bool]] = {
+        "without momentum": lambda one: not one.rule().reads_m,
+        "without second moment": lambda one: not one.rule().reads_v,
+        "without bias correction": lambda one: not one.rule().bias_correction,
+        "without gradient clipping": lambda one: one.rule().clip_value is None,
+        "without weight decay": lambda one: one.weight_decay == 0,
+        "without schedule": lambda one: set(factors(one)) == {1.0},
+        "without warmup": lambda one: one.schedule(40)(0) == 1.0,
+        "without cosine decay": lambda one: (
+            factors(one)[40] == pytest.approx(min(1.0, factors(winner)[0] * 41))
+        ),
+    }
+    for name, holds in absent.items():
+        if name in made:
+            assert holds(made[name]), name
+
+
+@every_genome
+def test_every_part_that_matters_has_its_variant(winner: TermGenome):
+    made, rule = variants(winner), winner.rule()
+    assert ("without momentum" in made) == rule.reads_m
+    assert ("without second moment" in made) == (rule.reads_v and winner.use_second_moment)
+    assert ("without bias correction" in made) == rule.bias_correction
+    assert ("without weight decay" in made) == (winner.weight_decay > 0)
+    assert ("without warmup" in made) == (winner.warmup and winner.warmup_steps > 1)
+    assert ("without cosine decay" in made) == winner.cosine_decay
+
+
+@pytest.mark.parametrize("adamw", [None, ADAMW])
+@every_genome
+def test_no_two_variants_are_the_same_optimizer_but_adamws_own(winner: TermGenome, adamw: Any):
+    made = variants(winner, adamw)
+    forms = [one.canonical() for name, one in made.items() if name not in (HYPER, SCALED, TUNED, SCHEDULED)]
+    assert len(set(forms)) == len(forms)
+
+
+@every_genome
+def test_the_variants_of_the_account_are_there_for_every_winner(winner: TermGenome):
+    assert HYPER in variants(winner)
+    assert {WINNER, TUNED, SCHEDULED, SCALED} <= variants(winner, ADAMW).keys()
+    assert {TUNED, SCHEDULED}.isdisjoint(variants(winner))
+
+
+@every_genome
+def test_adamws_rule_with_the_winners_numbers_is_torchs_adamw(winner: TermGenome):
+    one, rule = variants(winner)[HYPER], winner.rule()
+    ours, theirs = weights(), weights()
+    other = torch.optim.AdamW(
+        theirs,
+        lr=winner.lr,
+        betas=(rule.beta1 or 0.9, rule.beta2 or 0.999),
+        eps=winner.eps,
+        weight_decay=winner.weight_decay,
+    )
+    rates, after = trained(*one.build(ours, 12), ours)
+    expected, expected_after = trained(other, LambdaLR(other, winner.schedule(12)), theirs)
+    assert rates == expected
+    assert_same(after, expected_after)
+
+
+def test_adamw_with_the_winners_weights_makes_steps_as_large_as_its_terms_add_up_to():
+    made = variants(WHOLE)
+    rule, scaled = made[HYPER].rule(), made[SCALED].rule()
+    total = sum(map(abs, WHOLE.rule().coefficients))
+    assert scaled == dataclasses.replace(rule, adam=pytest.approx(total, rel=1e-12))
+    assert made[SCALED].lr == made[HYPER].lr
+    assert factors(made[SCALED]) == factors(made[HYPER]) == factors(WHOLE)
+
+
+def test_terms_that_cancel_make_no_large_steps():
+    nearly = dataclasses.replace(WHOLE, terms=("SIGN_GRAD", "SIGN_GRAD"), alphas=(3.0, -2.9))
+    assert variants(nearly)[SCALED].rule().adam == pytest.approx(0.1)
+
+
+def test_tuned_adamw_is_measured_as_it_was_tuned():
+    assert variants(WHOLE, ADAMW)[TUNED] is ADAMW
+
+
+# Another's schedule
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        ADAMW,
+        dataclasses.replace(ADAMW, schedule_name="warmup_cosine"),
+        TunedBaseline("muon", 3e-3, 1e-2, "warmup_cosine"),
+        TunedBaseline("sgd", 3e-3, 1e-2, "warmup_cosine"),
+        PRESETS["evolved"],
+    ],
+    ids=["constant", "warmup_cosine", "muon", "sgd", "genome"],
+)
+@pytest.mark.parametrize(
+    "other",
+    [WHOLE, PRESETS["adam"], dataclasses.replace(ADAMW, schedule_name="warmup_cosine")],
+    ids=["both", "constant", "baseline"],
+)
+def test_an_optimizer_under_anothers_schedule_has_its_own_peak_rate_times_the_others_factor(
+    one: Any, other: Any
+):
+    params, total = weights(), 30
+    optimizer, scheduler = Rescheduled(one, other).build(params, total)
+    rates, _ = trained(optimizer, scheduler, params, steps=total)
+    assert rates == [one.lr * other.schedule(total)(step) for step in range(total)]
+
+
+@pytest.mark.parametrize("schedule", ["none", "warmup_cosine"])
+def test_an_optimizer_under_anothers_schedule_trains_as_one_that_was_made_so(schedule: str):
+    ours, theirs = weights(), weights()
+    one = Rescheduled(dataclasses.replace(ADAMW, schedule_name=schedule), WHOLE)
+    other = torch.optim.AdamW(theirs, lr=3e-3, weight_decay=1e-2)
+    _, after = trained(*one.build(ours, 12), ours)
+    assert_same(after, trained(other, LambdaLR(other, WHOLE.schedule(12)), theirs)[1])
+
+
+def test_under_anothers_schedule_is_another_optimizer_and_is_not_exported():
+    one, two = Rescheduled(ADAMW, WHOLE), Rescheduled(ADAMW, PRESETS["adam"])
+    assert len({one.canonical(), two.canonical(), ADAMW.canonical(), WHOLE.canonical()}) == 4
+    assert one.formula() == ADAMW.formula()
+    assert "warmup over 7 steps" in one.describe()
+    with pytest.raises(ValueError, match="export"):
+        one.source("Evolved", {})
+
+
+# Numbers
+
+
+def runs_of(scores: Mapping[str, Sequence[float | None]]) -> tuple[Run, ...]:
+    return tuple(a_run(task, 2000 + i, s) for task, each in scores.items() for i, s in enumerate(each))
+
+
+@pytest.fixture
+def runs() -> dict[str, tuple[Run, ...]]:
+    """Of every variant of the account and some more, on two tasks with four seeds."""
+    means = {
+        WINNER: 0.8,
+        "without GRAD": 0.79,
+        "without ADAM_TERM": 0.3,
+        HYPER: 0.73,
+        SCALED: 0.75,
+        TUNED: 0.6,
+        SCHEDULED: 0.7,
+    }
+    rng = np.random.default_rng(0)
+    return {
+        name: runs_of({task: (mean + rng.normal(0, 0.01, 4)).tolist() for task in ("a", "b")})
+        for name, mean in means.items()
+    }
+
+
+def by_seed(runs: Sequence[Run], measure: str = "metric") -> np.ndarray:
+    values = [[getattr(run, measure) for run in runs if run.task == task] for task in ("a", "b")]
+    return np.mean(values, axis=0)
+
+
+@pytest.mark.parametrize("measure", ["metric", "fitness"])
+def test_the_frame_follows_from_the_runs(runs: dict[str, tuple[Run, ...]], measure: str):
+    frame = ablation_frame(runs, measure).set_index("variant")
+    assert list(frame.index) == list(runs)
+    for name, own in runs.items():
+        row, values = frame.loc[name], by_seed(own, measure)
+        assert (row["mean"], row["sd"]) == pytest.approx((values.mean(), values.std(ddof=1)))
+        assert row["n"] == 4
+        if name != WINNER:
+            assert row["difference"] == pytest.approx(values.mean() - frame.loc[WINNER, "mean"])
+
+
+def test_holms_correction_is_over_all_variants_but_the_winner(runs: dict[str, tuple[Run, ...]]):
+    frame = ablation_frame(runs, "metric").set_index("variant").drop(index=WINNER)
+    expected = holm([difference(runs[name], runs[WINNER], "metric").p for name in frame.index])
+    assert list(frame["p_holm"]) == pytest.approx(expected)
+    assert frame.loc["without ADAM_TERM", "verdict"] == WORSE
+    assert all(p >= own for p, own in zip(frame["p_holm"], frame["p"], strict=True))
+
+
+def test_a_variant_that_is_the_winner_is_no_different(runs: dict[str, tuple[Run, ...]]):
+    frame = ablation_frame({WINNER: runs[WINNER], HYPER: runs[WINNER]}, "metric").set_index("variant")
+    assert frame.loc[HYPER, "difference"] == 0
+    assert frame.loc[HYPER, "verdict"] == UNDECIDED
+
+
+def test_a_variant_that_diverges_counts_zero():
+    runs = {WINNER: runs_of({"a": [0.8, 0.9, 0.8]}), "without GRAD": runs_of({"a": [None, 0.9, 0.8]})}
+    row = ablation_frame(runs, "metric").set_index("variant").loc["without GRAD"]
+    assert row["mean"] == pytest.approx(1.7 / 3)
+    assert row["difference"] == pytest.approx(-0.8 / 3)
+
+
+@pytest.mark.parametrize("measure", ["metric", "fitness"])
+def test_the_accounts_three_parts_add_up_to_the_whole(runs: dict[str, tuple[Run, ...]], measure: str):
+    whole, *parts = [estimate for _, estimate, _ in account(runs, measure)]
+    assert len(parts) == 3
+    assert sum(part.mean for part in parts) == pytest.approx(whole.mean, abs=1e-12)
+    gain = by_seed(runs[WINNER], measure).mean() - by_seed(runs[TUNED], measure).mean()
+    assert whole.mean == pytest.approx(gain)
+
+
+def test_the_accounts_parts_add_up_where_a_run_diverged(runs: dict[str, tuple[Run, ...]]):
+    runs[SCHEDULED] = (
+        dataclasses.replace(runs[SCHEDULED][0], metric=None, fitness=-1.0),
+        *runs[SCHEDULED][1:],
+    )
+    for measure in ("metric", "fitness"):
+        whole, *parts = [estimate.mean for _, estimate, _ in account(runs, measure)]
+        assert sum(parts) == pytest.approx(whole, abs=1e-12)
+
+
+def test_each_part_of_the_account_is_the_step_that_its_name_says(runs: dict[str, tuple[Run, ...]]):
+    mean = {name: by_seed(own).mean() for name, own in runs.items()}
+    found = {what: estimate.mean for what, estimate, _ in account(runs, "metric")}
+    assert found == pytest.approx(
+        {
+            "the winner − tuned AdamW": mean[WINNER] - mean[TUNED],
+            "of it the schedule": mean[SCHEDULED] - mean[TUNED],
+            "of it the hyperparameters": mean[SCALED] - mean[SCHEDULED],
+            "of it the rule": mean[WINNER] - mean[SCALED],
+        }
+    )
+
+
+def test_the_accounts_verdicts_are_after_holms_correction():
+    """The rule's part, alone, would be called; among four it is not."""
+    rng = np.random.default_rng(4)
+    noise = {name: rng.normal(0, 0.02, 5) for name in (WINNER, SCALED, SCHEDULED, TUNED)}
+    means = {WINNER: 0.60, SCALED: 0.55, SCHEDULED: 0.52, TUNED: 0.50}
+    runs = {name: runs_of({"a": (means[name] + noise[name]).tolist()}) for name in means}
+    found = account(runs, "metric")
+    p = [estimate.p for _, estimate, _ in found]
+    for (_, estimate, verdict), adjusted in zip(found, holm(p), strict=True):
+        called = adjusted < 0.05 and (estimate.low > 0 or estimate.high < 0)
+        assert verdict == ((BETTER if estimate.mean > 0 else WORSE) if called else UNDECIDED)
+    assert any(adjusted >= 0.05 and one < 0.05 for one, adjusted in zip(p, holm(p), strict=True))
+
+
+@pytest.mark.parametrize("missing", [TUNED, SCHEDULED, SCALED])
+def test_without_adamws_variants_there_is_no_account(runs: dict[str, tuple[Run, ...]], missing: str):
+    del runs[missing]
+    assert account(runs, "metric") == []
+
+
+def test_the_accounts_cells_show_sign_and_interval(runs: dict[str, tuple[Run, ...]]):
+    header, *rows = account_cells(account(runs, "metric"))
+    assert len(rows) == 4
+    assert {len(row) for row in rows} == {len(header)}
+    assert all(row[1][0] in "+-" for row in rows)
+    assert all(math.isfinite(float(row[1])) for row in rows)
+
+
+# The command
+
+
+@pytest.fixture
+def ablate(on_disk, pool, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:  # noqa: F811
+    """The command, on a database in memory and without processes."""
+    memory = Memory()
+    monkeypatch.setattr(optevo.storage.opening, "open_storage", lambda url, create=False: memory)
+    return lambda *arguments: on_disk("ablate", "--device", "cpu", "--workers", "1", *arguments)
+
+
+def sweep(name: str = "sweep", tasks: Sequence[str] = ("digits",), **changes: Any) -> optuna.Study:
+    """A finished sweep of AdamW; its winner is the second point."""
+    return searched(name, tasks, **{"space": SWEEP, "sampler": GRID, **changes})
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """The rows of the markdown table whose header begins so."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} "))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append(cells_of(line))
+    return rows[2:]
+
+
+def written() -> tuple[str, pd.DataFrame]:
+    assert {path.name for path in Path("ablation").iterdir()} == {"ablation.md", "ablation.csv"}
+    text = Path("ablation/ablation.md").read_text(encoding="utf-8")
+    return text, pd.read_csv("ablation/ablation.csv")
+
+
+def own_variants(study: optuna.Study, adamw: Any = None) -> dict[str, Any]:
+    return variants(make_space(config("tiny")).candidate(study.trials[1].params), adamw)
+
+
+def test_without_a_sweep_the_winner_is_taken_apart_and_what_is_missing_is_said(ablate, pool):  # noqa: F811
+    study = searched("tiny")
+    answer = ablate("tiny", "--steps", "2", "--seeds", "2")
+    assert answer.status == 0, answer
+    assert "--adamw" in answer.out
+    text, frame = written()
+    assert list(frame["variant"]) == list(own_variants(study))
+    assert "AdamW, one thing changed" not in text + answer.out
+    assert "validation split" in text
+    assert "2 steps, 2 seeds" in text
+    different = {one.canonical() for one in own_variants(study).values()}
+    assert len(pool.asked) == 2 * len(different)
+
+
+def test_with_a_sweep_the_gain_over_tuned_adamw_is_split(ablate, pool):  # noqa: F811
+    study = searched("tiny")
+    best = sweep().trials[1].params
+    answer = ablate("tiny", "--steps", "2", "--seeds", "2")
+    assert answer.status == 0, answer
+    text, frame = written()
+    tuned = TunedBaseline("adamw", best["lr"], best["weight_decay"])
+    assert list(frame["variant"]) == list(own_variants(study, tuned))
+    assert tuned.canonical() in {one.canonical() for one, _, _ in pool.asked}
+    whole, *parts = [float(row[1]) for row in table(text, "what")]
+    assert sum(parts) == pytest.approx(whole, abs=3e-4)  # four digits each
+    mean = frame.set_index("variant")["mean"]
+    assert whole == pytest.approx(mean[WINNER] - mean[TUNED], abs=1e-4)
+    assert "of it the schedule" in answer.out
+
+
+def test_variants_are_trained_for_the_studys_steps_unless_others_are_asked_for(ablate):
+    study = searched("tiny", evaluation__steps=3)
+    assert ablate("tiny", "--seeds", "2").status == 0
+    stored = [value for key, value in study.user_attrs.items() if key.startswith(keys.ABLATION)]
+    assert {run["steps"] for run in stored} == {3}
+    assert "3 steps" in written()[0]
+
+
+def test_asked_again_nothing_is_trained_and_the_tables_are_the_same(ablate, pool):  # noqa: F811
+    searched("tiny")
+    sweep()
+    assert ablate("tiny", "--steps", "2", "--seeds", "2").status == 0
+    before = {path.name: path.read_bytes() for path in Path("ablation").iterdir()}
+    pool.asked.clear()
+    assert ablate("tiny", "--steps", "2", "--seeds", "2").status == 0
+    assert pool.asked == []
+    assert {path.name: path.read_bytes() for path in Path("ablation").iterdir()} == before
+
+
+def test_an_interrupted_ablation_goes_on_where_it_was(ablate, pool, monkeypatch):  # noqa: F811
+    study = searched("tiny")
+    monkeypatch.setattr(Inline, "lives", 3)
+    assert ablate("tiny", "--steps", "2", "--seeds", "2").status == 130
+    monkeypatch.setattr(Inline, "lives", 100)
+    assert ablate("tiny", "--steps", "2", "--seeds", "2").status == 0
+    asked = [(one.canonical(), seed) for one, _, seed in pool.asked]
+    assert len(asked) == len(set(asked))
+    assert {one for one, _ in asked} == {one.canonical() for one in own_variants(study).values()}
+
+
+def test_the_fittest_sweep_of_the_same_tasks_is_taken_and_others_are_left_alone(ablate):
+    searched("tiny")
+    sweep("scheduled", space={**SWEEP, "schedule": "warmup_cosine"})
+    sweep("of adam", space={**SWEEP, "kind": "adam"})
+    sweep("other tasks", ("mnist",))
+    create(config("begun", space=SWEEP, sampler=GRID))
+    sweep("constant", space={**SWEEP, "lr": [0.0125, 0.025, 0.05]})  # a later point is fitter
+    sweep("longer", space={**SWEEP, "lr": [0.1, 0.2, 0.3, 0.4]}, evaluation__steps=7)
+    assert ablate("tiny", "--steps", "1", "--seeds", "2").status == 0
+    assert asked_rates() <= {0.0125, 0.025, 0.05}
+    assert asked_schedules() == {"none"}
+    Inline.asked.clear()
+    assert ablate("tiny", "--steps", "1", "--seeds", "2", "--adamw", "scheduled").status == 0
+    assert asked_schedules() == {"warmup_cosine"}
+
+
+def asked_baselines() -> list[TunedBaseline]:
+    return [one for one, _, _ in Inline.asked if isinstance(one, TunedBaseline)]
+
+
+def asked_rates() -> set[float]:
+    assert asked_baselines()
+    return {one.lr for one in asked_baselines()}
+
+
+def asked_schedules() -> set[str]:
+    return {one.schedule_name for one in asked_baselines()}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_sweep_has_no_rule_to_take_apart(ablate, pool, kind: str):  # noqa: F811
+    sweep("sweep", space={**SWEEP, "kind": kind})
+    said(ablate("sweep"), "sweep", kind, "no rule")
+    assert pool.asked == []
+    assert not Path("ablation").exists()
+
+
+def test_a_search_that_is_not_over_is_refused(ablate):
+    create(config("tiny"))
+    said(ablate("tiny"), "tiny", "not complete")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("of adam", ["of adam", "adamw"]),
+        ("tiny", ["tiny", "adamw"]),
+        ("nowhere", ["nowhere"]),
+        ("begun", ["begun", "not complete"]),
+        ("other tasks", ["other tasks", "evaluation.tasks"]),
+    ],
+)
+def test_an_unfit_sweep_is_refused_and_nothing_is_trained(ablate, pool, name: str, words):  # noqa: F811
+    study = searched("tiny")
+    sweep("of adam", space={**SWEEP, "kind": "adam"})
+    sweep("other tasks", ("mnist",))
+    create(config("begun", space=SWEEP, sampler=GRID))
+    before = copy.deepcopy(study.user_attrs)
+    said(ablate("tiny", "--adamw", name), *words)
+    assert pool.asked == []
+    assert study.user_attrs == before
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--measure", "speed"), "speed"),
+        (("--seeds", "1"), "--seeds"),
+        (("--steps", "0"), "--steps"),
+        (("--output", "file"), "file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_bad_option_is_refused_and_nothing_is_trained(ablate, pool, options, word):  # noqa: F811
+    Path("file").write_text("mine")
+    searched("tiny")
+    said(ablate("tiny", *options), word)
+    assert pool.asked == []
+
+
+def test_ablating_a_study_that_selected_on_the_test_split_does_not_touch_it(ablate):
+    searched("tiny", ["test_final:Guarded"], evaluation__split="test")
+    sweep("peeked", ["test_final:Guarded"], evaluation__split="test")
+    answer = ablate("tiny", "--steps", "1", "--seeds", "2", "--adamw", "peeked")
+    assert answer.status == 0, answer
+    for shown in (written()[0], answer.out):
+        for name in ("tiny", "peeked"):
+            assert f"{name}: {TEST_MARK}" in shown
+
+
+def test_seeds_of_a_search_are_not_the_variants_own(ablate, pool):  # noqa: F811
+    searched("tiny", evaluation__seeds=[0, 2001])
+    said(ablate("tiny", "--steps", "1", "--seeds", "2"), "seeds 2000 to 2001 are for the variants")
+    assert pool.asked == []
+
+
+def test_a_sweep_of_which_nothing_is_left_is_no_tuned_adamw(ablate):
+    searched("tiny")
+    one = config("sweep", space=SWEEP, sampler=GRID)
+    study = create(one)
+    for _ in range(one.n_trials):
+        trial = study.ask()
+        make_space(one).suggest(trial)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    answer = ablate("tiny", "--steps", "1", "--seeds", "2")
+    assert answer.status == 0
+    assert "no finished sweep" in answer.out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_of_any_name_is_taken_apart_and_its_name_is_no_markup(ablate, name: str):
+    searched(name)
+    answer = ablate("--steps", "1", "--seeds", "2", "--", name)
+    assert answer.status == 0, answer
+    heading, after = written()[0].splitlines()[:2]
+    assert heading.startswith("# The winner of ")
+    assert heading.endswith(" taken apart")
+    assert after == ""
+    assert "<b>" not in heading

@@ -1,0 +1,601 @@
+"""The algebra: genomes are checked, folded to six coefficients, named canonically, written as a formula."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from strategies import GENES, ORACLE, TERMS, genome, genomes, oracle_genome
+
+from optevo.optim.terms.genome import TermGenome
+
+COEFFICIENTS = ("grad", "momentum", "rms", "adam", "sign", "unit")
+
+
+def coefficients(g: TermGenome) -> dict[str, float]:
+    """The non-zero coefficients of a genome's rule."""
+    rule = g.rule()
+    return {name: getattr(rule, name) for name in COEFFICIENTS if getattr(rule, name) != 0}
+
+
+def presets() -> dict[str, TermGenome]:
+    from optevo.optim import PRESETS  # noqa: PLC0415  the presets' package may import torch
+
+    return PRESETS
+
+
+# --- what a genome may be -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("terms", ("GRAD", "FROBNICATE")),
+        ("alphas", (5.1, 1.0)),
+        ("alphas", (-5.1, 1.0)),
+        ("alphas", (math.nan, 1.0)),
+        ("alphas", (math.inf, 1.0)),
+        ("lr", 0.5),
+        ("lr", 1e-6),
+        ("lr", 0.0),
+        ("lr", -0.01),
+        ("lr", math.nan),
+        ("beta1", 1.0),
+        ("beta1", 0.9995),
+        ("beta1", -0.1),
+        ("beta1", math.nan),
+        ("beta2", 0.99995),
+        ("beta2", -0.1),
+        ("beta2", math.nan),
+        ("eps", 1e-3),
+        ("eps", 1e-11),
+        ("eps", 0.0),
+        ("weight_decay", 0.1),
+        ("weight_decay", -1e-7),
+        ("weight_decay", -0.001),
+        ("clip_value", 0.0),
+        ("clip_value", -1.0),
+        ("clip_value", math.nan),
+        ("warmup_steps", -1),
+        ("warmup_steps", 2.5),
+    ],
+)
+def test_a_value_outside_its_domain_is_refused_with_the_field_and_the_value(field, value):
+    genes = {"terms": ("GRAD", "MOMENTUM"), "alphas": (1.0, 1.0), "lr": 1e-2, field: value}
+    with pytest.raises(ValueError, match=field.rstrip("s")) as error:
+        TermGenome(**genes)
+    bad = {"terms": "FROBNICATE", "alphas": value[0] if field == "alphas" else None}.get(field, value)
+    assert str(bad) in str(error.value)
+
+
+@pytest.mark.parametrize("terms", [(), ("GRAD",) * 5])
+def test_a_genome_has_one_to_four_terms(terms):
+    with pytest.raises(ValueError, match="terms"):
+        TermGenome(terms=terms, alphas=(1.0,) * len(terms), lr=1e-2)
+
+
+def test_every_term_has_its_alpha():
+    with pytest.raises(ValueError, match="alphas"):
+        TermGenome(terms=("GRAD", "MOMENTUM"), alphas=(1.0,), lr=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("alphas", (-5.0,)),
+        ("alphas", (5.0,)),
+        ("lr", 1e-5),
+        ("lr", 1e-1),
+        ("beta1", 0.0),
+        ("beta1", 0.999),
+        ("beta2", 0.0),
+        ("beta2", 0.9999),
+        ("eps", 1e-10),
+        ("eps", 1e-4),
+        ("weight_decay", 1e-6),
+        ("weight_decay", 1e-2),
+        ("clip_value", 1e-3),
+    ],
+)
+def test_the_ends_of_a_domain_are_inside_it(field, value):
+    assert getattr(genome("ADAM_TERM", **{field: value}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "low", "high"), [("lr", -5, -1), ("eps", -10, -4), ("weight_decay", -6, -2)]
+)
+def test_the_ends_of_a_logarithmic_domain_survive_their_exponent(field, low, high):
+    for end in (low, high):
+        assert genome("ADAM_TERM", **{field: 10.0**end}).formula()
+
+
+def test_the_repositorys_name_of_unit_grad_is_read_and_stored_as_unit_grad():
+    assert genome("SQRT_GRAD", "GRAD").terms == ("UNIT_GRAD", "GRAD")
+    assert TermGenome.from_dict({"terms": ["SQRT_GRAD"], "alphas": [1.0], "lr": 1e-2}).terms == ("UNIT_GRAD",)
+
+
+def test_a_genome_has_the_documented_defaults():
+    g = TermGenome(terms=("GRAD",), alphas=(1.0,), lr=1e-2)
+    assert (g.beta1, g.beta2, g.eps, g.weight_decay) == (0.9, 0.999, 1e-8, 1e-4)
+    assert (g.use_momentum, g.use_second_moment, g.bias_correction) == (True, True, False)
+    assert (g.gradient_clipping, g.clip_value) == (False, 1.0)
+    assert (g.warmup, g.warmup_steps, g.cosine_decay) == (False, 100, False)
+
+
+def test_a_genome_is_keyword_only_frozen_and_hashable():
+    with pytest.raises(TypeError):
+        TermGenome(("GRAD",), (1.0,), 1e-2)
+    g = genome("GRAD")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        g.lr = 1.0
+    assert len({g, genome("GRAD")}) == 1
+    assert g != genome("GRAD", lr=1e-3)
+
+
+def test_lists_are_stored_as_tuples_so_a_genome_stays_hashable():
+    g = TermGenome(terms=["GRAD"], alphas=[1.0], lr=1e-2)
+    assert g == genome("GRAD")
+    assert hash(g) == hash(genome("GRAD"))
+
+
+@given(genomes())
+def test_a_genome_survives_json(g):
+    assert TermGenome.from_dict(json.loads(json.dumps(g.to_dict()))) == g
+
+
+def test_a_dict_holds_every_gene_by_its_name():
+    assert set(genome("GRAD").to_dict()) == set(GENES)
+
+
+def test_an_unknown_gene_in_a_dict_is_refused_by_name():
+    with pytest.raises((ValueError, TypeError), match="betta1"):
+        TermGenome.from_dict({**genome("GRAD").to_dict(), "betta1": 0.9})
+
+
+# --- folding --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("term", "coefficient"),
+    [
+        ("GRAD", "grad"),
+        ("MOMENTUM", "momentum"),
+        ("RMS_NORM", "rms"),
+        ("ADAM_TERM", "adam"),
+        ("SIGN_GRAD", "sign"),
+        ("UNIT_GRAD", "unit"),
+    ],
+)
+def test_each_plain_term_is_one_coefficient(term, coefficient):
+    assert coefficients(genome(term, alphas=(-2.5,))) == {coefficient: -2.5}
+
+
+def test_repeated_terms_add_up():
+    assert coefficients(genome(*["SIGN_GRAD", "GRAD"] * 2, alphas=(1.0, 2.0, 0.5, -3.0))) == {
+        "sign": 1.5,
+        "grad": -1.0,
+    }
+
+
+def test_nesterov_splits_into_gradient_and_momentum_by_beta1():
+    assert coefficients(genome("NESTEROV", alphas=(2.0,), beta1=0.75)) == {"grad": 1.5, "momentum": 0.5}
+
+
+def test_nesterov_splits_by_its_own_beta1_and_not_by_a_fixed_one():
+    split = coefficients(genome("NESTEROV", beta1=0.5))
+    assert split == {"grad": 0.5, "momentum": 0.5}
+
+
+@pytest.mark.parametrize("off", [{"use_momentum": False}, {"beta1": 0.0}])
+def test_without_momentum_the_first_moment_is_the_gradient(off):
+    g = genome("MOMENTUM", "NESTEROV", "ADAM_TERM", alphas=(1.0, 2.0, 4.0), **off)
+    assert coefficients(g) == {"grad": 3.0, "rms": 4.0}
+    assert not g.rule().reads_m
+    assert g.rule().reads_v
+
+
+@pytest.mark.parametrize("off", [{"use_second_moment": False}, {"beta2": 0.0}])
+def test_without_second_moment_rms_norm_is_the_unit_gradient(off):
+    g = genome("RMS_NORM", "UNIT_GRAD", alphas=(1.0, 2.0), **off)
+    assert coefficients(g) == {"unit": 3.0}
+    assert not g.rule().reads_v
+
+
+@pytest.mark.parametrize("off", [{"use_second_moment": False}, {"beta2": 0.0}])
+def test_without_second_moment_the_adam_term_keeps_its_momentum_and_needs_no_v(off):
+    rule = genome("ADAM_TERM", alphas=(2.0,), **off).rule()
+    assert rule.adam == 2.0
+    assert (rule.reads_m, rule.reads_v) == (True, False)
+
+
+@pytest.mark.parametrize("no_m", [{"use_momentum": False}, {"beta1": 0.0}])
+@pytest.mark.parametrize("no_v", [{"use_second_moment": False}, {"beta2": 0.0}])
+def test_without_both_moments_the_adam_term_is_the_unit_gradient(no_m, no_v):
+    g = genome("ADAM_TERM", "RMS_NORM", alphas=(2.0, 1.0), **no_m, **no_v)
+    assert coefficients(g) == {"unit": 3.0}
+    assert not g.rule().reads_m
+    assert not g.rule().reads_v
+
+
+@pytest.mark.parametrize(
+    ("terms", "reads_m", "reads_v"),
+    [
+        (("GRAD", "SIGN_GRAD", "UNIT_GRAD"), False, False),
+        (("MOMENTUM",), True, False),
+        (("NESTEROV",), True, False),
+        (("RMS_NORM",), False, True),
+        (("ADAM_TERM",), True, True),
+    ],
+)
+def test_a_rule_reads_only_the_moments_of_its_terms(terms, reads_m, reads_v):
+    rule = genome(*terms).rule()
+    assert (rule.reads_m, rule.reads_v) == (reads_m, reads_v)
+
+
+def test_terms_that_cancel_need_no_moment():
+    g = genome("ADAM_TERM", "GRAD", "ADAM_TERM", alphas=(1.5, 1.0, -1.5))
+    assert coefficients(g) == {"grad": 1.0}
+    assert (g.rule().reads_m, g.rule().reads_v) == (False, False)
+
+
+def test_a_rule_has_a_clip_value_only_where_the_gradient_is_clipped():
+    assert genome("GRAD", clip_value=0.5).rule().clip_value is None
+    assert genome("GRAD", clip_value=0.5, gradient_clipping=True).rule().clip_value == 0.5
+
+
+def test_a_rule_corrects_bias_only_where_a_moment_is_read():
+    assert not genome("SIGN_GRAD", bias_correction=True).rule().bias_correction
+    assert genome("MOMENTUM", bias_correction=True).rule().bias_correction
+    assert not genome("ADAM_TERM", bias_correction=True, beta1=0.0, beta2=0.0).rule().bias_correction
+
+
+def by_the_spec(g: TermGenome, gradients: list[float]) -> list[float]:
+    """The updates of one scalar, term by term as section 2 of the spec words them."""
+    return [sum(weighted) for weighted in weighted_terms(g, gradients)]
+
+
+def weighted_terms(g: TermGenome, gradients: list[float]) -> list[list[float]]:
+    m = v = 0.0
+    out = []
+    for k, raw in enumerate(gradients, start=1):
+        x = max(-g.clip_value, min(g.clip_value, raw)) if g.gradient_clipping else raw
+        m = g.beta1 * m + (1 - g.beta1) * x if g.use_momentum else x
+        v = g.beta2 * v + (1 - g.beta2) * x * x if g.use_second_moment else x * x
+        m_hat = m / (1 - g.beta1**k) if g.bias_correction and g.use_momentum else m
+        v_hat = v / (1 - g.beta2**k) if g.bias_correction and g.use_second_moment else v
+        root = math.sqrt(v_hat) + g.eps
+        term = {
+            "GRAD": x,
+            "MOMENTUM": m_hat,
+            "RMS_NORM": x / root,
+            "ADAM_TERM": m_hat / root,
+            "SIGN_GRAD": math.copysign(1.0, x) if x else 0.0,
+            "UNIT_GRAD": x / (abs(x) + g.eps),
+            "NESTEROV": m_hat + g.beta1 * (x - m_hat),
+        }
+        out.append([a * term[t] for a, t in zip(g.alphas, g.terms, strict=True)])
+    return out
+
+
+def by_the_rule(g: TermGenome, gradients: list[float]) -> list[float]:
+    """The updates of one scalar from the six coefficients alone."""
+    rule = g.rule()
+    m = v = 0.0
+    out = []
+    for k, raw in enumerate(gradients, start=1):
+        x = raw if rule.clip_value is None else max(-rule.clip_value, min(rule.clip_value, raw))
+        m_hat = v_hat = 0.0
+        if rule.reads_m:
+            m = rule.beta1 * m + (1 - rule.beta1) * x
+            m_hat = m / (1 - rule.beta1**k) if rule.bias_correction else m
+        root = abs(x)
+        if rule.reads_v:
+            v = rule.beta2 * v + (1 - rule.beta2) * x * x
+            v_hat = v / (1 - rule.beta2**k) if rule.bias_correction else v
+            root = math.sqrt(v_hat)
+        delta = rule.grad * x + rule.momentum * m_hat
+        for coefficient, value in (
+            (rule.rms * x + rule.adam * m_hat, root),
+            (rule.unit * x, abs(x)),
+        ):
+            if coefficient:
+                delta += coefficient / (value + rule.eps)
+        delta += rule.sign * (math.copysign(1.0, x) if x else 0.0)
+        out.append(delta)
+    return out
+
+
+GRADIENTS = st.lists(
+    st.one_of(st.just(0.0), st.floats(1e-3, 1e1), st.floats(-1e1, -1e-3)), min_size=1, max_size=12
+)
+
+
+@given(genomes(), GRADIENTS)
+@example(genome("ADAM_TERM", use_second_moment=False), [0.0, 1.0, 0.0])
+@example(genome("NESTEROV", "RMS_NORM", beta1=0.0, bias_correction=True), [0.0, -2.0])
+@example(genome("ADAM_TERM", use_momentum=False, bias_correction=True), [0.5, 0.0, -2.0])
+def test_six_coefficients_say_what_the_terms_say(g, gradients):
+    # Terms may cancel, so an error is measured against the largest of them.
+    scale = max(abs(x) for weighted in weighted_terms(g, gradients) for x in weighted)
+    assert by_the_rule(g, gradients) == pytest.approx(by_the_spec(g, gradients), rel=1e-9, abs=1e-12 * scale)
+
+
+@pytest.mark.parametrize("case", ORACLE["cases"], ids=lambda c: str(c["id"]))
+def test_every_oracle_genome_folds(case):
+    g = oracle_genome(case)
+    assert set(coefficients(g)) <= set(COEFFICIENTS)
+    assert TermGenome.from_dict(g.to_dict()).canonical() == g.canonical()
+
+
+# --- the canonical form ---------------------------------------------------------------------------
+
+
+@given(genomes(), st.randoms(use_true_random=False))
+def test_the_order_of_terms_does_not_change_the_canonical_form(g, rng):
+    pairs = list(zip(g.terms, g.alphas, strict=True))
+    rng.shuffle(pairs)
+    terms, alphas = zip(*pairs, strict=True)
+    assert dataclasses.replace(g, terms=terms, alphas=alphas).canonical() == g.canonical()
+
+
+def test_no_order_of_four_like_terms_changes_the_canonical_form_by_rounding():
+    alphas = (0.1, 0.7, -0.3, 1e-9)
+    forms = {genome(*["ADAM_TERM"] * 4, alphas=p).canonical() for p in itertools.permutations(alphas)}
+    assert len(forms) == 1
+
+
+def test_no_order_of_nesterov_and_its_parts_changes_the_canonical_form_by_rounding():
+    pairs = (("NESTEROV", 0.1), ("NESTEROV", 0.7), ("MOMENTUM", -0.3), ("GRAD", 0.13))
+    forms = set()
+    for order in itertools.permutations(pairs):
+        terms, alphas = zip(*order, strict=True)
+        forms.add(genome(*terms, alphas=alphas, beta1=0.87).canonical())
+    assert len(forms) == 1
+
+
+@given(genomes(), st.integers(0, 3))
+def test_a_term_cut_in_two_halves_is_the_same_optimizer(g, at):
+    assume(len(g.terms) < 4 and at < len(g.terms))
+    half = g.alphas[at] / 2
+    alphas = (*g.alphas[:at], half, *g.alphas[at + 1 :], half)
+    split = dataclasses.replace(g, terms=(*g.terms, g.terms[at]), alphas=alphas)
+    assert split.canonical() == g.canonical()
+
+
+@given(genomes(), st.sampled_from(TERMS), st.sampled_from([0.0, -0.0]))
+def test_a_term_of_weight_zero_is_no_term(g, term, zero):
+    assume(len(g.terms) < 4)
+    longer = dataclasses.replace(g, terms=(*g.terms, term), alphas=(*g.alphas, zero))
+    assert longer.canonical() == g.canonical()
+    assert (longer.rule().reads_m, longer.rule().reads_v) == (g.rule().reads_m, g.rule().reads_v)
+
+
+def test_no_momentum_and_beta1_of_zero_are_the_same_optimizer():
+    for term in TERMS:
+        for corrected in (False, True):
+            off = genome(term, use_momentum=False, beta1=0.7, bias_correction=corrected)
+            zero = genome(term, beta1=0.0, bias_correction=corrected)
+            assert off.canonical() == zero.canonical(), term
+
+
+def test_no_second_moment_and_beta2_of_zero_are_the_same_optimizer():
+    for term in TERMS:
+        for corrected in (False, True):
+            off = genome(term, use_second_moment=False, beta2=0.7, bias_correction=corrected)
+            zero = genome(term, beta2=0.0, bias_correction=corrected)
+            assert off.canonical() == zero.canonical(), term
+
+
+def test_nesterov_and_its_two_parts_are_the_same_optimizer():
+    nesterov = genome("NESTEROV", alphas=(2.0,), beta1=0.5)
+    parts = genome("GRAD", "MOMENTUM", beta1=0.5)
+    assert nesterov.canonical() == parts.canonical()
+
+
+def has_denominator(g: TermGenome) -> bool:
+    rule = g.rule()
+    return bool(rule.rms or rule.adam or rule.unit)
+
+
+@given(genomes(), genomes())
+def test_a_gene_that_nothing_reads_does_not_change_the_canonical_form(g, other):
+    rule = g.rule()
+    idle: dict[str, object] = {}
+    if not {"MOMENTUM", "ADAM_TERM", "NESTEROV"} & set(g.terms):
+        idle |= {"beta1": other.beta1, "use_momentum": other.use_momentum}
+    if not {"RMS_NORM", "ADAM_TERM"} & set(g.terms):
+        idle |= {"beta2": other.beta2, "use_second_moment": other.use_second_moment}
+    if not g.use_second_moment:
+        idle["beta2"] = other.beta2
+    if not g.use_momentum:
+        idle["beta1"] = other.beta1
+    if not has_denominator(g):
+        idle["eps"] = other.eps
+    if not g.gradient_clipping:
+        idle["clip_value"] = other.clip_value
+    if not g.warmup:
+        idle["warmup_steps"] = other.warmup_steps
+    if not rule.reads_m and not rule.reads_v:
+        idle["bias_correction"] = other.bias_correction
+    assert dataclasses.replace(g, **idle).canonical() == g.canonical(), idle
+
+
+@pytest.mark.parametrize(
+    ("idle", "terms", "first", "second"),
+    [
+        (
+            "beta1",
+            ("NESTEROV",),
+            {"use_momentum": False, "beta1": 0.9},
+            {"use_momentum": False, "beta1": 0.3},
+        ),
+        ("beta2", ("MOMENTUM",), {"beta2": 0.9}, {"beta2": 0.99}),
+        ("beta2", ("ADAM_TERM",), {"use_second_moment": False}, {"use_second_moment": False, "beta2": 0.5}),
+        ("eps", ("NESTEROV", "SIGN_GRAD"), {"eps": 1e-8}, {"eps": 1e-5}),
+        ("clip_value", ("GRAD",), {"clip_value": 0.5}, {"clip_value": 1.5}),
+        ("warmup_steps", ("GRAD",), {"warmup_steps": 50}, {"warmup_steps": 150}),
+        ("bias_correction", ("SIGN_GRAD", "UNIT_GRAD"), {}, {"bias_correction": True}),
+        ("use_momentum", ("RMS_NORM",), {}, {"use_momentum": False}),
+        ("use_second_moment", ("MOMENTUM",), {}, {"use_second_moment": False}),
+        ("warmup of one step", ("GRAD",), {}, {"warmup": True, "warmup_steps": 1}),
+        ("clipping before a sign", ("SIGN_GRAD",), {}, {"gradient_clipping": True}),
+    ],
+)
+def test_an_irrelevant_gene_does_not_change_the_canonical_form(idle, terms, first, second):
+    assert genome(*terms, **first).canonical() == genome(*terms, **second).canonical(), idle
+
+
+@pytest.mark.parametrize(
+    ("gene", "value", "rest"),
+    [
+        ("lr", 0.01 * (1 + 1e-6), {}),
+        ("weight_decay", 1e-3, {}),
+        ("alphas", (1.0 + 1e-6,), {}),
+        ("beta1", 0.91, {}),
+        ("beta2", 0.9991, {}),
+        ("eps", 2e-8, {}),
+        ("use_momentum", False, {}),
+        ("use_second_moment", False, {}),
+        ("bias_correction", True, {}),
+        ("gradient_clipping", True, {}),
+        ("clip_value", 0.5, {"gradient_clipping": True}),
+        ("warmup", True, {}),
+        ("warmup_steps", 51, {"warmup": True}),
+        ("cosine_decay", True, {}),
+    ],
+)
+def test_a_gene_that_is_read_changes_the_canonical_form(gene, value, rest):
+    g = genome("ADAM_TERM", **rest)
+    assert dataclasses.replace(g, **{gene: value}).canonical() != g.canonical()
+
+
+@given(genomes(), genomes())
+def test_optimizers_of_one_canonical_form_make_the_same_updates(g, other):
+    """Equal forms, equal updates: tried on pairs one gene apart, where forms do coincide."""
+    gradients = [0.3, -1.7, 0.0, 0.02, -0.9, 4.0]
+    for gene in ("beta1", "beta2", "eps", "use_momentum", "use_second_moment", "bias_correction"):
+        near = dataclasses.replace(g, **{gene: getattr(other, gene)})
+        if near.canonical() == g.canonical():
+            ours, theirs = by_the_spec(g, gradients), by_the_spec(near, gradients)
+            assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-9), gene
+            assert near.lr == g.lr
+
+
+# --- the formula ----------------------------------------------------------------------------------
+
+
+def test_the_formula_of_the_published_winner_reads_as_in_the_documents():
+    formula = presets()["evolved"].formula()
+    assert formula.startswith("Δ = ")
+    assert re.search(r"0\.73\d*·sign\(g\)", formula)
+    assert re.search(r"3\.64·m̂?/\(√v̂? \+ 5\.4\d*e-0?9\)", formula)
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize(
+    ("terms", "genes", "has", "has_not"),
+    [
+        (("SIGN_GRAD",), {}, ["sign(g)"], ["m", "v"]),
+        (("MOMENTUM",), {}, ["m"], ["v", "sign"]),
+        (("ADAM_TERM",), {}, ["m", "√v"], ["sign"]),
+        (("ADAM_TERM",), {"use_second_moment": False}, ["m", "|g|"], ["v"]),
+        (("UNIT_GRAD",), {}, ["|g|"], ["m", "v"]),
+    ],
+)
+def test_the_formula_names_what_the_rule_reads_and_nothing_else(terms, genes, has, has_not, corrected):
+    formula = genome(*terms, alphas=(2.0,), bias_correction=corrected, **genes).formula()
+    assert all(part in formula for part in has), formula
+    assert not any(part in formula for part in has_not), formula
+
+
+def test_the_formula_puts_hats_on_corrected_moments_alone():
+    assert "m̂/(√v̂" in genome("ADAM_TERM", bias_correction=True).formula()
+    assert "m/(√v " in genome("ADAM_TERM").formula()
+
+
+def test_the_formula_says_where_the_gradient_is_clipped():
+    clipped = genome("GRAD", gradient_clipping=True, clip_value=0.375).formula()
+    assert clipped != genome("GRAD").formula()
+    assert "0.375" in clipped
+
+
+@given(genomes())
+@example(genome("GRAD", "GRAD", alphas=(1.0, -1.0)))
+@example(genome("GRAD", alphas=(0.0,)))
+def test_every_genome_has_a_formula_of_one_line(g):
+    assert g.formula().startswith("Δ = ")
+    assert len(g.formula().splitlines()) == 1
+    assert g.formula().removeprefix("Δ = ").strip()
+
+
+def test_a_negative_coefficient_reads_as_a_subtraction():
+    assert "+ -" not in genome("GRAD", "MOMENTUM", alphas=(1.0, -2.0)).formula()
+
+
+# --- the presets ----------------------------------------------------------------------------------
+
+
+def test_the_presets_are_the_specs():
+    p = presets()
+    assert {"sgd", "adam", "adamw", "rmsprop", "signsgd", "evolved"} <= set(p)
+    plain = {"eps": 1e-8, "weight_decay": 1e-4}
+    assert p["sgd"].canonical() == genome("MOMENTUM", lr=1e-2, beta1=0.9, **plain).canonical()
+    adam = genome("ADAM_TERM", lr=1e-3, beta1=0.9, beta2=0.999, bias_correction=True, **plain)
+    assert p["adam"].canonical() == adam.canonical()
+    assert p["adamw"].canonical() == dataclasses.replace(adam, weight_decay=1e-2).canonical()
+    rms = genome("RMS_NORM", lr=1e-3, beta2=0.99, use_momentum=False, **plain)
+    assert p["rmsprop"].canonical() == rms.canonical()
+    assert set(p["signsgd"].terms) == {"SIGN_GRAD"}
+
+
+def test_the_evolved_preset_is_the_published_winner():
+    e = presets()["evolved"]
+    assert sorted(e.terms) == ["ADAM_TERM", "ADAM_TERM", "SIGN_GRAD", "SIGN_GRAD"]
+    assert e.rule().sign == pytest.approx(0.41205802174892475 + 0.32238621456272765, rel=1e-14)
+    assert e.rule().adam == pytest.approx(2.0030004279455267 + 1.6322011630060542, rel=1e-14)
+    assert math.log10(e.lr) == pytest.approx(-2.9198932483267144, abs=1e-13)
+    assert math.log10(e.eps) == pytest.approx(-8.26423960220415, abs=1e-13)
+    assert math.log10(e.weight_decay) == pytest.approx(-3.0112238437153316, abs=1e-13)
+    assert (e.beta1, e.beta2) == (0.8553020861538518, 0.9357561078635277)
+    assert (e.use_momentum, e.use_second_moment, e.bias_correction) == (True, True, False)
+    assert (e.gradient_clipping, e.warmup, e.warmup_steps, e.cosine_decay) == (False, True, 100, True)
+
+
+# --- the walls ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "wall"),
+    [
+        ("optevo.optim.terms.genome", "torch"),
+        ("optevo.optim.terms.genome", "optuna"),
+        ("optevo.optim", "optuna"),
+    ],
+)
+def test_a_module_is_imported_without_what_lies_behind_the_wall(module, wall):
+    code = f"import sys, importlib; importlib.import_module({module!r}); sys.exit({wall!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_optimizers_need_torch_and_nothing_else_of_the_requirements():
+    blocked = ["optuna", "pandas", "pydantic", "typer", "rich", "sklearn", "scipy", "plotly", "torchvision"]
+    code = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        "from optevo.optim import PRESETS, GenomeOptimizer, ReferenceOptimizer, TermGenome, export_source\n"
+        "from optevo.optim import Rule, WarmupCosine\n"
+        "import torch\n"
+        "p = torch.nn.Parameter(torch.ones(3)); p.grad = torch.ones(3)\n"
+        "PRESETS['adamw'].optimizer([p]).step()\n"
+        "export_source(PRESETS['adamw'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,427 @@
+"""Opening a storage: what is refused, what is said then, and what bears several workers."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import importlib.util
+import multiprocessing
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.storages._heartbeat import is_heartbeat_enabled
+
+from optevo.errors import UserError
+from optevo.storage import sqlite
+from optevo.storage.opening import open_storage, shown
+from optevo.storage.sqlite import BUSY_SECONDS, NETWORK_FILE_SYSTEMS
+
+_NOBODY = 65534
+
+
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def made_by_optuna(path: Path) -> Path:
+    """An Optuna database in its default journal mode, with a study in it."""
+    storage = optuna.storages.RDBStorage(url(path))
+    optuna.create_study(storage=storage, study_name="theirs")
+    storage.remove_session()
+    storage.engine.dispose()
+    return path
+
+
+def made_by_another(path: Path) -> Path:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE songs (title TEXT)")
+        connection.execute("INSERT INTO songs VALUES ('Blue in Green')")
+    return path
+
+
+def refused(url: str, *, create: bool = True) -> str:
+    with pytest.raises(UserError) as caught:
+        open_storage(url, create=create)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "optevo.db",
+        "sqlite",
+        "sqlite//x.db",
+        "://",
+        "postgresql+psycopg://u@host:port/db",
+        "sqlite:////\x00",
+    ],
+)
+@pytest.mark.parametrize("create", [True, False])
+def test_a_malformed_url_is_refused(text: str, create: bool):
+    assert refused(text, create=create)
+
+
+def test_a_malformed_url_is_told_what_one_looks_like():
+    assert "sqlite:///optevo.db" in refused("optevo.db")
+
+
+@pytest.mark.parametrize("text", ["foo:///x.db", "sqlite+nodriver:///x.db", "postgresql+nodriver://u@h/d"])
+def test_an_unknown_kind_of_storage_is_refused_with_the_known_ones(text: str):
+    assert "postgresql+psycopg://" in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "package"),
+    [
+        ("postgresql+psycopg://u:topsecret@localhost/d", "psycopg"),
+        ("mysql+pymysql://u:topsecret@localhost/d", "pymysql"),
+    ],
+)
+def test_a_missing_driver_is_named_with_what_to_install(text: str, package: str):
+    if importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    message = refused(text)
+    assert f"pip install {package}" in message
+    assert "topsecret" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql+psycopg//u:topsecret@h/d",
+        "postgresql+psycopg:/u:topsecret@h/d",
+        "postgresql+psycopg://u:topsecret@h:port/d",
+        "postgresql+psycopg://u:topsecret@127.0.0.1:1/d",
+        "postgresql+nodriver://u:topsecret@h/d",
+        "foo://u:topsecret@h/d",
+        "mysql://u:topsecret@127.0.0.1:1/d",
+        "mssql+pyodbc://u:topsecret@h/d",
+        "postgresql+psycopg://h/d?user=u&password=topsecret",
+    ],
+)
+def test_no_message_shows_a_password(text: str):
+    assert "topsecret" not in refused(text)
+
+
+def test_a_shown_url_hides_its_password():
+    assert shown("postgresql+psycopg://u:topsecret@h/d") == "postgresql+psycopg://u:***@h/d"
+
+
+@pytest.mark.parametrize("text", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///?mode=memory"])
+def test_a_storage_in_memory_is_refused(text: str):
+    assert "sqlite:///optevo.db" in refused(text)
+
+
+def test_a_database_in_a_folder_that_is_not_there_is_refused(tmp_path: Path):
+    message = refused(url(tmp_path / "no" / "a.db"))
+    assert "no folder" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_database(tmp_path: Path):
+    assert "cannot use the database" in refused(url(tmp_path))
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_missing_database_is_made_only_when_asked_for(tmp_path: Path, create: bool):
+    path = tmp_path / "a.db"
+    if create:
+        open_storage(url(path), create=True)
+        assert path.exists()
+    else:
+        assert "--storage" in refused(url(path), create=False)
+        assert list(tmp_path.iterdir()) == []
+
+
+def _text(path: Path) -> Path:
+    path.write_text("milk, bread, butter\n" * 50)
+    return path
+
+
+def _empty(path: Path) -> Path:
+    path.touch()
+    return path
+
+
+def _other_revision(path: Path) -> Path:
+    made_by_optuna(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9'")
+        connection.execute("UPDATE version_info SET schema_version = 99, library_version = '9.9.9'")
+    return path
+
+
+def _older_revision(path: Path) -> Path:
+    made_by_optuna(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v1.3.0.a'")
+        connection.execute("UPDATE version_info SET schema_version = 12, library_version = '1.3.0'")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        (_text, "another"),
+        (made_by_another, "another file"),
+        (_other_revision, "schema version"),
+        (_older_revision, "upgrade"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+@pytest.mark.parametrize("create", [True, False])
+def test_a_file_of_something_else_is_refused_and_left_as_it_was(
+    tmp_path: Path, make, remedy: str, create: bool
+):
+    path = make(tmp_path / "a.db")
+    before = path.read_bytes()
+    message = refused(url(path), create=create)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.db"]
+    assert remedy in message
+
+
+def test_a_database_of_something_else_in_wal_mode_is_left_as_it_was(tmp_path: Path):
+    path = made_by_another(tmp_path / "a.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    before = path.read_bytes()
+    assert "not Optuna's" in refused(url(path))
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_holds_no_study(tmp_path: Path):
+    path = _empty(tmp_path / "a.db")
+    assert "empty database" in refused(url(path), create=False)
+    assert path.read_bytes() == b""
+
+
+def test_an_empty_file_becomes_a_database_when_a_study_is_created(tmp_path: Path):
+    assert open_storage(url(_empty(tmp_path / "a.db")), create=True).get_all_studies() == []
+
+
+@contextmanager
+def _as_an_ordinary_user() -> Iterator[Path]:
+    """A folder of root's, seen by a user who may read it and no more."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("no user ids here")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        made_by_optuna(path / "a.db").chmod(0o444)
+        root = os.geteuid() == 0
+        if not root:
+            path.chmod(0o555)
+        try:
+            if root:
+                os.seteuid(_NOBODY)
+            yield path
+        finally:
+            if root:
+                os.seteuid(0)
+            path.chmod(0o755)
+
+
+def test_a_file_that_cannot_be_written_is_refused_and_left_as_it_was():
+    with _as_an_ordinary_user() as folder:
+        before = (folder / "a.db").read_bytes()
+        assert "a.db" in refused(url(folder / "a.db"), create=True)
+        assert (folder / "a.db").read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_can_be_looked_at():
+    with _as_an_ordinary_user() as folder:
+        storage = open_storage(url(folder / "a.db"))
+        assert [study.study_name for study in storage.get_all_studies()] == ["theirs"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused():
+    with _as_an_ordinary_user() as folder:
+        assert "new.db" in refused(url(folder / "new.db"))
+        assert not (folder / "new.db").exists()
+
+
+# What several workers need
+
+
+def test_sqlite_gets_write_ahead_logging_and_a_long_busy_timeout(tmp_path: Path):
+    storage = open_storage(url(tmp_path / "a.db"), create=True)
+    with storage.engine.connect() as connection:
+        pragma = {
+            name: connection.execute(sqlalchemy.text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "busy_timeout", "synchronous")
+        }
+    assert pragma == {"journal_mode": "wal", "busy_timeout": BUSY_SECONDS * 1000, "synchronous": 1}
+
+
+def test_an_existing_database_gets_write_ahead_logging_too(tmp_path: Path):
+    storage = open_storage(url(made_by_optuna(tmp_path / "a.db")), create=True)
+    with storage.engine.connect() as connection:
+        assert connection.execute(sqlalchemy.text("PRAGMA journal_mode")).scalar() == "wal"
+    assert [study.study_name for study in storage.get_all_studies()] == ["theirs"]
+
+
+def test_optunas_heartbeats_are_off_since_a_clock_that_jumps_fails_live_trials(tmp_path: Path):
+    storage = open_storage(url(tmp_path / "a.db"), create=True)
+    assert not is_heartbeat_enabled(storage)
+
+
+def test_a_path_with_spaces_and_letters_of_anybody_works(tmp_path: Path):
+    path = tmp_path / "ähnliche Größe % #.db"
+    open_storage(url(path), create=True)
+    assert path.exists()
+    open_storage(url(path))
+
+
+def test_a_path_with_braces_is_no_template(tmp_path: Path):
+    path = tmp_path / "a{b}.db"
+    open_storage(url(path), create=True)
+    assert path.exists()
+
+
+# Where SQLite cannot be trusted
+
+
+def _mounted(monkeypatch: pytest.MonkeyPatch, *mounts: tuple[Path | str, str]) -> None:
+    partitions = [SimpleNamespace(mountpoint=str(place), fstype=kind) for place, kind in mounts]
+    monkeypatch.setattr(sqlite.psutil, "disk_partitions", lambda all: partitions)
+
+
+@pytest.mark.parametrize("kind", [*sorted(NETWORK_FILE_SYSTEMS), "fuse.sshfs", "fuse.glusterfs", "CIFS"])
+@pytest.mark.parametrize("create", [True, False])
+def test_a_network_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, create: bool
+):
+    if not create:
+        made_by_optuna(tmp_path / "a.db")
+    _mounted(monkeypatch, ("/", "ext4"), (tmp_path, kind))
+    message = refused(url(tmp_path / "a.db"), create=create)
+    assert kind in message
+    assert str(tmp_path) in message
+    assert "postgresql" in message
+    assert (tmp_path / "a.db").exists() is not create
+
+
+def test_the_nearest_mount_decides_and_a_later_one_at_the_same_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "loc").mkdir()
+    _mounted(
+        monkeypatch,
+        ("/", "nfs4"),
+        (tmp_path / "local", "nfs4"),
+        (tmp_path / "local", "xfs"),
+        (tmp_path / "loc", "ext4"),
+    )
+    open_storage(url(tmp_path / "local" / "a.db"), create=True)
+    assert "nfs4" in refused(url(tmp_path / "a.db"))
+
+
+def test_a_link_to_a_network_file_system_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "share").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "share")
+    _mounted(monkeypatch, ("/", "ext4"), (tmp_path / "share", "nfs4"))
+    assert "nfs4" in refused(url(tmp_path / "link" / "a.db"))
+
+
+def test_a_system_that_tells_no_mounts_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def denied(all: bool) -> None:
+        raise PermissionError("no /proc/mounts here")
+
+    monkeypatch.setattr(sqlite.psutil, "disk_partitions", denied)
+    open_storage(url(tmp_path / "a.db"), create=True)
+
+
+# What is damaged
+
+
+def _garbled(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[5000:] = b"\xa5" * (len(content) - 5000)  # all but the first page
+    path.write_bytes(content)
+
+
+def _without_a_table(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE trial_params")
+
+
+def _not_json(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = '{\"a\": '")
+
+
+def _no_state(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trials SET state = 'DREAMING'")
+
+
+@pytest.mark.parametrize("damage", [_garbled, _not_json, _no_state])
+def test_a_damaged_database_is_called_so_with_what_to_do(tmp_path: Path, damage):
+    path = tmp_path / "a.db"
+    study = optuna.create_study(storage=url(path), study_name="one")
+    for _ in range(30):
+        trial = study.ask()
+        trial.set_user_attr("note", "x" * 300)
+        study.tell(trial, trial.suggest_float("x", 0, 1))
+    study._storage._backend.engine.dispose()
+    damage(path)
+    with pytest.raises(UserError, match="damaged") as caught:
+        optuna.load_study(study_name="one", storage=open_storage(url(path))).get_trials()
+    assert str(path) in str(caught.value)
+    assert "backup" in str(caught.value)
+
+
+def test_a_table_that_goes_missing_while_workers_run_is_damage(tmp_path: Path):
+    storage = open_storage(url(tmp_path / "a.db"), create=True)
+    study = optuna.create_study(storage=storage)
+    study.ask()
+    _without_a_table(tmp_path / "a.db")
+    with pytest.raises(UserError, match="damaged"):
+        study.get_trials()
+
+
+# Many at once
+
+
+def _create(text: str, gate: float) -> str:
+    import time  # noqa: PLC0415
+
+    time.sleep(max(0.0, gate - time.time()))
+    storage = open_storage(text, create=True)
+    optuna.create_study(study_name="one", storage=storage, load_if_exists=True)
+    return "made"
+
+
+def made_at_once(urls: list[str], n: int) -> None:
+    """Let `n` processes create each database at the same moment."""
+    import time  # noqa: PLC0415
+
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(n, mp_context=spawn) as pool:
+        list(pool.map(_ready, range(2 * n)))  # imports are done before the race begins
+        for text in urls:
+            gate = time.time() + 0.05
+            futures = [pool.submit(_create, text, gate) for _ in range(n)]
+            assert [future.result() for future in futures] == ["made"] * n
+            assert len(open_storage(text).get_all_studies()) == 1
+
+
+def test_twelve_processes_make_one_fresh_database_together(tmp_path: Path):
+    made_at_once([url(tmp_path / f"{turn}.db") for turn in range(3)], 12)
+
+
+def _ready(i: int) -> int:
+    import time  # noqa: PLC0415
+
+    time.sleep(0.05)
+    return i
