@@ -19,9 +19,9 @@ import pandas as pd
 
 from optevo import keys
 from optevo.errors import UserError
+from optevo.escaping import markdown_table
 from optevo.reporting.comparison import OVERALL
 from optevo.reporting.frames import runs, trials
-from optevo.reporting.progress import markdown_table
 from optevo.reporting.statistics import Estimate, paired
 from optevo.storage.opening import open_storage
 from optevo.study.config import StudyConfig

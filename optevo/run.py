@@ -13,9 +13,10 @@ import torch
 from rich.console import Console
 
 from optevo.errors import RunFailed, UserError
+from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, measure, store_result, stored_result
 from optevo.optim.baselines.registry import BASELINES
-from optevo.reporting.progress import TEST_MARK, Progress, fenced, result_markdown, trial_lines
+from optevo.reporting.progress import TEST_MARK, Progress, result_markdown, trial_lines
 from optevo.spaces import BaselineSpace
 from optevo.storage.opening import open_storage, shown
 from optevo.study.config import StudyConfig
@@ -25,8 +26,8 @@ from optevo.training.bench import worker_devices
 from optevo.training.benches import ScoredBench, make_bench
 from optevo.training.stacked import stacks
 from optevo.workers.dask_client import connect
-from optevo.workers.dask_pool import DaskCrew
-from optevo.workers.local_pool import Crew, LocalCrew
+from optevo.workers.dask_pool import DaskPool
+from optevo.workers.local_pool import LocalPool, WorkerPool
 from optevo.workers.supervisor import watch
 
 
@@ -86,7 +87,7 @@ def run(
     stopped: list[int] = []  # signals received; no outage of the database is waited for after one
     study = create_or_resume(
         config,
-        open_storage(storage_url, create=True, give_up=lambda: bool(stopped)),
+        open_storage(storage_url, create=True, should_stop=lambda: bool(stopped)),
         devices[0],
         costs,
         accept_environment=accept_environment,
@@ -105,7 +106,7 @@ def run(
             f"{len(devices)} worker{'s' * (len(devices) > 1)}" if cluster is None else f"Dask at {cluster}"
         )
         console.print(f"{action} in {shown(storage_url)}, {where}")
-        crew = _crew(
+        pool = _worker_pool(
             config.name,
             storage_url,
             devices,
@@ -115,7 +116,7 @@ def run(
             if cluster is None
             else (cluster, "cpu" if scored else device, workers, own_data_root),
         )
-        if watch(study, crew, console, Progress(study, config), stopped):
+        if watch(study, pool, console, Progress(study, config), stopped):
             raise KeyboardInterrupt
         if not is_complete(study):
             if trials is None:
@@ -184,7 +185,7 @@ def _measured(config: StudyConfig, storage_url: str) -> Result | None:
     return stored_result(study, config) if stored == config else None
 
 
-def _crew(
+def _worker_pool(
     name: str,
     storage_url: str,
     devices: Sequence[str],
@@ -192,7 +193,7 @@ def _crew(
     limit: int | None,
     data_root: Path,
     cluster: tuple[str, str, int | None, bool] | None,
-) -> Crew:
+) -> WorkerPool:
     """Workers on this machine, or on a cluster: (address, device, how many, whether it has `data_root`)."""
     # -P: nothing in the current folder is imported but what a study file names.
     command = ["-P", "-m", "optevo", "worker", *([] if limit is None else ["--limit", str(limit)])]
@@ -201,7 +202,7 @@ def _crew(
     env = {"OPTEVO_STORAGE": storage_url, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     if cluster is not None:
         address, device, workers, own_data_root = cluster
-        return DaskCrew(
+        return DaskPool(
             address,
             [*command, *(data if own_data_root else [])],
             env,
@@ -212,7 +213,7 @@ def _crew(
         )
     command = [sys.executable, *command, *data, "--parent", str(os.getpid())]
     each = [[*command, "--device", d, "--sharing", str(devices.count(d)), "--", name] for d in devices]
-    return LocalCrew(each, {**os.environ, **env})
+    return LocalPool(each, {**os.environ, **env})
 
 
 def _leave_note(study: optuna.Study, config: StudyConfig, result: Result) -> None:

@@ -16,13 +16,13 @@ from optevo.cli import results as cli_analysis
 from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, check_output, console
 from optevo.cli.storage import app as storage_app
 from optevo.errors import RunFailed, UserError
-from optevo.study.check import plain
+from optevo.escaping import printable
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from optevo.liveness.status import Holder
+    from optevo.liveness.status import RunningTrial
     from optevo.measurement.fresh_seeds import Result
     from optevo.study.config import StudyConfig
 
@@ -106,7 +106,7 @@ def run(
 @app.command()
 def status(storage: Storage = DEFAULT_STORAGE) -> None:
     """Every study in the database: how far it is, its best so far, and its workers."""
-    from optevo.liveness.status import holders
+    from optevo.liveness.status import running_trials
     from optevo.storage.opening import open_storage
     from optevo.study.studies import load_study, study_names
 
@@ -123,14 +123,14 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
         try:
             study, config = load_study(opened, name)
         except UserError as error:
-            table.add_row(plain(name), *[""] * 7, plain(str(error).partition(";")[0]))
+            table.add_row(printable(name), *[""] * 7, printable(str(error).partition(";")[0]))
             continue
-        at_work = holders(study)
-        table.add_row(*map(plain, _status_row(study, config, at_work)))
+        at_work = running_trials(study)
+        table.add_row(*map(printable, _status_row(study, config, at_work)))
         for one in at_work:
             heard = f"{one.seconds:.0f} s ago"
             row = (name, one.name, one.device, str(one.trial.number), one.slot, heard, one.state)
-            workers.add_row(*map(plain, row))
+            workers.add_row(*map(printable, row))
     console.print(table)
     if workers.row_count:
         console.print(workers)
@@ -149,14 +149,14 @@ def repair(
 
     loaded, _ = _load(storage, study)
     found = 0
-    for holder, requeued in give_back(loaded, everything=everything):
+    for running_trial, requeued in give_back(loaded, everything=everything):
         found += requeued
         what = "given back, to be evaluated again" if requeued else "left alone"
-        where = f"generation/slot {holder.slot}" if holder.slot else "no slot yet"
-        name = holder.name or "a worker without a name"
+        where = f"generation/slot {running_trial.slot}" if running_trial.slot else "no slot yet"
+        name = running_trial.name or "a worker without a name"
         console.print(
-            f"trial {holder.trial.number}, {where}: {name} is {holder.state}, heard of "
-            f"{holder.seconds:.0f} s ago: {what}"
+            f"trial {running_trial.trial.number}, {where}: {name} is {running_trial.state}, heard of "
+            f"{running_trial.seconds:.0f} s ago: {what}"
         )
     console.print(f"{found} trials given back" if found else "nothing was left behind")
 
@@ -259,25 +259,25 @@ def worker(
     sharing: int = 1,
 ) -> None:
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
-    from optevo.liveness.processes import Overheard, die_with_parent
+    from optevo.liveness.processes import PipeSafeOutput, die_with_parent
     from optevo.tasks.roots import data_root
-    from optevo.workers.local_pool import HOPELESS
-    from optevo.workers.worker import HopelessError, work
+    from optevo.workers.local_pool import EXIT_TASK_BROKEN
+    from optevo.workers.worker import TaskBroken, work
 
     storage = os.environ.get("OPTEVO_STORAGE")
     if storage is None:
         raise UserError("set OPTEVO_STORAGE to the database; workers are started by `optevo run`")
     root = data_root(data_dir)
     die_with_parent()
-    sys.stdout = sys.stderr = Overheard(sys.stdout)
+    sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)
     try:
         work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
-    except HopelessError:
+    except TaskBroken:
         traceback.print_exc()
-        sys.exit(HOPELESS)
+        sys.exit(EXIT_TASK_BROKEN)
 
 
-def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[Holder]) -> list[str]:
+def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[RunningTrial]) -> list[str]:
     from optuna.trial import TrialState
 
     from optevo import keys
@@ -286,7 +286,7 @@ def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[Holder])
     trials = study.get_trials(deepcopy=False)
     by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
     complete = by_state[TrialState.COMPLETE]
-    gone = sum(holder.state != "live" for holder in at_work)
+    gone = sum(running_trial.state != "live" for running_trial in at_work)
     lost = sum(keys.LOST in t.system_attrs for t in by_state[TrialState.FAIL])
     generation = str(max((t.user_attrs.get(keys.GENERATION, 0) for t in trials), default=""))
     state = "running" if len(at_work) > gone else "idle"
@@ -384,7 +384,7 @@ def main() -> None:
         app()
     except UserError as error:
         # Line by line: what a message quotes may come from a database.
-        print("optevo:", "\n".join(map(plain, str(error).split("\n"))), file=sys.stderr)
+        print("optevo:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         sys.exit(2)
     except RunFailed as error:
         print(f"optevo: {error}", file=sys.stderr)

@@ -84,13 +84,13 @@ def ablate(
     data_dir: DataDir = None,
 ) -> None:
     """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
+    from optevo.escaping import escaped, markdown_table, printable
     from optevo.measurement.ablation import kept_variants, measure_variants, variants, variants_config
     from optevo.measurement.test_split import check_fresh
     from optevo.optim.terms.genome import TermGenome
     from optevo.reporting.ablation import ablation_cells, ablation_frame, account, account_cells
-    from optevo.reporting.progress import TEST_MARK, escaped, markdown_table
+    from optevo.reporting.progress import TEST_MARK
     from optevo.reporting.tables import write_files
-    from optevo.study.check import plain
     from optevo.study.studies import make_space
 
     _check_measure(measure)
@@ -114,7 +114,7 @@ def ablate(
     configs = [config, *([sweep[1]] if sweep else [])]
     for one in configs:
         check_fresh(one, budget.evaluation.seeds, "the variants")
-    warned = [plain(f"{one.name}: {TEST_MARK}") for one in configs if one.evaluation.split == "test"]
+    warned = [printable(f"{one.name}: {TEST_MARK}") for one in configs if one.evaluation.split == "test"]
     every = variants(winner, tuned)
     runs = kept_variants(loaded, budget, every)
     if runs is None:
@@ -151,7 +151,7 @@ def report(
 ) -> None:
     """Write one HTML page about studies, with figures, that opens without a network."""
     from optevo.measurement.fresh_seeds import stored_result
-    from optevo.measurement.test_split import stored_final
+    from optevo.measurement.test_split import stored_evaluation
     from optevo.reporting.caveats import marks
     from optevo.reporting.comparison import (
         OVERALL,
@@ -172,7 +172,7 @@ def report(
     entries: list[Entry] = []
     left_out: list[str] = []
     for study, config in loaded:
-        final, result = stored_final(study, config), stored_result(study, config)
+        final, result = stored_evaluation(study, config), stored_result(study, config)
         if final is not None and result is not None and final.trial == result.winner:
             entries.append(Entry(study, config, result, final))
         elif final is not None:
@@ -189,8 +189,8 @@ def report(
     except UserError as error:  # each of them can be told of all the same
         notes, entries = [f"Not compared: {error}."], []
     if entries:
-        finals = [entry.final for entry in entries]
-        summary, first = summary_frame(finals, measure), finals[0]
+        evaluations = [entry.final for entry in entries]
+        summary, first = summary_frame(evaluations, measure), evaluations[0]
         if len(first.tasks) == 1:  # the mean over one task is no news
             summary = summary[summary["task"] == OVERALL]
         notes = [
@@ -199,8 +199,8 @@ def report(
             *marks(entries, measure),
             *left_out,
         ]
-        if len(finals) > 1:
-            differences = differences_frame(finals, first.study, measure)
+        if len(evaluations) > 1:
+            differences = differences_frame(evaluations, first.study, measure)
     write_report(loaded, output, summary=summary, differences=differences, notes=notes)
     console.print(f"wrote {output}: open it in a browser")
 

@@ -108,7 +108,7 @@ def serve(
         from optevo.storage.proxy import start_server
     except (ImportError, RuntimeError) as error:  # missing, or too old for Optuna
         raise UserError(f"serving needs gRPC: try pip install 'optevo[grpc]': {error}") from None
-    opened = open_storage(storage, create=True, give_up=lambda: True)  # it is the clients who wait
+    opened = open_storage(storage, create=True, should_stop=lambda: True)  # it is the clients who wait
     received: list[int] = []  # no threading.Event, whose lock a handler may find held by its own thread
 
     def request(signum: int, frame: FrameType | None) -> None:

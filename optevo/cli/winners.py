@@ -66,7 +66,7 @@ def measured_entries(
     loaded: Sequence[Loaded], steps: int | None, seeds: int | None, again: bool, machine: Machine
 ) -> list[Entry]:
     """Every study with its winner, and how that did on the test split."""
-    from optevo.measurement.test_split import final_config, finished, measure_final, next_reading, plan
+    from optevo.measurement.test_split import finished, measure_test_split, next_reading, plan, test_config
     from optevo.reporting.comparison import Entry, check_budgets
 
     ready = [(study, config, result_of(study, config, machine)) for study, config in loaded]
@@ -78,22 +78,22 @@ def measured_entries(
         for study, config, result in ready
     ]
     check_budgets([(c.name, one.steps, one.seeds) for (_, c, _), one in zip(ready, plans, strict=True)])
-    finals = [finished(study, config, one) for (study, config, _), one in zip(ready, plans, strict=True)]
+    evaluations = [finished(study, config, one) for (study, config, _), one in zip(ready, plans, strict=True)]
     missing = [
-        (one, *each[:2]) for one, each, final in zip(plans, ready, finals, strict=True) if final is None
+        (one, *each[:2]) for one, each, final in zip(plans, ready, evaluations, strict=True) if final is None
     ]
     for one, study, config in missing:  # all of them, before the first is read
-        machine.check(study, final_config(config, one))
+        machine.check(study, test_config(config, one))
     if any(one.attempt > 1 for one, _, _ in missing):
         console.print(
             "--again: a second reading of the test split is no test. Whatever was changed since the first "
             "was changed knowing it; the result carries a mark for good."
         )
     entries = []
-    for (study, config, result), one, final in zip(ready, plans, finals, strict=True):
+    for (study, config, result), one, final in zip(ready, plans, evaluations, strict=True):
         if final is None:
             measure = functools.partial(
-                measure_final, study, config, one, devices=machine.devices, data_root=machine.data_root
+                measure_test_split, study, config, one, devices=machine.devices, data_root=machine.data_root
             )
             n_runs = len(one.seeds) * len(config.evaluation.tasks)
             measured = machine.train(measure, f"{study.study_name} on the test split", n_runs)

@@ -41,26 +41,26 @@ class Archive:
     study: optuna.Study
     _read: int = 0  # generations
     _by_form: dict[str, Record] = field(default_factory=dict)
-    _bars: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+    _thresholds: dict[tuple[int, int], list[float]] = field(default_factory=dict)
 
     def record(self, canonical: str, generation: int) -> Record | None:
         """The longest record of a canonical form before `generation`, the one in progress."""
         self._update(generation)
         return self._by_form.get(canonical)
 
-    def bars(self, generation: int, n_runs: int) -> list[float]:
+    def thresholds(self, generation: int, n_runs: int) -> list[float]:
         """What racing asks of a trial of `generation` after each run; see `racing.thresholds`."""
         sampler = self.study.sampler
         if generation == 0 or not isinstance(sampler, GeneticSampler):
             return []
         key = (generation, n_runs)
-        if key not in self._bars:
+        if key not in self._thresholds:
             trials, board = self._trials(), sampler.board(self.study)
             last = min(generation, board.generation) - 1  # an asynchronous one may not have finished
             members = board.populations.get(last, [])
             fitness = [[run["fitness"] for run in _runs(trials[member.number])] for member in members]
-            self._bars = {key: thresholds(fitness, n_runs)}
-        return self._bars[key]
+            self._thresholds = {key: thresholds(fitness, n_runs)}
+        return self._thresholds[key]
 
     def _update(self, generation: int) -> None:
         sampler = self.study.sampler

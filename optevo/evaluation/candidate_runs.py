@@ -13,14 +13,14 @@ from optevo.training.run import Run
 
 
 @dataclass
-class Course:
+class CandidateRuns:
     """One candidate under evaluation.
 
     Attributes:
         candidate: Who runs.
         n_runs: Runs of a whole trial.
         known: Runs of an earlier trial with the same canonical form, in order; taken over, not trained again.
-        bars: What racing asks after each run, see `racing.thresholds`; empty for no racing.
+        thresholds: What racing asks after each run, see `racing.thresholds`; empty for no racing.
         runs: Those finished, in order.
         verdict: Why the course ended before its last run, None while it goes on and where it did not.
         value: The fitness, for a course that has ended.
@@ -29,7 +29,7 @@ class Course:
     candidate: Candidate
     n_runs: int
     known: Sequence[Run] = ()
-    bars: Sequence[float] = ()
+    thresholds: Sequence[float] = ()
     runs: list[Run] = field(default_factory=list)
     verdict: str | None = None
     value: float | None = None
@@ -66,7 +66,7 @@ class Course:
             self._end(DIVERGED, f"diverged: {run.task}, seed {run.seed}, step {run.diverged_at}")
         elif len(self.runs) == self.n_runs:
             self._end(total_fitness(self.runs), None)
-        elif (reason := behind([run.fitness for run in self.runs], self.bars)) is not None:
+        elif (reason := behind([run.fitness for run in self.runs], self.thresholds)) is not None:
             self.stop(reason)
 
     def stop(self, reason: str) -> None:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.archive import Archive
-from optevo.evaluation.candidate_runs import Course, by_task
+from optevo.evaluation.candidate_runs import CandidateRuns, by_task
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.liveness.lost import GONE
 from optevo.samplers import GeneticSampler, SeededSampler
@@ -59,7 +59,7 @@ class Objective:
 
     def __init__(self, bench: BaseBench, space: Space, check: Callable[[], None] = lambda: None) -> None:
         self.bench, self.space, self.check = bench, space, check
-        self._known: _Known | None = None
+        self._known: StudyState | None = None
 
     def __call__(self, trial: optuna.Trial) -> float:
         try:
@@ -103,24 +103,24 @@ class Objective:
             raise optuna.TrialPruned(course.verdict)
         return course.value
 
-    def _open(self, study: optuna.Study) -> _Known:
+    def _open(self, study: optuna.Study) -> StudyState:
         if self._known is None or self._known.study is not study:
             order = self.bench.order(study.user_attrs.get(keys.COSTS, {}))
-            self._known = _Known(study, Archive(study), order)
+            self._known = StudyState(study, Archive(study), order)
         return self._known
 
-    def _enter(self, known: _Known, candidate: Candidate, generation: int) -> _Entry:
+    def _enter(self, known: StudyState, candidate: Candidate, generation: int) -> _Entry:
         """The candidate at the start of its course, as far as what is known carries it."""
         config, n_runs = self.bench.config.evaluation, len(known.order)
         record = known.archive.record(candidate.canonical(), generation)
-        bars = known.archive.bars(generation, n_runs) if config.pruner == "racing" else []
-        course = Course(candidate, n_runs, record.runs if record else (), bars)
+        thresholds = known.archive.thresholds(generation, n_runs) if config.pruner == "racing" else []
+        course = CandidateRuns(candidate, n_runs, record.runs if record else (), thresholds)
         if config.gate:
             course.enter()
         course.take_known()
         return _Entry(course, record.number if record else None)
 
-    def _give_up(self, trial: optuna.Trial, course: Course) -> bool:
+    def _give_up(self, trial: optuna.Trial, course: CandidateRuns) -> bool:
         """End the course of a slot in which too many trials have failed; whether it was."""
         sampler = trial.study.sampler
         assert isinstance(sampler, (GeneticSampler, SeededSampler))
@@ -139,7 +139,7 @@ class Objective:
         course.fail(reason)
         return True
 
-    def _train(self, known: _Known, trial: optuna.Trial, course: Course) -> None:
+    def _train(self, known: StudyState, trial: optuna.Trial, course: CandidateRuns) -> None:
         curve = make_curve(trial, self.bench.config, len(known.order))
         try:
             for run in course.runs if course.verdict is None else []:
@@ -154,7 +154,9 @@ class Objective:
             if not course.ended:  # all copied: there is nothing left to save
                 course.stop(str(pruned))
 
-    def _run_all(self, courses: list[Course], own: Course, task: int, seed: int) -> list[Run | None]:
+    def _run_all(
+        self, courses: list[CandidateRuns], own: CandidateRuns, task: int, seed: int
+    ) -> list[Run | None]:
         """A run each. Where the stack raises, each alone; None for another's that raises: it will lead."""
         try:
             return [*self.bench.run_together([c.candidate for c in courses], task, seed, self.check)]
@@ -164,7 +166,7 @@ class Objective:
             logger.warning("a stack failed, its members train one by one", exc_info=True)
         return [self._run_alone(course, own, task, seed) for course in courses]
 
-    def _run_alone(self, course: Course, own: Course, task: int, seed: int) -> Run | None:
+    def _run_alone(self, course: CandidateRuns, own: CandidateRuns, task: int, seed: int) -> Run | None:
         try:
             return self.bench.run(course.candidate, task, seed, check=self.check)
         except Exception as error:
@@ -173,7 +175,7 @@ class Objective:
             logger.warning("a member of the group failed; its slot is evaluated on its own", exc_info=True)
             return None
 
-    def _train_group(self, known: _Known, trial: optuna.Trial, own: _Entry) -> float:
+    def _train_group(self, known: StudyState, trial: optuna.Trial, own: _Entry) -> float:
         """Train the trial's whole group and record the others' outcomes; returns seconds a member.
 
         Those whose slot has been decided run along: so the stack, and with it every last bit, is the same
@@ -240,12 +242,12 @@ class Objective:
             attrs |= {keys.COPIED_FROM: entry.source, keys.COPIED_RUNS: course.copied}
         return attrs
 
-    def _last_step(self, known: _Known) -> int:
+    def _last_step(self, known: StudyState) -> int:
         return len(known.order) * self.bench.config.evaluation.steps
 
 
 @dataclasses.dataclass(frozen=True)
-class _Known:
+class StudyState:
     """What the objective keeps of a study from trial to trial."""
 
     study: optuna.Study
@@ -257,7 +259,7 @@ class _Known:
 class _Entry:
     """A course, and the earlier trial that its known runs are from."""
 
-    course: Course
+    course: CandidateRuns
     source: int | None
 
 

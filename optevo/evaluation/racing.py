@@ -26,21 +26,21 @@ def thresholds(population: Sequence[Sequence[float]], n_runs: int) -> list[float
         came so far where they are fewer.
     """
     useful = math.ceil(USEFUL * len(population))
-    bars = []
+    least = []
     for n in range(1, n_runs):
         sums = sorted((math.fsum(fitness[:n]) for fitness in population if len(fitness) >= n), reverse=True)
-        bars.append(sums[: max(useful, 1)][-1] if sums else -math.inf)
-    return bars
+        least.append(sums[: max(useful, 1)][-1] if sums else -math.inf)
+    return least
 
 
-def behind(earned: Sequence[float], bars: Sequence[float]) -> str | None:
+def behind(earned: Sequence[float], thresholds: Sequence[float]) -> str | None:
     """Why a trial with these runs stops, or None: it goes on, or it has no run left to save."""
     n = len(earned)
-    if not 0 < n <= len(bars) or math.fsum(earned) >= bars[n - 1]:
+    if not 0 < n <= len(thresholds) or math.fsum(earned) >= thresholds[n - 1]:
         return None
     return (
-        f"racing: {math.fsum(earned) / n:.4f} a run after {n} of {len(bars) + 1}, "
-        f"the best quarter of the generation before had {bars[n - 1] / n:.4f}"
+        f"racing: {math.fsum(earned) / n:.4f} a run after {n} of {len(thresholds) + 1}, "
+        f"the best quarter of the generation before had {thresholds[n - 1] / n:.4f}"
     )
 
 

@@ -28,7 +28,7 @@ class Heartbeat:
     """Beats from a thread while a trial runs; tells when the trial was given to another worker.
 
     Optuna's own heartbeat compares clock times, exists on relational databases only and fails live trials
-    where a clock jumps; hence this one. See `optevo.liveness.lost.Lookout` for the observer's side.
+    where a clock jumps; hence this one. See `optevo.liveness.lost.LivenessMonitor` for the observer's side.
 
     Args:
         hung_seconds: After so long without a `pulse` it falls silent. Default: half an hour.

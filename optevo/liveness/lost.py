@@ -75,7 +75,7 @@ class _Watched:
     frozen: float = 0.0
 
 
-class Lookout:
+class LivenessMonitor:
     """One observer's memory of running trials; look every few seconds."""
 
     def __init__(self) -> None:
@@ -119,10 +119,10 @@ def _reason(worker: dict[str, Any] | None, seen: _Watched, step: float) -> str |
     return None
 
 
-def fail_lost_trials(study: optuna.Study, lookout: Lookout) -> list[int]:
+def fail_lost_trials(study: optuna.Study, monitor: LivenessMonitor) -> list[int]:
     """Mark FAIL what lost workers left RUNNING, so that others take the slots; returns the numbers."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    lost = lookout.lost(running)
+    lost = monitor.lost(running)
     return [
         trial.number for trial in running if trial.number in lost and fail(study, trial, lost[trial.number])
     ]

@@ -39,7 +39,7 @@ def when_orphaned(parent: int, action: Callable[[], None]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-class Overheard:
+class PipeSafeOutput:
     """Standard output for a parent that may be killed: what a task prints then is lost, not its trial."""
 
     def __init__(self, stream: Any) -> None:

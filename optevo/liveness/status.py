@@ -14,7 +14,7 @@ from optevo.liveness.lost import GRACE_SECONDS, NAMELESS_SECONDS, beat_age, fail
 
 
 @dataclass(frozen=True)
-class Holder:
+class RunningTrial:
     """A running trial and what is known of its worker.
 
     Attributes:
@@ -38,12 +38,12 @@ class Holder:
         return f"{attrs[keys.GENERATION]}/{attrs[keys.SLOT]}" if keys.SLOT in attrs else ""
 
 
-def holders(study: optuna.Study) -> list[Holder]:
+def running_trials(study: optuna.Study) -> list[RunningTrial]:
     """Every running trial with its worker, by trial number."""
-    return [holder(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+    return [running_trial(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
 
 
-def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[Holder, bool]]:
+def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[RunningTrial, bool]]:
     """Give back the slots of workers that are gone, trial by trial; whether each was.
 
     `optevo run` does so itself, and for other machines' workers by its own watching instead of by clocks.
@@ -52,22 +52,22 @@ def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[H
         study: The study.
         everything: Whether to take slots from live workers too; they go on with others. Default: False.
     """
-    for one in holders(study):
+    for one in running_trials(study):
         gone = everything or one.state != "live"
         yield one, gone and fail(study, one.trial, f"{one.state}, given back by `optevo repair`")
 
 
-def holder(trial: FrozenTrial) -> Holder:
+def running_trial(trial: FrozenTrial) -> RunningTrial:
     """A running trial's worker, by what the trial and this machine tell."""
     worker, age = trial.user_attrs.get(keys.WORKER), beat_age(trial)
     if age is None:  # a trial's start is a naive local time
         started = trial.datetime_start or datetime.datetime.now()
         age = (datetime.datetime.now() - started).total_seconds()
     if worker is None:
-        return Holder(trial, "", "", age, "stale" if age > NAMELESS_SECONDS else "live")
+        return RunningTrial(trial, "", "", age, "stale" if age > NAMELESS_SECONDS else "live")
     state: str = state_of(worker)
     if state == "elsewhere" or (state == "live" and age > GRACE_SECONDS):
         state = "stale" if age > GRACE_SECONDS else "live"
-    return Holder(
+    return RunningTrial(
         trial, f"{host_name(worker)}, process {worker['pid']}", worker.get("device", ""), age, state
     )

@@ -31,7 +31,7 @@ FIRST_SEED, MOST_SEEDS = 1000, 1000  # the same in every study, so that runs pai
 
 
 @dataclass(frozen=True)
-class Final:
+class TestEvaluation:
     """How a study's winner did on the test split.
 
     Attributes:
@@ -154,13 +154,13 @@ def check_fresh(config: StudyConfig, seeds: Sequence[int], use: str) -> None:
         )
 
 
-def final_config(config: StudyConfig, plan: Plan) -> StudyConfig:
+def test_config(config: StudyConfig, plan: Plan) -> StudyConfig:
     """The study's configuration with the final budget, on the test split."""
     update = {"steps": plan.steps, "seeds": plan.seeds, "split": "test"}
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=update)})
 
 
-def finished(study: optuna.Study, config: StudyConfig, plan: Plan) -> Final | None:
+def finished(study: optuna.Study, config: StudyConfig, plan: Plan) -> TestEvaluation | None:
     """A stored reading, None while a run of it is missing."""
     header = study.user_attrs.get(_key(plan.attempt))
     if header is None:
@@ -169,16 +169,16 @@ def finished(study: optuna.Study, config: StudyConfig, plan: Plan) -> Final | No
     runs = kept_runs(study, _prefix(plan), _form(study, config, plan), n_tasks, plan.seeds)
     if runs is None:
         return None
-    return Final(config.name, plan.trial, plan.attempt, plan.steps, runs, header["environment"])
+    return TestEvaluation(config.name, plan.trial, plan.attempt, plan.steps, runs, header["environment"])
 
 
-def stored_final(study: optuna.Study, config: StudyConfig) -> Final | None:
+def stored_evaluation(study: optuna.Study, config: StudyConfig) -> TestEvaluation | None:
     """The latest finished reading, if there is one."""
     every = [finished(study, config, plan) for plan in _plans(study)]
     return next((final for final in reversed(every) if final is not None), None)
 
 
-def measure_final(
+def measure_test_split(
     study: optuna.Study,
     config: StudyConfig,
     plan: Plan,
@@ -186,7 +186,7 @@ def measure_final(
     devices: Sequence[str],
     data_root: Path,
     progress: Callable[[int], None] = lambda done: None,
-) -> Final:
+) -> TestEvaluation:
     """Train the planned trial and score it on the test split; runs that are stored are not repeated.
 
     Args:
@@ -205,7 +205,7 @@ def measure_final(
     done = finished(study, config, plan)
     if done is not None:
         return done
-    budget, candidate = final_config(config, plan), _candidate(study, config, plan)
+    budget, candidate = test_config(config, plan), _candidate(study, config, plan)
     _begin(study, config, plan, devices[0])
     form = _form(study, config, plan)
 

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from optevo.escaping import printable
 from optevo.measurement.ablation import SCALED, SCHEDULED, TUNED, WINNER
 from optevo.reporting.comparison import score
 from optevo.reporting.statistics import Estimate, holm, paired, verdict
-from optevo.study.check import plain
 from optevo.training.run import Run
 
 
@@ -85,7 +85,7 @@ def ablation_cells(frame: pd.DataFrame) -> list[list[str]]:
         diverged = f" ({row['diverged']} runs diverged)" * (row["diverged"] > 0)
         cells.append(
             [
-                plain(row["variant"]) + diverged,
+                printable(row["variant"]) + diverged,
                 f"{row['mean']:.4f} ± {row['sd']:.4f}",
                 str(row["n"]),
                 *compared,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from optevo.measurement.test_split import Final
+from optevo.escaping import printable
+from optevo.measurement.test_split import TestEvaluation
 from optevo.reporting.comparison import Entry
-from optevo.study.check import plain
 from optevo.study.config import BaselineConfig
 from optevo.study.environment import deciding
 
@@ -19,7 +19,7 @@ def marks(entries: Sequence[Entry], measure: str) -> list[str]:
         said.append("The studies were measured in different environments, so that their runs may not pair.")
     counts = "−1" if measure == "fitness" else "0"
     for entry in entries:
-        name = plain(entry.final.study)
+        name = printable(entry.final.study)
         if entry.config.evaluation.split == "test":
             said.append(f"{name} was selected on the test split: its numbers flatter it.")
         if "evolved" in getattr(entry.config.space, "presets", ()):
@@ -60,7 +60,7 @@ def _close(value: float, end: float) -> bool:
     return abs(value - end) <= 0.1 * end
 
 
-def _deciding(final: Final) -> str:
+def _deciding(final: TestEvaluation) -> str:
     """What of its environment a run's numbers depend on."""
     kind = str(final.environment.get("device")).partition(":")[0]
     return json.dumps({**deciding(final.environment), "device": kind})

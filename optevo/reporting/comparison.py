@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from optevo.errors import UserError
+from optevo.escaping import printable
 from optevo.measurement.fresh_seeds import Result
-from optevo.measurement.test_split import Final
+from optevo.measurement.test_split import TestEvaluation
 from optevo.reporting.frames import cost
 from optevo.reporting.statistics import holm, paired, verdict
-from optevo.study.check import plain
 from optevo.study.config import StudyConfig
 from optevo.training.run import Run
 
@@ -40,7 +40,7 @@ class Entry:
     study: optuna.Study
     config: StudyConfig
     result: Result
-    final: Final
+    final: TestEvaluation
 
 
 def check_comparable(configs: Sequence[StudyConfig]) -> None:
@@ -62,7 +62,7 @@ def check_comparable(configs: Sequence[StudyConfig]) -> None:
             if ours != theirs:
                 raise UserError(
                     f"studies {first.name!r} and {other.name!r} cannot be compared: evaluation.{key} is "
-                    f"{plain(str(ours))} and {plain(str(theirs))}"
+                    f"{printable(str(ours))} and {printable(str(theirs))}"
                 )
 
 
@@ -73,7 +73,7 @@ def check_budgets(budgets: Sequence[tuple[str, int, Sequence[int]]]) -> None:
         UserError: They have different steps or seeds.
     """
     if len({(steps, tuple(seeds)) for _, steps, seeds in budgets}) > 1:
-        said = ", ".join(f"{plain(name)}: {steps} steps × {len(s)} seeds" for name, steps, s in budgets)
+        said = ", ".join(f"{printable(name)}: {steps} steps × {len(s)} seeds" for name, steps, s in budgets)
         raise UserError(
             f"the studies have different budgets on the test split: {said}; those that are not measured yet "
             "take the others' --steps and --seeds"
@@ -97,7 +97,7 @@ def score(run: Run, measure: str) -> float:
     return 0.0 if run.metric is None else run.metric
 
 
-def runs_frame(finals: Sequence[Final]) -> pd.DataFrame:
+def runs_frame(evaluations: Sequence[TestEvaluation]) -> pd.DataFrame:
     """A row a run on the test split."""
     rows = [
         {
@@ -113,20 +113,20 @@ def runs_frame(finals: Sequence[Final]) -> pd.DataFrame:
             "seconds": round(run.seconds, 2),
             "diverged_at": run.diverged_at,
         }
-        for final in finals
+        for final in evaluations
         for run in final.runs
     ]
     frame = pd.DataFrame(rows)
     return frame.astype({"diverged_at": "Int64"})
 
 
-def summary_frame(finals: Sequence[Final], measure: str) -> pd.DataFrame:
+def summary_frame(evaluations: Sequence[TestEvaluation], measure: str) -> pd.DataFrame:
     """Mean, sample standard deviation, n and diverged runs of each study, per task and `overall`.
 
     Overall is, seed by seed, the mean over tasks.
     """
     rows = []
-    for final in finals:
+    for final in evaluations:
         check_tasks(final.study, final.tasks)
         by_task = {task: _scores(final, task, measure) for task in final.tasks}
         by_task[OVERALL] = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
@@ -145,15 +145,15 @@ def summary_frame(finals: Sequence[Final], measure: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def differences_frame(finals: Sequence[Final], reference: str, measure: str) -> pd.DataFrame:
+def differences_frame(evaluations: Sequence[TestEvaluation], reference: str, measure: str) -> pd.DataFrame:
     """Every study minus the reference, paired by task and seed: mean, 95 % interval, test and verdict.
 
     Holm's correction is over the comparisons overall, which are what is claimed, and separately over all of
     those by task.
     """
-    base = next(final for final in finals if final.study == reference)
+    base = next(final for final in evaluations if final.study == reference)
     rows = []
-    for other in finals:
+    for other in evaluations:
         if other.study == reference:
             continue
         pairs = {
@@ -205,8 +205,8 @@ def studies_frame(entries: Sequence[Entry]) -> pd.DataFrame:
             {
                 "study": entry.final.study,
                 "winner": f"trial {entry.final.trial}",
-                "rule": plain(str(trial.user_attrs.get("formula", ""))),
-                "hyperparameters": plain(str(trial.user_attrs.get("hyperparameters", ""))),
+                "rule": printable(str(trial.user_attrs.get("formula", ""))),
+                "hyperparameters": printable(str(trial.user_attrs.get("hyperparameters", ""))),
                 "selected_on": entry.config.evaluation.split,
                 "trials": entry.config.n_trials,
                 "search_fitness": trial.value,
@@ -225,7 +225,7 @@ def studies_frame(entries: Sequence[Entry]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _scores(final: Final, task: str, measure: str) -> list[float]:
+def _scores(final: TestEvaluation, task: str, measure: str) -> list[float]:
     """A task's runs by seed, in order."""
     runs = sorted((run for run in final.runs if run.task == task), key=lambda run: run.seed)
     return [score(run, measure) for run in runs]

@@ -1,7 +1,7 @@
 """Studies as pandas frames: trials, runs, learning curves, generations, terms, lineage, cost.
 
 Every function takes a study in whatever state: unfinished, of one trial, with nothing but pruned trials.
-Other people's text in it passes `optevo.study.check.plain`, so that it can be printed. Nothing imports torch.
+Other people's text in it passes `optevo.escaping.printable`. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
+from optevo.escaping import printable
 from optevo.samplers.slots import claimed
-from optevo.study.check import plain
 from optevo.study.studies import COUNTED, make_space
 
 if TYPE_CHECKING:
@@ -108,11 +108,11 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
                 "fitness": _value(trial),
                 "seconds": _seconds(trial),
                 "error": _text(attrs.get(keys.ERROR, "").strip().rpartition("\n")[2] or None),
-                **{plain(key): attrs.get(key) for key in tasks},
+                **{printable(key): attrs.get(key) for key in tasks},
                 **{_param_column(name): trial.params.get(name) for name in names},
             }
         )
-    columns = {**TRIALS, **{plain(key): NUMBER for key in tasks}}
+    columns = {**TRIALS, **{printable(key): NUMBER for key in tasks}}
     return _frame(rows, columns, [_param_column(name) for name in names])
 
 
@@ -122,7 +122,7 @@ def runs(study: optuna.Study) -> pd.DataFrame:
     `copied` says that another trial trained it: `steps` and `seconds` are that one's.
     """
     rows = [
-        {**run, "trial": trial.number, "task": plain(run["task"]), "copied": copied}
+        {**run, "trial": trial.number, "task": printable(run["task"]), "copied": copied}
         for trial, run, copied in _runs(study)
     ]
     return _frame(rows, RUNS)
@@ -139,7 +139,7 @@ def curves(study: optuna.Study) -> pd.DataFrame:
         steps = planned if isinstance(planned, int) else run["steps"]
         marks = sorted({round(steps * i / 10) for i in range(1, 11)} - {0})
         for start, end, loss in zip([0, *marks], marks, run["losses"], strict=False):
-            row = {"trial": trial.number, "task": plain(run["task"]), "seed": run["seed"]}
+            row = {"trial": trial.number, "task": printable(run["task"]), "seed": run["seed"]}
             rows.append({**row, "step": (start + end) / 2, "loss": loss})
     return _frame(rows, CURVES)
 
@@ -211,12 +211,12 @@ def _runs(study: optuna.Study) -> Iterator[tuple[FrozenTrial, Mapping[str, Any],
 
 
 def _deciders(stored: Sequence[FrozenTrial]) -> set[int]:
-    """Who counts: the first of the finished trials that hold a slot, as in `Board`."""
-    holders: dict[object, int] = {}
+    """Who counts: the first of the finished trials that hold a slot, as in `SlotTable`."""
+    running_trials: dict[object, int] = {}
     for trial in stored:
         if trial.state in COUNTED and keys.LATE not in trial.system_attrs:
-            holders.setdefault(claimed(trial) or trial.number, trial.number)
-    return set(holders.values())
+            running_trials.setdefault(claimed(trial) or trial.number, trial.number)
+    return set(running_trials.values())
 
 
 def _value(trial: FrozenTrial) -> float | None:
@@ -245,7 +245,7 @@ def _param_column(name: str) -> str:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else plain(str(value))
+    return None if value is None else printable(str(value))
 
 
 def _frame(

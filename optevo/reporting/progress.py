@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
@@ -13,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from optevo import keys
+from optevo.escaping import markdown_table, printable
 from optevo.samplers import GeneticSampler
 from optevo.samplers.slots import claimed
-from optevo.study.check import plain
 from optevo.study.studies import COUNTED, make_space
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from optevo.measurement.fresh_seeds import Result
     from optevo.study.config import StudyConfig
 
-_MARKS = re.compile(r"[^\w\s.,()±−+-]|_")  # whatever HTML or markdown may read as its own
-_ASCII_MARKS = re.compile(r"[\\`*_\[\]<>|#&~$]")  # the same, of ASCII, in the middle of a line
 #: What stands beside every number of a study whose file says `split = "test"`.
 TEST_MARK = "selected and scored on the test split: these numbers flatter what was selected"
 _LINE_SECONDS = 60.0  # the longest silence of a search that prints plain lines
@@ -71,7 +68,9 @@ class Progress:
         for trial in self.failed:
             if trial.number not in self.told_failures:
                 self.told_failures.add(trial.number)
-                new.append(f"trial {trial.number} failed: {plain(_last_line(trial.user_attrs[keys.ERROR]))}")
+                new.append(
+                    f"trial {trial.number} failed: {printable(_last_line(trial.user_attrs[keys.ERROR]))}"
+                )
         while self.told_generation < self.generation:
             new.append(self._generation_line(self.told_generation))
             self.told_generation += 1
@@ -103,7 +102,7 @@ class Progress:
         table.add_column(style="bold", no_wrap=True)
         table.add_column()
         for label, value in self._rows():
-            table.add_row(label, Text(plain(value)))
+            table.add_row(label, Text(printable(value)))
         return table
 
     def _rows(self) -> Iterator[tuple[str, str]]:
@@ -133,12 +132,12 @@ class Progress:
 
 def formula(trial: FrozenTrial) -> str:
     """A trial's update rule, empty before it was built."""
-    return plain(str(trial.user_attrs.get(keys.FORMULA, "")))
+    return printable(str(trial.user_attrs.get(keys.FORMULA, "")))
 
 
 def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
     """A trial in words: rule, hyperparameters, lineage, fitness, runs. No line can steer a terminal."""
-    return [plain(line) for line in _trial_lines(study, config, trial)]
+    return [printable(line) for line in _trial_lines(study, config, trial)]
 
 
 def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
@@ -184,12 +183,12 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
 def result_cells(result: Result) -> list[list[str]]:
     """A header and a row a candidate: fitness and each task's metric as mean ± sd over the fresh seeds."""
     n = len(result.rows[0].by_seed)
-    cells = [["optimizer", "fitness in search", f"fitness, {n} fresh seeds", *map(plain, result.tasks)]]
+    cells = [["optimizer", "fitness in search", f"fitness, {n} fresh seeds", *map(printable, result.tasks)]]
     for row in result.rows:
         metrics = [row.metric(task) for task in result.tasks]
         cells.append(
             [
-                plain(row.name),
+                printable(row.name),
                 "" if row.search is None else f"{row.search:.4f}",
                 f"{row.mean:.4f} ± {row.sd:.4f}",
                 *("diverged" if m is None else f"{m[0]:.4f} ± {m[1]:.4f}" for m in metrics),
@@ -212,40 +211,6 @@ def result_table(result: Result) -> Table:
 def result_markdown(result: Result) -> str:
     """`result_cells` for a note."""
     return markdown_table(result_cells(result))
-
-
-def markdown_table(table: Sequence[Sequence[str]], *, entities: bool = True) -> str:
-    """A header and rows; what other people named is text there, neither markup nor markdown.
-
-    Args:
-        table: Cells, each `plain`.
-        entities: Escape by HTML's entities, which no renderer takes for anything else; else by backslashes,
-            which people can read in a file. Default: True.
-    """
-    marks, escape = (_MARKS, _entity) if entities else (_ASCII_MARKS, _backslash)
-    header, *rows = [[marks.sub(escape, cell) for cell in cells] for cells in table]
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escaped(text: str) -> str:
-    """`text` in the middle of a line of markdown, as text."""
-    return _ASCII_MARKS.sub(_backslash, plain(text))
-
-
-def fenced(lines: Sequence[str]) -> str:
-    """`lines` as a block of code for a note, in a fence longer than any row of backticks in them."""
-    text = "\n".join(lines)
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}\n{text}\n{fence}"
-
-
-def _backslash(mark: re.Match[str]) -> str:
-    return f"\\{mark[0]}"
-
-
-def _entity(mark: re.Match[str]) -> str:
-    return f"&#{ord(mark[0])};"
 
 
 def _last_line(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from optevo.errors import UserError
+from optevo.escaping import escaped, markdown_table, printable
 from optevo.reporting.caveats import marks
 from optevo.reporting.comparison import (
     OVERALL,
@@ -18,8 +19,6 @@ from optevo.reporting.comparison import (
     studies_frame,
     summary_frame,
 )
-from optevo.reporting.progress import escaped, markdown_table
-from optevo.study.check import plain
 
 
 def wide(summary: pd.DataFrame) -> list[list[str]]:
@@ -31,8 +30,8 @@ def wide(summary: pd.DataFrame) -> list[list[str]]:
     for study, rows in summary.groupby("study", sort=False):
         by_task = rows.set_index("task")
         each = [f"{by_task.loc[t, 'mean']:.4f} ± {by_task.loc[t, 'sd']:.4f}" for t in tasks]
-        cells.append([plain(str(study)), *(plain(cell) for cell in each), str(by_task["n"].iloc[0])])
-    cells[0] = [plain(cell) for cell in cells[0]]
+        cells.append([printable(str(study)), *(printable(cell) for cell in each), str(by_task["n"].iloc[0])])
+    cells[0] = [printable(cell) for cell in cells[0]]
     return cells
 
 
@@ -43,8 +42,8 @@ def difference_cells(differences: pd.DataFrame) -> list[list[str]]:
     for _, row in differences.loc[order.sort_values(kind="stable").index].iterrows():
         cells.append(
             [
-                f"{plain(row['study'])} − {plain(row['reference'])}",
-                plain(row["task"]),
+                f"{printable(row['study'])} − {printable(row['reference'])}",
+                printable(row["task"]),
                 f"{row['mean']:+.4f}",
                 f"{row['low']:+.4f} to {row['high']:+.4f}",
                 str(row["n"]),
@@ -64,7 +63,7 @@ def study_cells(studies: pd.DataFrame) -> list[list[str]]:
         mark = " (selected on test)" if row["selected_on"] == "test" else ""
         cells.append(
             [
-                plain(row["study"]) + mark,
+                printable(row["study"]) + mark,
                 f"{row['winner']}: {row['rule']}; {row['hyperparameters']}",
                 f"{row['search_fitness']:.4f}",
                 f"{row['fresh_fitness']:.4f} ± {row['fresh_sd']:.4f}, n = {row['fresh_n']}",
@@ -89,16 +88,21 @@ def write_tables(
     Returns:
         The summary, the differences (empty for one study) and the studies.
     """
-    finals = [entry.final for entry in entries]
-    summary = summary_frame(finals, measure)
-    differences = differences_frame(finals, reference, measure)
+    evaluations = [entry.final for entry in entries]
+    summary = summary_frame(evaluations, measure)
+    differences = differences_frame(evaluations, reference, measure)
     studies = studies_frame(entries)
-    tables = {"runs": runs_frame(finals), "summary": summary, "differences": differences, "studies": studies}
-    final = finals[0]
-    environments = list(dict.fromkeys(json.dumps(one.environment) for one in finals))
+    tables = {
+        "runs": runs_frame(evaluations),
+        "summary": summary,
+        "differences": differences,
+        "studies": studies,
+    }
+    final = evaluations[0]
+    environments = list(dict.fromkeys(json.dumps(one.environment) for one in evaluations))
     what = "the task's metric" if measure == "metric" else "fitness"
     text = [
-        f"# {', '.join(escaped(f.study) for f in finals)} on the test split\n",
+        f"# {', '.join(escaped(f.study) for f in evaluations)} on the test split\n",
         f"{final.steps:,} steps, seeds {final.seeds[0]} to {final.seeds[-1]}, {what}: mean ± sample standard "
         f"deviation over seeds. Precision {entries[0].config.evaluation.precision}, batch size "
         f"{entries[0].config.evaluation.batch_size}.\n",
@@ -117,7 +121,7 @@ def write_tables(
         markdown_table(study_cells(studies), entities=False),
     ]
     for environment in environments:
-        names = [escaped(f.study) for f in finals if json.dumps(f.environment) == environment]
+        names = [escaped(f.study) for f in evaluations if json.dumps(f.environment) == environment]
         where = f" of {', '.join(names)}" * (len(environments) > 1)
         text += [f"\nEnvironment{where}: {escaped(environment)}\n"]
     files = {f"{name}.csv": frame.to_csv(index=False) for name, frame in tables.items()}

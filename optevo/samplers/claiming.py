@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
-from optevo.samplers.slots import Board, Slot, claimed
+from optevo.samplers.slots import Slot, SlotTable, claimed
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -30,7 +30,7 @@ class NoSlot(Exception):
 def claim(
     study: Study,
     trial: FrozenTrial,
-    look: Callable[[], Board],
+    look: Callable[[], SlotTable],
     lock: AbstractContextManager[object],
     *,
     patience: float,
@@ -107,7 +107,7 @@ class _Wait:
         self.seen = (-1, -1)
         self.pause = _POLL_SECONDS
 
-    def over(self, board: Board) -> bool:
+    def over(self, board: SlotTable) -> bool:
         """Whether to go on without those that are waited for."""
         now, running = time.monotonic(), [trial.number for trial in board.live(board.generation)]
         if (board.settled, len(running)) != self.seen:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.samplers.claiming import claim, earlier_params
-from optevo.samplers.memory import Known
+from optevo.samplers.memory import SamplerCache
 from optevo.samplers.operators import (
     Generic,
     Params,
@@ -32,7 +32,7 @@ from optevo.samplers.operators import (
     tournament,
     unique_child,
 )
-from optevo.samplers.slots import Board, Member, Slot, claimed
+from optevo.samplers.slots import Member, Slot, SlotTable, claimed
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -146,7 +146,9 @@ class GeneticSampler(BaseSampler):
 
     def _reset(self) -> None:
         # By storage and study, since one sampler may serve several studies; only a cache of what is stored.
-        self._known: weakref.WeakKeyDictionary[BaseStorage, dict[int, Known]] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[BaseStorage, dict[int, SamplerCache]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -203,7 +205,7 @@ class GeneticSampler(BaseSampler):
         if self.asynchronous and slot.generation:
             child = self._asynchronous_child(study, trial, slot, search_space)
         else:
-            child = self._brood(study, slot.generation, search_space)[slot.index]
+            child = self._offspring(study, slot.generation, search_space)[slot.index]
         return {name: child[name] for name in search_space if name in child}
 
     def sample_independent(
@@ -238,7 +240,7 @@ class GeneticSampler(BaseSampler):
 
     # For whoever runs the study
 
-    def board(self, study: Study) -> Board:
+    def board(self, study: Study) -> SlotTable:
         """The study's slots as the storage has them now."""
         with self._lock:
             trials = _trials(study)
@@ -260,8 +262,8 @@ class GeneticSampler(BaseSampler):
         """
         if self.space is None:
             raise ValueError("a GeneticSampler without a space does not know its individuals beforehand")
-        brood = self._brood(study, slot.generation, self.space.distributions())
-        return {other: brood[other.index] for other in self._memory(study).board.group(slot)}
+        offspring = self._offspring(study, slot.generation, self.space.distributions())
+        return {other: offspring[other.index] for other in self._memory(study).board.group(slot)}
 
     def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
         """User attributes that say where a slot's individual comes from."""
@@ -293,7 +295,7 @@ class GeneticSampler(BaseSampler):
     def _study_seed(self, study: Study) -> int:
         return self._memory(study).seed if self.seed is None else self.seed
 
-    def _memory(self, study: Study, trials: list[FrozenTrial] | None = None) -> Known:
+    def _memory(self, study: Study, trials: list[FrozenTrial] | None = None) -> SamplerCache:
         """What is known of the study; begun anew where `trials` show another study in its place."""
         with self._lock:
             studies = self._known.setdefault(study._storage, {})
@@ -305,7 +307,7 @@ class GeneticSampler(BaseSampler):
             # The first trial's start is the one random thing about a study that all workers read alike.
             text = f"{study.study_name}\n{start.astimezone(datetime.UTC) if start else None}"
             seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-            board = Board(
+            board = SlotTable(
                 self.population_size,
                 self.n_elites,
                 self.max_failures,
@@ -313,7 +315,7 @@ class GeneticSampler(BaseSampler):
                 n_generations=None if self.endless else self.n_generations,
                 asynchronous=self.asynchronous,
             )
-            known = Known(board, seed, start)
+            known = SamplerCache(board, seed, start)
             known.board.update(trials, study.direction)
             if trials:
                 studies[study._study_id] = known
@@ -359,25 +361,25 @@ class GeneticSampler(BaseSampler):
         seen = self._memory(study).seen_so_far(names)
         return unique_child(variation, self._parents(study, trial, slot), seen, rng, decay=decay)
 
-    def _brood(
+    def _offspring(
         self, study: Study, generation: int, search_space: dict[str, BaseDistribution]
     ) -> list[Params]:
         """Every child of a generation, no two alike where the space allows it."""
         with self._lock:
             known = self._memory(study)
             key = (generation, () if self.space else tuple(search_space))
-            if key not in known.broods:
+            if key not in known.offspring:
                 # A straggler may still be in the generation before; nobody looks further back.
-                recent = {k: brood for k, brood in known.broods.items() if k[0] >= generation - 1}
-                known.broods = recent
-                known.broods[key] = self._breed(study, generation, self.space or Generic(search_space))
-            return known.broods[key]
+                recent = {k: offspring for k, offspring in known.offspring.items() if k[0] >= generation - 1}
+                known.offspring = recent
+                known.offspring[key] = self._breed(study, generation, self.space or Generic(search_space))
+            return known.offspring[key]
 
     def _breed(self, study: Study, generation: int, variation: Variation) -> list[Params]:
         known, names = self._memory(study), tuple(variation.distributions())
         board, seen = known.board, known.seen_before(generation, names)
         decay = annealing(generation - 1, self.n_generations)
-        brood = []
+        offspring = []
         for i in range(board.size(generation)):
             rng = self._rng(study, _CHILD, generation, i)
             parents = [member.params for member in self._mates(study, Slot(generation, i))]
@@ -386,8 +388,8 @@ class GeneticSampler(BaseSampler):
             else:
                 child = unique_child(variation, parents, seen, rng, decay=decay)
             seen.add(identity(child))
-            brood.append(child)
-        return brood
+            offspring.append(child)
+        return offspring
 
 
 def _single_objective(study: Study) -> None:

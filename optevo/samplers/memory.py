@@ -7,18 +7,18 @@ import itertools
 from dataclasses import dataclass, field
 
 from optevo.samplers.operators import Params, identity
-from optevo.samplers.slots import Board, Slot
+from optevo.samplers.slots import Slot, SlotTable
 
 
 @dataclass
-class Known:
-    """One study's slots and broods, and what of them need not be worked out again."""
+class SamplerCache:
+    """One study's slots and offspring, and what of them need not be worked out again."""
 
-    board: Board
+    board: SlotTable
     seed: int
     start: datetime.datetime | None  # of the first trial: tells a study from one that had its number before
     slots: dict[int, Slot] = field(default_factory=dict)  # of this process's running trials, by id
-    broods: dict[tuple[int, tuple[str, ...]], list[Params]] = field(default_factory=dict)
+    offspring: dict[tuple[int, tuple[str, ...]], list[Params]] = field(default_factory=dict)
     seen: dict[tuple[str, ...], list[set[int]]] = field(default_factory=dict)
     late: dict[tuple[str, ...], tuple[int, set[int]]] = field(default_factory=dict)
 

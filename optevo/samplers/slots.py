@@ -13,7 +13,7 @@ its slot, it is late and does not count. A generation ends when all its slots ha
 bred from it.
 
 Asynchronous, nobody waits for that: once a generation's slots are all taken, those of the next one are open,
-and children are bred from whoever has finished, see `Board.recent`.
+and children are bred from whoever has finished, see `SlotTable.recent`.
 
 With a `group_size` above one, neighbouring slots form groups and a trial claims its whole group: nobody else
 takes a slot in which a trial of the group is at work.
@@ -57,7 +57,7 @@ class _Holders:
     failed: list[FrozenTrial] = field(default_factory=list)  # but for interrupted ones
 
 
-class Board:
+class SlotTable:
     """The slots of one study. `update` is incremental: its cost does not grow with the history.
 
     Args:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from optevo import keys
 from optevo.samplers.claiming import claim, earlier_params
-from optevo.samplers.slots import Board, Slot
+from optevo.samplers.slots import Slot, SlotTable
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -60,7 +60,7 @@ class SeededSampler(BaseSampler):
         self._current: tuple[int, BaseSampler] | None = None
         self._fixed: dict[int, Mapping[str, Any]] = {}  # by trial id: what it is not free to propose
         self._lock = threading.RLock()
-        self._board: tuple[int, Board] | None = None
+        self._board: tuple[int, SlotTable] | None = None
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Give the trial its slot; writes the same attributes as the genetic sampler.
@@ -86,11 +86,11 @@ class SeededSampler(BaseSampler):
         trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
         self._sampler(index).before_trial(study, trial)
 
-    def board(self, study: Study) -> Board:
+    def board(self, study: Study) -> SlotTable:
         """The study's slots as the storage has them now."""
         with self._lock:
             if self._board is None or self._board[0] != study._study_id:
-                board = Board(self.n_trials, n_elites=0, max_failures=None, n_generations=1)
+                board = SlotTable(self.n_trials, n_elites=0, max_failures=None, n_generations=1)
                 self._board = (study._study_id, board)
             board = self._board[1]
             board.update(study._storage.get_all_trials(study._study_id, deepcopy=False), study.direction)

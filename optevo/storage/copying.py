@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.liveness.status import holder
+from optevo.liveness.status import running_trial
 from optevo.storage.opening import open_storage, shown, upgrade_tables
 from optevo.study.check import readable
 from optevo.study.config import parse_config
@@ -84,7 +84,7 @@ def study_of(
     trials = readable(
         f"the trials of study {name!r}", lambda: source.get_all_trials(study._study_id, deepcopy=False)
     )
-    working = [trial.number for trial in running(trials) if holder(trial).state in ("live", "frozen")]
+    working = [trial.number for trial in running(trials) if running_trial(trial).state in ("live", "frozen")]
     if working and not force:
         raise UserError(
             f"study {name!r} is being worked on (trials {', '.join(map(str, working))}): "
@@ -229,7 +229,7 @@ def upgrade(url: str) -> Iterator[str]:
         for step in range(version, keys.SCHEMA_VERSION):
             MIGRATIONS[step](study, config)
         parsed = parse_config(config, f"study {name!r}")
-        study.set_user_attr(keys.CONFIG, parsed.plain())
+        study.set_user_attr(keys.CONFIG, parsed.to_dict())
         study.set_user_attr(keys.FINGERPRINT, parsed.fingerprint())
         study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)  # last: until then all is done again
         yield f"study {name!r}: schema version {version} → {keys.SCHEMA_VERSION}"

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
 from optevo.storage.errors import StorageBusy, explain, first_line, is_secret
-from optevo.storage.retrying import KEEPALIVE, PatientRDBStorage
+from optevo.storage.retrying import KEEPALIVE, RetryingRDBStorage
 from optevo.storage.sqlite import BUSY_SECONDS, check_sqlite
 
 _RACES = ("already exists", "unique", "locked", "no such table")
@@ -25,7 +25,9 @@ _STARTING_SECONDS = 30.0  # a server that says it is starting up
 _KNOWN = "sqlite:///FILE, postgresql+psycopg://USER@HOST/DATABASE and grpc://HOST:PORT"
 
 
-def open_storage(url: str, *, create: bool = False, give_up: Callable[[], bool] | None = None) -> BaseStorage:
+def open_storage(
+    url: str, *, create: bool = False, should_stop: Callable[[], bool] | None = None
+) -> BaseStorage:
     """Open the storage at a URL: a database by SQLAlchemy's, or `optevo storage serve` by ``grpc://host:port``.
 
     Calls of what is returned bear a database that goes away for minutes, see `optevo.storage.retrying`.
@@ -35,7 +37,7 @@ def open_storage(url: str, *, create: bool = False, give_up: Callable[[], bool] 
     Args:
         url: For instance ``sqlite:///optevo.db``, ``postgresql+psycopg://user@host/db`` or ``grpc://host``.
         create: Whether to make a database that isn't there. Default: False.
-        give_up: Asked while a call waits for a storage that doesn't answer; True ends the waiting.
+        should_stop: Asked while a call waits for a storage that doesn't answer; True ends the waiting.
             Default: None, which waits for `optevo.storage.retrying.OUTAGE_SECONDS`.
 
     Raises:
@@ -45,8 +47,8 @@ def open_storage(url: str, *, create: bool = False, give_up: Callable[[], bool] 
     """
     parsed, name = _parse(url), shown(url)
     if parsed.drivername == "grpc":
-        return _open_proxy(parsed, name, give_up)
-    return _open_database(url, create=create, give_up=give_up)
+        return _open_proxy(parsed, name, should_stop)
+    return _open_database(url, create=create, should_stop=should_stop)
 
 
 def upgrade_tables(url: str) -> tuple[str, str]:
@@ -77,7 +79,7 @@ def upgrade_tables(url: str) -> tuple[str, str]:
 def count_states(study: optuna.Study) -> dict[str, int] | None:
     """How many trials are in each state, None where the storage tells that only by reading them all."""
     database = getattr(study._storage, "_backend", study._storage)  # Optuna wraps it in a cache
-    return database.count_states(study._study_id) if isinstance(database, PatientRDBStorage) else None
+    return database.count_states(study._study_id) if isinstance(database, RetryingRDBStorage) else None
 
 
 def shown(url: str) -> str:
@@ -91,21 +93,21 @@ def _open_database(
     url: str,
     *,
     create: bool = False,
-    give_up: Callable[[], bool] | None = None,
+    should_stop: Callable[[], bool] | None = None,
     any_version: bool = False,
-) -> PatientRDBStorage:
+) -> RetryingRDBStorage:
     parsed, name = _parse(url), shown(url)
     if parsed.get_backend_name() == "sqlite":
         check_sqlite(parsed, create=create)
     options: dict[str, Any] = {
         "name": name,
-        "give_up": give_up,
+        "should_stop": should_stop,
         "engine_kwargs": _engine_options(parsed),
         "skip_compatibility_check": any_version,
         "skip_table_creation": any_version,
     }
     try:
-        storage = _insistently(lambda: PatientRDBStorage(url, **options), parsed, create)
+        storage = _insistently(lambda: RetryingRDBStorage(url, **options), parsed, create)
         if create and storage.engine.name == "sqlite":
             with storage.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # kept in the file
@@ -128,7 +130,7 @@ def _open_database(
     return storage
 
 
-def _insistently(make: Callable[[], PatientRDBStorage], url: URL, create: bool) -> PatientRDBStorage:
+def _insistently(make: Callable[[], RetryingRDBStorage], url: URL, create: bool) -> RetryingRDBStorage:
     """Several processes that create one fresh database together trip over each other's tables: try again.
 
     So does a server that says it is starting up; one that doesn't answer may have a mistyped name.
@@ -165,16 +167,16 @@ def _driver_error(error: Exception) -> BaseException:
     return found.orig or found if isinstance(found, sqlalchemy.exc.DBAPIError) else found
 
 
-def _open_proxy(url: URL, name: str, give_up: Callable[[], bool] | None) -> BaseStorage:
+def _open_proxy(url: URL, name: str, should_stop: Callable[[], bool] | None) -> BaseStorage:
     host, port = url.host or "localhost", url.port or PROXY_PORT
     if url.username or url.password or url.database or url.query:
         raise UserError(f"{name}: a proxy's URL is grpc://HOST:PORT and nothing more")
     try:
-        from optevo.storage.proxy import PatientGrpcStorageProxy  # noqa: PLC0415  gRPC is an extra
+        from optevo.storage.proxy import RetryingGrpcStorageProxy  # noqa: PLC0415  gRPC is an extra
     except (ImportError, RuntimeError) as e:  # missing, or too old for Optuna
         raise UserError(f"the driver for {name} is missing: try pip install 'optevo[grpc]': {e}") from None
-    storage = PatientGrpcStorageProxy(
-        host=f"[{host}]" if ":" in host else host, port=port, name=name, give_up=give_up
+    storage = RetryingGrpcStorageProxy(
+        host=f"[{host}]" if ":" in host else host, port=port, name=name, should_stop=should_stop
     )
     try:
         storage.wait_server_ready(_PROXY_SECONDS)

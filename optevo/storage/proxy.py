@@ -21,7 +21,7 @@ from optuna.storages._grpc.servicer import OptunaStorageProxyService
 
 from optevo.errors import UserError
 from optevo.storage.errors import StorageUnreachable, damaged, first_line, unreachable
-from optevo.storage.retrying import Patient, never, patient
+from optevo.storage.retrying import Retrying, never, retrying
 
 THREADS = 10  # of the server, below the 15 connections of SQLAlchemy's pool
 # gRPC's own pause before it connects again grows to two minutes, and it would go through an HTTP proxy.
@@ -42,19 +42,19 @@ _SERVER = (
 )
 
 
-@patient
-class PatientGrpcStorageProxy(Patient, GrpcStorageProxy):
+@retrying
+class RetryingGrpcStorageProxy(Retrying, GrpcStorageProxy):
     """Optuna's gRPC client, with patience.
 
     Args:
         host: Of the server.
         port: Of the server.
         name: What to call it in messages.
-        give_up: Asked while waiting; True ends it.
+        should_stop: Asked while waiting; True ends it.
     """
 
-    def __init__(self, *, host: str, port: int, name: str, give_up: Callable[[], bool] | None) -> None:
-        self.name, self.give_up = name, give_up or never
+    def __init__(self, *, host: str, port: int, name: str, should_stop: Callable[[], bool] | None) -> None:
+        self.name, self.should_stop = name, should_stop or never
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             super().__init__(host=host, port=port)
@@ -130,8 +130,8 @@ class _Errors(grpc.ServerInterceptor):
 def start_server(storage: BaseStorage, host: str, port: int) -> grpc.Server:
     """Serve a database, as `optuna.storages.run_grpc_proxy_server` does; `stop` and `wait` end it.
 
-    Where the database was opened with a `give_up` that is true at once, the server doesn't wait for one that
-    is away: its clients do.
+    Where the database was opened with a `should_stop` that is true at once, the server doesn't wait for one
+    that is away: its clients do.
 
     Raises:
         UserError: The address cannot be had, or the storage is a proxy itself.

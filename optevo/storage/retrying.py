@@ -60,20 +60,20 @@ KEEPALIVE: dict[str, Any] = {
 
 
 def never() -> bool:
-    """A `give_up` for who has all the time there is."""
+    """A `should_stop` for who has all the time there is."""
     return False
 
 
-class Patient:
+class Retrying:
     """What both kinds of storage keep for it; their methods are wrapped below.
 
     Attributes:
         name: The storage's URL without its password.
-        give_up: Asked while waiting; True ends it.
+        should_stop: Asked while waiting; True ends it.
     """
 
     name: str
-    give_up: Callable[[], bool]
+    should_stop: Callable[[], bool]
     _silent = False  # whether an outage has been reported that isn't over
 
     def _explain(self, error: Exception) -> UserError | None:
@@ -85,7 +85,7 @@ class Patient:
         Raises:
             StorageUnreachable: `error`, when it is time to give up.
         """
-        if self.give_up() or time.monotonic() - begun > OUTAGE_SECONDS:
+        if self.should_stop() or time.monotonic() - begun > OUTAGE_SECONDS:
             raise error
         if not self._silent:
             self._silent = True
@@ -99,12 +99,12 @@ class Patient:
             logger.warning("the storage %s answers again", self.name)
 
 
-def _patiently(method: Callable[..., Any]) -> Callable[..., Any]:
+def _retried(method: Callable[..., Any]) -> Callable[..., Any]:
     """A storage's method that tries again.
 
     Raises:
         UserError: The disk is full, or the database damaged.
-        StorageUnreachable: There was no answer for `OUTAGE_SECONDS`, or `give_up` said so.
+        StorageUnreachable: There was no answer for `OUTAGE_SECONDS`, or `should_stop` said so.
     """
     settle = _SETTLED.get(method.__name__)
 
@@ -163,33 +163,35 @@ _SETTLED: dict[str, Callable[..., bool]] = {
 }
 
 
-def patient(storage: S) -> S:
-    """Make a class's storage methods patient: those of `BaseStorage`, and those that Optuna's cache calls."""
+def retrying(storage: S) -> S:
+    """Make a class's methods try again: those of `BaseStorage`, and those that Optuna's cache calls."""
     public = [name for name, value in vars(BaseStorage).items() if inspect.isfunction(value)]
     for name in (*public, *_OURS):
         if name in _OTHERS or (name.startswith("_") and name not in _OURS):
             continue
         if hasattr(storage, name):
-            setattr(storage, name, _patiently(getattr(storage, name)))
+            setattr(storage, name, _retried(getattr(storage, name)))
     return storage
 
 
-@patient
-class PatientRDBStorage(Patient, RDBStorage):
+@retrying
+class RetryingRDBStorage(Retrying, RDBStorage):
     """Optuna's relational storage, with patience.
 
     Args:
         url: SQLAlchemy's.
         name: The URL without its password.
-        give_up: Asked while waiting; True ends it.
+        should_stop: Asked while waiting; True ends it.
         options: `RDBStorage`'s.
 
     Raises:
         sqlalchemy.exc.DBAPIError: The database cannot be opened; opening is not tried again.
     """
 
-    def __init__(self, url: str, *, name: str, give_up: Callable[[], bool] | None, **options: Any) -> None:
-        self.name, self.give_up = name, give_up or never
+    def __init__(
+        self, url: str, *, name: str, should_stop: Callable[[], bool] | None, **options: Any
+    ) -> None:
+        self.name, self.should_stop = name, should_stop or never
         # Optuna takes braces for a template.
         super().__init__(url.replace("{", "{{").replace("}", "}}"), **options)
         self._listen()

@@ -20,10 +20,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from optevo import keys
 from optevo.errors import UserError
+from optevo.escaping import printable
 from optevo.storage.copying import content, copy_into, make_room, running, study_of
 from optevo.storage.opening import open_storage, shown
 from optevo.storage.study_format import Damaged, by_name, parsed, study_storage, study_text
-from optevo.study.check import plain
 
 
 def save_study(url: str, name: str, path: Path, *, force: bool = False) -> str:
@@ -75,7 +75,7 @@ def load_file(path: Path, url: str) -> str:
     try:
         copy_into(memory, study, trials, target, str(path))
     except (StorageInternalError, SQLAlchemyError, ValueError, OverflowError) as error:
-        said = plain(f"{type(error).__name__}: {error}"[:200])
+        said = printable(f"{type(error).__name__}: {error}"[:200])
         raise UserError(
             f"{shown(url)} can't hold study {name!r} ({said}); what it has of it is no study to any command, "
             "and is replaced when a file is loaded"
@@ -100,7 +100,7 @@ def read_study(path: Path) -> InMemoryStorage:
         return study_storage(parsed(text))
     except Damaged as error:
         raise UserError(
-            f"{path}: {plain(str(error))}; the file is damaged or was changed: "
+            f"{path}: {printable(str(error))}; the file is damaged or was changed: "
             "save the study again, or use the file's last good version"
         ) from None
     except UserError as error:
@@ -117,7 +117,7 @@ def _check_lossless(text: str, study: FrozenStudy, trials: Sequence[FrozenTrial]
     try:
         memory = study_storage(json.loads(text))
     except Damaged as error:
-        lost = plain(str(error))
+        lost = printable(str(error))
     else:
         (again,) = memory.get_all_studies()
         kept = {key: value for key, value in study.user_attrs.items() if key != keys.COPY_OF}

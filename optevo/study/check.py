@@ -1,4 +1,4 @@
-"""What a database holds is not ours to believe: checked once as a study is opened, escaped where it is shown.
+"""What a database holds is not ours to believe: checked once as a study is opened.
 
 After `check_study`, code that reads optevo's own attributes may rely on their shape. Attributes of any other
 name are other people's, and so are studies that optevo did not make.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from optevo import keys
 from optevo.errors import UserError
+from optevo.escaping import printable
 from optevo.study.schema import (
     ACCEPTED,
     FINAL,
@@ -31,23 +32,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LONGEST = 2000
 _REMEDY = "the database is damaged or was changed by another program: use a copy of it from before that"
 # What Optuna raises, besides its driver's own errors, on rows that it didn't write.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError)
-
-
-def plain(text: str) -> str:
-    """`text` for a terminal: one line, without anything that could steer it.
-
-    What isn't printable (control characters, ANSI escapes, lone surrogates, marks that turn the direction of
-    writing) is written as in a Python string, and what is very long is cut.
-    """
-    if len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]} … ({len(text)} characters)"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def check_study(study: optuna.Study) -> None:
@@ -101,7 +88,7 @@ def _check_measured(
         return
     task, seed = parts[-2:]
     if not (len(parts) > 4 and all(n.isdecimal() and len(n) < 20 for n in (task, seed))):
-        raise UserError(f"{where}: {plain(key[:80])!r} names no task and seed; {_REMEDY}")
+        raise UserError(f"{where}: {printable(key[:80])!r} names no task and seed; {_REMEDY}")
     if not MEASURED.fits(value) or value["seed"] != int(seed):
         _refuse(where, key, f"{MEASURED.words} with seed {seed[:20]}", value)
     try:
@@ -140,7 +127,7 @@ def _check_shapes(where: str, found: Mapping[str, Any], shapes: Mapping[str, Sha
     for key, value in found.items():
         shape = shapes.get(key)
         if shape is None and type(key) is not str:  # SQLite keeps any type in any column
-            raise UserError(f"{where}: an attribute is called {plain(repr(key)[:80])}; {_REMEDY}")
+            raise UserError(f"{where}: an attribute is called {printable(repr(key)[:80])}; {_REMEDY}")
         if shape is None and key.startswith(keys.FITNESS_PREFIX):
             shape = shapes.get(keys.FITNESS_PREFIX)
         if shape is not None and not shape.fits(value):
@@ -153,7 +140,7 @@ def _need(where: str, found: Mapping[str, Any], *names: str) -> None:
 
 
 def _refuse(where: str, key: str, expected: str, value: Any) -> NoReturn:
-    raise UserError(f"{where}: {key!r} is {plain(repr(value)[:80])}, expected {expected}; {_REMEDY}")
+    raise UserError(f"{where}: {key!r} is {printable(repr(value)[:80])}, expected {expected}; {_REMEDY}")
 
 
 def readable(what: str, read: Callable[[], T]) -> T:
@@ -165,5 +152,5 @@ def readable(what: str, read: Callable[[], T]) -> T:
     try:
         return read()
     except _UNREADABLE as error:
-        said = plain(f"{type(error).__name__}: {error}"[:200])
+        said = printable(f"{type(error).__name__}: {error}"[:200])
         raise UserError(f"{what} can't be read ({said}); {_REMEDY}") from None

@@ -277,9 +277,9 @@ class StudyConfig(_Section):
 
     def search(self) -> dict[str, Any]:
         """What decides the study's genomes and fitness: all but how the best are measured again."""
-        return {key: value for key, value in self.plain().items() if key != "rerun"}
+        return {key: value for key, value in self.to_dict().items() if key != "rerun"}
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""
         return self.model_dump(mode="json")
 

@@ -18,7 +18,7 @@ from optevo.errors import UserError
 from optevo.liveness.lost import worker_identity
 from optevo.optim.baselines.registry import BASELINES
 from optevo.samplers import GeneticSampler, SeededSampler, SlotGridSampler
-from optevo.samplers.slots import Board, claimed
+from optevo.samplers.slots import SlotTable, claimed
 from optevo.spaces import SPACES, BaselineSpace, Space
 from optevo.study.check import check_study, readable
 from optevo.study.config import GeneticConfig, StudyConfig, differences, parse_config
@@ -131,7 +131,7 @@ def create_or_resume(
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(["fitness"])  # what dashboards call the objective
         study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
-        study.set_user_attr(keys.CONFIG, config.plain())
+        study.set_user_attr(keys.CONFIG, config.to_dict())
         study.set_user_attr(keys.ENVIRONMENT, environment(device))
         study.set_user_attr(keys.COSTS, dict(costs or {}))
         study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
@@ -146,7 +146,7 @@ def create_or_resume(
         )
     check_environment(study, accept=accept_environment)
     if begun != config:
-        study.set_user_attr(keys.CONFIG, config.plain())
+        study.set_user_attr(keys.CONFIG, config.to_dict())
     return study
 
 
@@ -236,7 +236,7 @@ def _check_schema(study: optuna.Study) -> None:
         )
 
 
-def board(study: optuna.Study) -> Board:
+def board(study: optuna.Study) -> SlotTable:
     """The slots of a study of ours, as its storage has them now."""
     assert isinstance(study.sampler, (GeneticSampler, SeededSampler))
     return study.sampler.board(study)

@@ -1,4 +1,4 @@
-"""`optevo run --cluster`: a crew of workers on the machines of a running Dask cluster.
+"""`optevo run --cluster`: a pool of workers on the machines of a running Dask cluster.
 
 Dask says which machines there are and carries messages; the storage alone says who evaluates what. Every
 second each Dask worker is told, past Dask's own queue, which workers to have, and says how they are.
@@ -21,7 +21,7 @@ from optevo import __version__
 from optevo.errors import UserError
 from optevo.workers import dask_remote as remote
 from optevo.workers.dask_client import connect, or_lost, run_in
-from optevo.workers.local_pool import Ended
+from optevo.workers.local_pool import WorkerExit
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _STOP_SECONDS, _KILL_SECONDS = remote.POLITE_SECONDS, 10.0  # to hear that all h
 
 
 @dataclass
-class _Berth:
+class _DaskHost:
     """A Dask worker that fits.
 
     Attributes:
@@ -42,7 +42,7 @@ class _Berth:
     seats: dict[int, bool] = field(default_factory=dict)
 
 
-class DaskCrew:
+class DaskPool:
     """Workers on a running Dask cluster: one a GPU of each Dask worker, or one a thread where it has none.
 
     A worker that a signal killed is replaced, one that ended by itself isn't. A Dask worker that goes takes
@@ -78,10 +78,10 @@ class DaskCrew:
         env = {**env, "OPTEVO_STORAGE": url}
         self._order = remote.Order(uuid.uuid4().hex, tuple(command), name_of_study, {}, 0, 0, env)
         self._counted = self._stops = 0  # apart, since `stop` is called by signals at any moment
-        self._berths: dict[str, _Berth] = {}
+        self._hosts: dict[str, _DaskHost] = {}
         self._refused: dict[str, str] = {}
         self._probing: set[str] | None = None  # None: nobody has looked yet
-        self._endings: deque[Ended] = deque()
+        self._endings: deque[WorkerExit] = deque()
         self._fitted = False  # whether any Dask worker ever did
         self._idle = False  # there are Dask workers, and nothing is left for them to do
         self._deadline = float("inf")  # when no longer to wait for what was stopped
@@ -93,17 +93,17 @@ class DaskCrew:
             while self._probing is None or self._probing:
                 self._check()
                 time.sleep(0.05)
-            if self._refused and not self._berths:
+            if self._refused and not self._hosts:
                 reasons = "\n".join(f"  {who}: {why}" for who, why in self._refused.items())
                 raise UserError(f"no Dask worker at {address} can work on this study:\n{reasons}")
         except BaseException:
             self.close()
             raise
-        if not self._berths:
+        if not self._hosts:
             logger.warning("the scheduler at %s has no Dask workers yet; waiting for them", address)
 
-    def tend(self, counted: int) -> list[Ended]:
-        """See `Crew`.
+    def tend(self, counted: int) -> list[WorkerExit]:
+        """See `WorkerPool`.
 
         Raises:
             UserError: The scheduler has not answered for a minute.
@@ -115,7 +115,7 @@ class DaskCrew:
 
     @property
     def working(self) -> bool:
-        """See `Crew`; also while there is no Dask worker at all, for one may come."""
+        """See `WorkerPool`; also while there is no Dask worker at all, for one may come."""
         if self._endings:
             return True
         if self._stops:
@@ -123,13 +123,13 @@ class DaskCrew:
         return not self._idle
 
     def stop(self) -> None:
-        """See `Crew`. A Dask worker that can't be told in time ends its workers when its lease runs out."""
+        """See `WorkerPool`. A Dask worker that can't be told in time ends its own when its lease runs out."""
         self._stops += 1
         seconds = _STOP_SECONDS if self._stops == 1 else _KILL_SECONDS
         self._deadline = time.monotonic() + seconds
 
     def close(self) -> None:
-        """See `Crew`."""
+        """See `WorkerPool`."""
         for _ in range(2):
             if self._held() and not self._attending.done():
                 self.stop()
@@ -139,7 +139,7 @@ class DaskCrew:
         self._client.close(timeout=_KILL_SECONDS)
 
     def _held(self) -> bool:
-        return any(any(list(berth.seats.values())) for berth in list(self._berths.values()))
+        return any(any(list(host.seats.values())) for host in list(self._hosts.values()))
 
     def _check(self) -> None:
         if self._client.status == "closed":
@@ -168,7 +168,7 @@ class DaskCrew:
                         task.result()  # raises what went wrong
                 self._deal()
                 hopeless = self._refused and not self._fitted
-                self._idle = bool(self._berths or hopeless) and not (self._held() or self._probing)
+                self._idle = bool(self._hosts or hopeless) and not (self._held() or self._probing)
                 await asyncio.sleep(_POLL_SECONDS)
         finally:
             for task in tasks.values():
@@ -181,12 +181,12 @@ class DaskCrew:
         places = self._places(answer, threads)
         if isinstance(places, str):
             self._refused[address] = places
-            self._endings.append(Ended(f"worker on {address}", 2, f"refused: {places}\n"))
+            self._endings.append(WorkerExit(f"worker on {address}", 2, f"refused: {places}\n"))
         else:
-            self._berths[address], self._fitted = _Berth(places), True
+            self._hosts[address], self._fitted = _DaskHost(places), True
         self._probing.discard(address)
-        while berth := self._berths.get(address):
-            devices = {n: berth.places[n][0] for n, held in berth.seats.items() if held}
+        while host := self._hosts.get(address):
+            devices = {n: host.places[n][0] for n, held in host.seats.items() if held}
             order = replace(self._order, seats=devices, counted=self._counted, stops=self._stops)
             report = await run_in(self._client, address, remote.tend, order)
             if isinstance(report, Exception):
@@ -194,7 +194,7 @@ class DaskCrew:
             for number, (held, endings) in report.items():
                 name = f"worker {number + 1} on {address}"
                 self._endings.extend(replace(ended, name=name) for ended in endings)
-                berth.seats[number] = held
+                host.seats[number] = held
             await asyncio.sleep(_POLL_SECONDS)
 
     def _places(self, answer: Any, threads: int) -> list[tuple[str, str]] | str:
@@ -222,25 +222,25 @@ class DaskCrew:
         """Give out the seats that are free: every Dask worker's first, then every one's second, and so on."""
         if self._stops:
             return
-        free = (self.workers or sys.maxsize) - sum(len(berth.seats) for berth in self._berths.values())
+        free = (self.workers or sys.maxsize) - sum(len(host.seats) for host in self._hosts.values())
         # Two Dask workers of one machine may see the same GPUs.
-        taken = {berth.places[i][1] for berth in self._berths.values() for i in berth.seats} - {""}
-        for i in range(max((len(berth.places) for berth in self._berths.values()), default=0)):
-            for berth in self._berths.values():
-                if free > 0 and i < len(berth.places) and i not in berth.seats:
-                    sole = berth.places[i][1]
+        taken = {host.places[i][1] for host in self._hosts.values() for i in host.seats} - {""}
+        for i in range(max((len(host.places) for host in self._hosts.values()), default=0)):
+            for host in self._hosts.values():
+                if free > 0 and i < len(host.places) and i not in host.seats:
+                    sole = host.places[i][1]
                     if sole in taken:
                         continue
                     taken |= {sole} - {""}
-                    berth.seats[i] = True
+                    host.seats[i] = True
                     free -= 1
 
     def _forget(self, address: str) -> None:
         assert self._probing is not None
         self._probing.discard(address)
         self._refused.pop(address, None)
-        if self._berths.pop(address, None) is not None and not self._stops:
-            left = f"{len(self._berths)} left" if self._berths else "none left; waiting for others"
+        if self._hosts.pop(address, None) is not None and not self._stops:
+            left = f"{len(self._hosts)} left" if self._hosts else "none left; waiting for others"
             logger.warning("the Dask worker at %s has gone with its workers; %s", address, left)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optevo.workers.local_pool import Ended, LocalCrew
+from optevo.workers.local_pool import LocalPool, WorkerExit
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -46,7 +46,7 @@ class Order:
         command: What follows the interpreter, up to ``--device``.
         study: The study's name.
         seats: A device for each worker, by the worker's number here.
-        counted: See `Crew.tend`.
+        counted: See `WorkerPool.tend`.
         stops: How often the parent was asked to stop.
         env: What the workers get on top of this environment.
     """
@@ -61,7 +61,7 @@ class Order:
     env: dict[str, str] = field(repr=False)
 
 
-Report = dict[int, tuple[bool, list[Ended]]]  # by seat: whether a worker holds it, and who ended on it
+Report = dict[int, tuple[bool, list[WorkerExit]]]  # by seat: whether a worker holds it, and who ended on it
 
 
 async def probe() -> dict[str, Any] | str:
@@ -103,11 +103,11 @@ def _not_of_tend(record: logging.LogRecord) -> bool:
 
 
 class _Share:
-    """The workers that one `optevo run` has in a Dask worker, a crew of one on each seat."""
+    """The workers that one `optevo run` has in a Dask worker, a pool of one on each seat."""
 
     def __init__(self, key: tuple[str, str]) -> None:
         self.key = key
-        self.crews: dict[int, LocalCrew] = {}
+        self.pools: dict[int, LocalPool] = {}
         self.stops = 0
         self.heard = time.monotonic()
         threading.Thread(target=self._end_unheard, daemon=True).start()
@@ -115,31 +115,31 @@ class _Share:
     def tend(self, order: Order) -> Report:
         self.heard = time.monotonic()
         report: Report = dict.fromkeys(order.seats, (False, []))
-        for number in order.seats.keys() - self.crews.keys():
+        for number in order.seats.keys() - self.pools.keys():
             if order.stops:
                 continue
             try:
-                self.crews[number] = self._start(order, number)
+                self.pools[number] = self._start(order, number)
             except OSError as e:
-                report[number] = False, [Ended("", 1, f"cannot start a worker: {e}")]
+                report[number] = False, [WorkerExit("", 1, f"cannot start a worker: {e}")]
         for _ in range(order.stops - self.stops):
             self.stop()
-        for number in order.seats.keys() & self.crews.keys():
-            crew = self.crews[number]
-            endings = crew.tend(order.counted)
-            report[number] = crew.working, endings
+        for number in order.seats.keys() & self.pools.keys():
+            pool = self.pools[number]
+            endings = pool.tend(order.counted)
+            report[number] = pool.working, endings
         return report
 
     @staticmethod
-    def _start(order: Order, number: int) -> LocalCrew:
+    def _start(order: Order, number: int) -> LocalPool:
         command = [sys.executable, *order.command, "--device", order.seats[number], "--sharing", "1"]
         command += ["--parent", str(os.getpid()), "--", order.study]
-        return LocalCrew([command], {**os.environ, **order.env})
+        return LocalPool([command], {**os.environ, **order.env})
 
     def stop(self) -> None:
         self.stops += 1
-        for crew in self.crews.values():
-            crew.stop()
+        for pool in self.pools.values():
+            pool.stop()
 
     def _end_unheard(self) -> None:
         while True:
@@ -150,9 +150,9 @@ class _Share:
                     break
         self.stop()
         until = time.monotonic() + POLITE_SECONDS
-        while any(crew.working for crew in self.crews.values()):
-            for crew in self.crews.values():
-                crew.tend(0)
+        while any(pool.working for pool in self.pools.values()):
+            for pool in self.pools.values():
+                pool.tend(0)
             if self.stops == 1 and time.monotonic() > until:
                 self.stop()
             time.sleep(0.2)

@@ -20,36 +20,36 @@ KILL_FROZEN_SECONDS = 10.0
 # process (`optevo.evaluation.objective.MAX_LOSSES`), and a few by chance.
 IN_VAIN = 15
 _LAST_LINES = 100
-REFUSED = 2  # the exit status of a worker whose user has something to mend
-HOPELESS = 70  # of one in which trial after trial fails, whatever the genome
-STOPPED = 143  # the exit status of a worker that ended politely since SIGINT or SIGTERM asked it to
+EXIT_USER_ERROR = 2  # the exit status of a worker whose user has something to mend
+EXIT_TASK_BROKEN = 70  # of one in which trial after trial fails, whatever the genome
+EXIT_TERMINATED = 143  # the exit status of a worker that ended politely since SIGINT or SIGTERM asked it to
 
 
 @dataclass(frozen=True)
-class Ended:
+class WorkerExit:
     """A worker that has ended.
 
     Attributes:
         name: Whom to call it in a message, such as "worker 2 (process 4711)".
         status: Exit status as `subprocess` gives it: negative for a signal.
-        last_words: The end of its output.
+        output_tail: The end of its output.
         replaced: Whether another was started in its place.
     """
 
     name: str
     status: int
-    last_words: str
+    output_tail: str
     replaced: bool = False
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Worker processes, wherever they run."""
 
-    def tend(self, counted: int) -> list[Ended]:
+    def tend(self, counted: int) -> list[WorkerExit]:
         """Start and replace what is missing; those that ended since the last call.
 
         Args:
-            counted: Finished trials of the study, by which a crew sees whether replacing workers helps.
+            counted: Finished trials of the study, by which a pool sees whether replacing workers helps.
         """
         ...
 
@@ -63,13 +63,13 @@ class Crew(Protocol):
         ...
 
     def close(self) -> None:
-        """Nothing of the crew is left afterwards."""
+        """Nothing of the pool is left afterwards."""
         ...
 
 
 def is_replaced(status: int) -> bool:
     """Whether a worker that ended so, without being asked to, was brought down by something."""
-    return status not in (0, REFUSED, HOPELESS)
+    return status not in (0, EXIT_USER_ERROR, EXIT_TASK_BROKEN)
 
 
 @dataclass
@@ -89,13 +89,13 @@ class Replacements:
 
 
 @dataclass
-class _Seat:
+class _WorkerSlot:
     """A place for a worker, whichever process holds it."""
 
     number: int
     command: Sequence[str]
     process: subprocess.Popen[str] | None = None
-    last_words: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
+    output_tail: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
     reader: threading.Thread | None = None
     stopped_since: float | None = None
     vacant: bool = False  # its worker could not be started for now
@@ -109,10 +109,10 @@ class _Seat:
             text=True,
             errors="replace",
         )
-        self.last_words = deque(maxlen=_LAST_LINES)
+        self.output_tail = deque(maxlen=_LAST_LINES)
         self.stopped_since = None
         self.reader = threading.Thread(
-            target=self.last_words.extend, args=(self.process.stdout,), daemon=True
+            target=self.output_tail.extend, args=(self.process.stdout,), daemon=True
         )
         self.reader.start()
 
@@ -139,7 +139,7 @@ class _Seat:
         return time.monotonic() - self.stopped_since >= KILL_FROZEN_SECONDS
 
 
-class LocalCrew:
+class LocalPool:
     """Worker processes on this machine, children of this one.
 
     A worker that something has killed is replaced (the out-of-memory killer, an administrator, a library
@@ -153,14 +153,14 @@ class LocalCrew:
 
     def __init__(self, commands: Sequence[Sequence[str]], env: Mapping[str, str]) -> None:
         self.env = env
-        self.seats = [_Seat(number, command) for number, command in enumerate(commands, start=1)]
+        self.seats = [_WorkerSlot(number, command) for number, command in enumerate(commands, start=1)]
         self.replacements = Replacements(limit=IN_VAIN + len(self.seats))
         self.stops = 0
         for seat in self.seats:
             seat.start(env)
 
-    def tend(self, counted: int) -> list[Ended]:
-        """See `Crew`."""
+    def tend(self, counted: int) -> list[WorkerExit]:
+        """See `WorkerPool`."""
         ended = []
         for seat in self.seats:
             if seat.vacant and not self.stops:
@@ -174,14 +174,14 @@ class LocalCrew:
             assert seat.reader is not None
             seat.reader.join(timeout=5)
             name, status = seat.name, seat.process.wait()
-            words, seat.process = "".join(seat.last_words), None
+            words, seat.process = "".join(seat.output_tail), None
             replace = is_replaced(status) and not self.stops and self.replacements.allow(counted)
             if replace:
                 self._fill(seat)
-            ended.append(Ended(name, status, words, replace))
+            ended.append(WorkerExit(name, status, words, replace))
         return ended
 
-    def _fill(self, seat: _Seat) -> None:
+    def _fill(self, seat: _WorkerSlot) -> None:
         try:
             seat.start(self.env)
             seat.vacant = False
@@ -192,11 +192,11 @@ class LocalCrew:
 
     @property
     def working(self) -> bool:
-        """See `Crew`."""
+        """See `WorkerPool`."""
         return any(seat.process is not None or (seat.vacant and not self.stops) for seat in self.seats)
 
     def stop(self) -> None:
-        """See `Crew`."""
+        """See `WorkerPool`."""
         self.stops += 1
         for seat in self.seats:
             if seat.alive and seat.process is not None:
@@ -207,7 +207,7 @@ class LocalCrew:
                     seat.process.send_signal(signal.SIGCONT)  # one that stands still shall hear it
 
     def close(self) -> None:
-        """See `Crew`; ends what is still there politely, but not for long."""
+        """See `WorkerPool`; ends what is still there politely, but not for long."""
         for seat in self.seats:
             if seat.alive and seat.process is not None:
                 seat.process.terminate()

@@ -13,22 +13,24 @@ from rich.console import Console
 from rich.live import Live
 
 from optevo.errors import RunFailed, UserError
-from optevo.liveness.lost import LOOK_SECONDS, Lookout, fail_lost_trials
+from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
 from optevo.reporting.progress import Progress
 from optevo.storage.errors import StorageUnreachable
 from optevo.study.studies import is_complete
-from optevo.workers.local_pool import REFUSED, STOPPED, Crew, Ended
+from optevo.workers.local_pool import EXIT_TERMINATED, EXIT_USER_ERROR, WorkerExit, WorkerPool
 
 _POLL_SECONDS = 0.5
 _FAREWELL_SECONDS = 60.0  # for workers to see that the search is complete
 
 
-def watch(study: optuna.Study, crew: Crew, console: Console, progress: Progress, stopped: list[int]) -> bool:
+def watch(
+    study: optuna.Study, pool: WorkerPool, console: Console, progress: Progress, stopped: list[int]
+) -> bool:
     """Watch the workers until they have ended.
 
     Args:
         study: The study they work on; lost trials are failed meanwhile.
-        crew: The workers; nothing of it is left afterwards.
+        pool: The workers; nothing of it is left afterwards.
         console: Where to print.
         progress: What to show.
         stopped: SIGINT and SIGTERM are noted here as they come.
@@ -40,20 +42,20 @@ def watch(study: optuna.Study, crew: Crew, console: Console, progress: Progress,
         UserError: The workers refused to go on, and have said why.
         RunFailed: They died, and have said why, before the search was complete.
     """
-    lookout, looked, advanced = Lookout(), time.monotonic(), time.monotonic()
-    failed: list[Ended] = []
-    with _forwarded_signals(crew, console, stopped), _display(console, progress) as show:
-        while crew.working:
+    monitor, looked, advanced = LivenessMonitor(), time.monotonic(), time.monotonic()
+    failed: list[WorkerExit] = []
+    with _forwarded_signals(pool, console, stopped), _display(console, progress) as show:
+        while pool.working:
             time.sleep(_POLL_SECONDS)
-            ended = crew.tend(progress.counted)  # before any question to the database, which may have to wait
+            ended = pool.tend(progress.counted)  # before any question to the database, which may have to wait
             for one in ended:
                 if one.replaced:
                     console.print(f"{one.name} ended with status {one.status}; another takes its place")
-            failed += [one for one in ended if not one.replaced and one.status not in (0, STOPPED)]
+            failed += [one for one in ended if not one.replaced and one.status not in (0, EXIT_TERMINATED)]
             try:
                 show()
                 if ended or time.monotonic() - looked >= LOOK_SECONDS:
-                    fail_lost_trials(study, lookout)
+                    fail_lost_trials(study, monitor)
                     looked = time.monotonic()
                     advanced = advanced if is_complete(study) else looked
             except StorageUnreachable:
@@ -66,22 +68,22 @@ def watch(study: optuna.Study, crew: Crew, console: Console, progress: Progress,
             show()
     for one in failed:
         console.print(f"{one.name} ended with status {one.status}:")
-        console.print(one.last_words, highlight=False)
+        console.print(one.output_tail, highlight=False)
     if stopped:
         return True
     if failed and not is_complete(study):
-        if all(one.status == REFUSED for one in failed):
+        if all(one.status == EXIT_USER_ERROR for one in failed):
             raise UserError("the workers could not go on; see above")
         raise RunFailed("workers died, see above; nothing is lost, the same command goes on")
     return False
 
 
 @contextlib.contextmanager
-def _forwarded_signals(crew: Crew, console: Console, received: list[int]) -> Iterator[None]:
+def _forwarded_signals(pool: WorkerPool, console: Console, received: list[int]) -> Iterator[None]:
     """Pass SIGINT and SIGTERM on to the workers, once, and wait for them; a second one kills."""
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        crew.stop()
+        pool.stop()
         if not received:
             console.print("stopping; what is finished stays recorded (once more kills)")
         received.append(signum)
@@ -92,7 +94,7 @@ def _forwarded_signals(crew: Crew, console: Console, received: list[int]) -> Ite
     finally:
         for signum, handler in old.items():
             signal.signal(signum, handler)
-        crew.close()  # at once where all have ended
+        pool.close()  # at once where all have ended
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.objective import Interrupted, Objective
 from optevo.liveness.heartbeat import HUNG_SECONDS, Heartbeat
-from optevo.liveness.lost import LOOK_SECONDS, Lookout, fail_lost_trials
+from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
 from optevo.liveness.processes import orphaned, when_orphaned
 from optevo.samplers import NoSlot
 from optevo.storage.errors import StorageUnreachable
@@ -28,7 +28,7 @@ from optevo.storage.retrying import OUTAGE_SECONDS
 from optevo.study.config import StudyConfig
 from optevo.study.studies import board, check_environment, counted, load_study, make_space
 from optevo.training.benches import ScoredBench, make_worker_bench
-from optevo.workers.local_pool import STOPPED
+from optevo.workers.local_pool import EXIT_TERMINATED
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _ABANDONED_SECONDS = 30.0  # that a worker outlives its parent at most
 _POLL_SECONDS = 0.1  # between looks for a slot; they become as rare as one a second
 
 
-class HopelessError(RuntimeError):
+class TaskBroken(RuntimeError):
     """Trial after trial fails, whatever the genome."""
 
 
@@ -86,15 +86,15 @@ def work(
     Raises:
         UserError: The study, its data or the device isn't there, or the study was begun with another optevo
             or torch.
-        SystemExit: A stop was requested: status `STOPPED`.
-        HopelessError: Trials in three slots running failed: no genome's fault, more likely the task's.
+        SystemExit: A stop was requested: status `EXIT_TERMINATED`.
+        TaskBroken: Trials in three slots running failed: no genome's fault, more likely the task's.
     """
-    stop, lookout = Stop(), Lookout()
+    stop, monitor = Stop(), LivenessMonitor()
 
     def abandon() -> None:
         stop.request()
         time.sleep(_ABANDONED_SECONDS)
-        os._exit(STOPPED)  # a task that hangs never asks
+        os._exit(EXIT_TERMINATED)  # a task that hangs never asks
 
     when_orphaned(parent, abandon)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -114,7 +114,7 @@ def work(
             raise Interrupted("this worker was taken for dead and its trial given to another")
 
     outcome = _Outcome(Objective(bench, make_space(config), check), heartbeat)
-    while not stop.requested and _await_slot(study, config, stop, lookout, limit):
+    while not stop.requested and _await_slot(study, config, stop, monitor, limit):
         outcome.trial_id = None
         try:
             study.optimize(outcome, n_trials=1, catch=(Exception,))
@@ -129,9 +129,9 @@ def work(
             raise outcome.error
         if len(outcome.failed_slots) >= 3:
             slots = len(outcome.failed_slots)
-            raise HopelessError(f"trials failed in {slots} slots running, the last so") from outcome.error
+            raise TaskBroken(f"trials failed in {slots} slots running, the last so") from outcome.error
     if stop.requested:
-        sys.exit(STOPPED)  # whoever watches can tell it from a study that is complete
+        sys.exit(EXIT_TERMINATED)  # whoever watches can tell it from a study that is complete
 
 
 def _open(url: str, stop: Stop) -> BaseStorage:
@@ -139,7 +139,7 @@ def _open(url: str, stop: Stop) -> BaseStorage:
     until = time.monotonic() + OUTAGE_SECONDS
     while True:
         try:
-            return open_storage(url, give_up=lambda: stop.requested)
+            return open_storage(url, should_stop=lambda: stop.requested)
         except StorageUnreachable:
             if stop.requested or time.monotonic() > until:
                 raise
@@ -183,14 +183,14 @@ class _Outcome:
 
 
 def _await_slot(
-    study: optuna.Study, config: StudyConfig, stop: Stop, lookout: Lookout, limit: int | None
+    study: optuna.Study, config: StudyConfig, stop: Stop, monitor: LivenessMonitor, limit: int | None
 ) -> bool:
     """Wait until there is something to evaluate; False when there never will be."""
     pause, looked = _POLL_SECONDS, -LOOK_SECONDS
     seen: dict[str, int] | None = None
     while not stop.requested:
         if time.monotonic() - looked >= LOOK_SECONDS:
-            fail_lost_trials(study, lookout)
+            fail_lost_trials(study, monitor)
             looked = time.monotonic()
         now = count_states(study)
         if now is None or now != seen:  # else no slot has become free

@@ -13,7 +13,7 @@ from PIL import Image
 from analysis import recompress, table1
 from optevo import keys
 from optevo.measurement.fresh_seeds import stored_result
-from optevo.measurement.test_split import stored_final
+from optevo.measurement.test_split import stored_evaluation
 from optevo.reporting.comparison import OVERALL, Entry
 from optevo.reporting.statistics import paired
 from optevo.reporting.tables import write_tables
@@ -62,7 +62,7 @@ def fair_entries() -> list[Entry]:
     for name in names:
         (path,) = [path for path in SAVED if path.stem == name]
         study, config = load_study(read_study(path), name)
-        final, result = stored_final(study, config), stored_result(study, config)
+        final, result = stored_evaluation(study, config), stored_result(study, config)
         assert final is not None
         assert result is not None
         entries.append(Entry(study, config, result, final))

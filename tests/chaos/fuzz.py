@@ -47,8 +47,8 @@ def studies(rng: random.Random, folder: Path) -> str:
 
 def check_config(config: StudyConfig) -> None:
     """What every accepted configuration can do."""
-    if parse_config(json.loads(json.dumps(config.plain())), "itself") != config:
-        raise Fault(f"a study stored as {config.plain()} could not be resumed")
+    if parse_config(json.loads(json.dumps(config.to_dict())), "itself") != config:
+        raise Fault(f"a study stored as {config.to_dict()} could not be resumed")
     config.fingerprint()
 
 

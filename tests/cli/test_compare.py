@@ -507,7 +507,7 @@ def test_a_study_that_is_not_there_is_refused(compare):
 
 def test_a_study_that_names_no_winner_is_refused(compare):
     study = searched("quiet")
-    study.set_user_attr(keys.CONFIG, config("quiet", rerun={"candidates": 0}).plain())
+    study.set_user_attr(keys.CONFIG, config("quiet", rerun={"candidates": 0}).to_dict())
     said(compare("quiet"), "quiet", "candidates = 0")
 
 

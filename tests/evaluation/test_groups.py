@@ -23,7 +23,7 @@ from optevo.evaluation.objective import Interrupted
 from optevo.optim.terms import gate as integrity
 from optevo.optim.terms.gate import reject
 from optevo.samplers import GeneticSampler
-from optevo.samplers.slots import Board, Slot, claimed
+from optevo.samplers.slots import Slot, SlotTable, claimed
 from optevo.storage.opening import open_storage
 from optevo.study.config import load_config
 from optevo.study.studies import create_or_resume, is_complete, load_study
@@ -179,11 +179,11 @@ def test_a_group_with_decided_slots_is_claimed_by_one_of_its_open_ones():
 
 
 def test_one_slot_of_each_group_can_be_claimed():
-    board = Board(10, 1, 3, group_size=4)
+    board = SlotTable(10, 1, 3, group_size=4)
     assert board.claimable() == [Slot(0, 0), Slot(0, 4), Slot(0, 8)]
     assert board.group(Slot(0, 9)) == [Slot(0, 8), Slot(0, 9)]
     assert board.group(Slot(1, 8)) == [Slot(1, 8)]
-    assert Board(10, 1, 3).claimable() == Board(10, 1, 3).open(0)
+    assert SlotTable(10, 1, 3).claimable() == SlotTable(10, 1, 3).open(0)
 
 
 def test_a_group_needs_a_space():

@@ -23,7 +23,7 @@ from strategies import genome
 from torch import nn
 
 from optevo import keys
-from optevo.evaluation.candidate_runs import Course
+from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.objective import Objective
 from optevo.evaluation.racing import behind, thresholds, worth
 from optevo.optim.terms import gate as integrity
@@ -254,10 +254,10 @@ def tables(n_runs: st.SearchStrategy[int] = st.integers(1, 6)) -> st.SearchStrat
 def test_a_bar_is_what_the_best_quarter_had_earned_by_then(table, data):
     n_runs = len(table[0])
     population = [fitness[: data.draw(st.integers(0, n_runs))] for fitness in table]
-    bars = thresholds(population, n_runs)
-    assert len(bars) == n_runs - 1
+    asked = thresholds(population, n_runs)
+    assert len(asked) == n_runs - 1
     quarter = -(-len(population) // 4)
-    for n, bar in enumerate(bars, 1):
+    for n, bar in enumerate(asked, 1):
         sums = [math.fsum(fitness[:n]) for fitness in population if len(fitness) >= n]
         assert bar == (min(heapq.nlargest(quarter, sums)) if sums else -math.inf)
 
@@ -283,12 +283,12 @@ def test_without_bars_nobody_stops():
     assert behind([-1.0], thresholds([[], []], 3)) is None
 
 
-def courses(table: Sequence[Sequence[float]], bars: Sequence[float]) -> list[Course]:
-    """A generation that runs against `bars`; two seeds a task where that comes out even."""
+def courses(table: Sequence[Sequence[float]], thresholds: Sequence[float]) -> list[CandidateRuns]:
+    """A generation that runs against `thresholds`; two seeds a task where that comes out even."""
     n_runs, ended = len(table[0]), []
     n_tasks = n_runs // 2 if n_runs % 2 == 0 else n_runs
     for fitness in table:
-        one = Course(genome("GRAD"), n_runs, bars=bars)
+        one = CandidateRuns(genome("GRAD"), n_runs, thresholds=thresholds)
         for i, value in enumerate(fitness):
             if not one.ended:
                 one.add(Run(f"task {i % n_tasks}", i // n_tasks, value, value, 1.0, (), STEPS, 0.1, None))
@@ -306,11 +306,11 @@ def test_who_stops_ranks_below_everyone_that_went_on(before, data):
 
 def test_who_stops_ranks_below_everyone_that_went_on_where_sums_differ_in_the_last_bit():
     # 0.1 + 0.2 > 0.3
-    bars = thresholds([[0.1, 0.2, 0.0, 0.0]], 4)
-    _check_ranks(courses([[0.3, 0.0, 0.0, 0.0], [0.1, 0.2, 0.0, 0.0]], bars))
+    asked = thresholds([[0.1, 0.2, 0.0, 0.0]], 4)
+    _check_ranks(courses([[0.3, 0.0, 0.0, 0.0], [0.1, 0.2, 0.0, 0.0]], asked))
 
 
-def _check_ranks(generation: list[Course]) -> None:
+def _check_ranks(generation: list[CandidateRuns]) -> None:
     for stopped in generation:
         if len(stopped.runs) < stopped.n_runs:
             assert stopped.value is not None

@@ -19,7 +19,7 @@ from small_studies import RANDOM, TPE, create, dead_worker, finish, fitness, slo
 
 from optevo import keys
 from optevo.liveness import lost
-from optevo.liveness.lost import Lookout, fail_lost_trials, state_of, worker_identity
+from optevo.liveness.lost import LivenessMonitor, fail_lost_trials, state_of, worker_identity
 from optevo.storage.opening import open_storage
 from optevo.study.studies import is_complete, load_study
 
@@ -61,12 +61,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def watch(study: optuna.Study, lookout: Lookout, clock: Clock, seconds: float) -> list[int]:
+def watch(study: optuna.Study, monitor: LivenessMonitor, clock: Clock, seconds: float) -> list[int]:
     """Look every five seconds for so long; which trials were failed."""
-    failed = fail_lost_trials(study, lookout)
+    failed = fail_lost_trials(study, monitor)
     for _ in range(round(seconds / 5)):
         clock.now += 5
-        failed += fail_lost_trials(study, lookout)
+        failed += fail_lost_trials(study, monitor)
     return failed
 
 
@@ -121,7 +121,7 @@ def test_a_dead_workers_trial_is_evaluated_again_with_the_same_genome(url: str):
     study.optimize(fitness, n_trials=5)
     lost = ask(study, dead_worker())
     genome = study.trials[lost.number].params
-    assert fail_lost_trials(study, Lookout()) == [lost.number]
+    assert fail_lost_trials(study, LivenessMonitor()) == [lost.number]
     assert state(study, lost) == TrialState.FAIL
     again, _ = load_study(open_storage(url), "one")
     substitute = ask(again, worker_identity())
@@ -133,7 +133,7 @@ def test_a_dead_workers_trial_is_evaluated_again_with_the_same_genome(url: str):
 def test_a_living_workers_trial_is_left_alone(url: str):
     study = create(url)
     trial = ask(study, worker_identity())
-    assert fail_lost_trials(study, Lookout()) == []
+    assert fail_lost_trials(study, LivenessMonitor()) == []
     assert state(study, trial) == TrialState.RUNNING
 
 
@@ -144,10 +144,10 @@ def elsewhere(study: optuna.Study) -> optuna.Trial:
 
 def test_another_machines_trial_is_left_alone_while_its_heart_beats(url: str, clock: Clock):
     study = create(url)
-    trial, lookout = elsewhere(study), Lookout()
+    trial, monitor = elsewhere(study), LivenessMonitor()
     for count in range(1, 6):
         beat(study, trial, count)
-        assert watch(study, lookout, clock, lost.GRACE_SECONDS - 10) == []
+        assert watch(study, monitor, clock, lost.GRACE_SECONDS - 10) == []
     assert state(study, trial) == TrialState.RUNNING
 
 
@@ -155,26 +155,26 @@ def test_another_machines_trial_without_a_heartbeat_for_long_is_lost(url: str, c
     study = create(url)
     trial = elsewhere(study)
     beat(study, trial, 7)
-    assert watch(study, Lookout(), clock, lost.GRACE_SECONDS + 10) == [trial.number]
+    assert watch(study, LivenessMonitor(), clock, lost.GRACE_SECONDS + 10) == [trial.number]
     assert state(study, trial) == TrialState.FAIL
     assert "no heartbeat" in study.trials[trial.number].system_attrs[keys.LOST]
 
 
 def test_clocks_that_differ_or_jump_kill_nobody(url: str, clock: Clock):
     study = create(url)
-    trial, lookout = elsewhere(study), Lookout()
+    trial, monitor = elsewhere(study), LivenessMonitor()
     for count, when in enumerate(["1999-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"]):
         beat(study, trial, count, when)
-        assert watch(study, lookout, clock, 60) == []
+        assert watch(study, monitor, clock, 60) == []
 
 
 def test_an_observer_that_was_itself_suspended_takes_nobody_for_dead(url: str, clock: Clock):
     study = create(url)
     elsewhere(study)
-    lookout = Lookout()
+    monitor = LivenessMonitor()
     for _ in range(5):
         clock.now += 3600  # seen nothing in between
-        assert fail_lost_trials(study, lookout) == []
+        assert fail_lost_trials(study, monitor) == []
 
 
 @pytest.mark.parametrize(
@@ -185,46 +185,46 @@ def test_a_trial_that_never_names_its_worker_is_lost_after_a_while(
 ):
     study = create(url)
     trial = ask(study, None)
-    assert watch(study, Lookout(), clock, seconds) == ([trial.number] if gone else [])
+    assert watch(study, LivenessMonitor(), clock, seconds) == ([trial.number] if gone else [])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_stopped_processs_trial_is_given_to_another(
     url: str, clock: Clock, sleeper: subprocess.Popen[bytes]
 ):
-    study, lookout = create(url), Lookout()
+    study, monitor = create(url), LivenessMonitor()
     trial = ask(study, worker_identity(pid=sleeper.pid))
     sleeper.send_signal(signal.SIGSTOP)
     wait_for(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED)
-    assert watch(study, lookout, clock, lost.FROZEN_SECONDS - 5) == []
-    assert watch(study, lookout, clock, 15) == [trial.number]
+    assert watch(study, monitor, clock, lost.FROZEN_SECONDS - 5) == []
+    assert watch(study, monitor, clock, 15) == [trial.number]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_process_that_was_stopped_for_a_moment_keeps_its_trial(
     url: str, clock: Clock, sleeper: subprocess.Popen[bytes]
 ):
-    study, lookout = create(url), Lookout()
+    study, monitor = create(url), LivenessMonitor()
     ask(study, worker_identity(pid=sleeper.pid))
     for number, state in [(signal.SIGSTOP, "stopped"), (signal.SIGCONT, "sleeping")] * 3:
         sleeper.send_signal(number)
         wait_for(lambda: psutil.Process(sleeper.pid).status() == state)  # noqa: B023  called at once
-        assert watch(study, lookout, clock, lost.FROZEN_SECONDS - 5) == []
+        assert watch(study, monitor, clock, lost.FROZEN_SECONDS - 5) == []
 
 
 def test_a_trial_names_its_worker_as_soon_as_it_holds_a_slot(url: str, monkeypatch: pytest.MonkeyPatch):
     # Killed in between, it would hold its slot for minutes, and the resumed search would stand still.
-    from optevo.storage.retrying import PatientRDBStorage  # noqa: PLC0415
+    from optevo.storage.retrying import RetryingRDBStorage  # noqa: PLC0415
 
     study, attributes = create(url), []
     for method in ("set_trial_user_attr", "set_trial_system_attr"):
-        inner = getattr(PatientRDBStorage, method)
+        inner = getattr(RetryingRDBStorage, method)
 
         def watch(self: Any, trial: int, key: str, value: Any, inner: Any = inner) -> None:
             attributes.append(key)
             inner(self, trial, key, value)
 
-        monkeypatch.setattr(PatientRDBStorage, method, watch)
+        monkeypatch.setattr(RetryingRDBStorage, method, watch)
     study.optimize(fitness, n_trials=1)
     assert keys.WORKER in attributes
     assert attributes.index(keys.WORKER) < attributes.index(keys.CLAIM)
@@ -238,7 +238,7 @@ def test_a_study_that_lost_a_worker_at_every_trial_ends_with_the_same_genomes_an
     study = create(url)
     while not is_complete(study):
         ask(study, dead)
-        fail_lost_trials(study, Lookout())
+        fail_lost_trials(study, LivenessMonitor())
         study, _ = load_study(open_storage(url), "one")
         study.optimize(fitness, n_trials=1)
     assert slots(study) == unbroken
@@ -250,7 +250,7 @@ def test_a_study_killed_any_number_of_times_on_one_slot_ends_with_the_same_genom
     study.optimize(fitness, n_trials=3)
     for _ in range(5):
         ask(study, dead)
-        fail_lost_trials(study, Lookout())
+        fail_lost_trials(study, LivenessMonitor())
         study, _ = load_study(open_storage(url), "one")
     assert finish(study) == unbroken
 
@@ -259,7 +259,7 @@ def test_a_study_killed_any_number_of_times_on_one_slot_ends_with_the_same_genom
 def test_a_preset_lost_with_its_worker_is_evaluated_all_the_same(url: str, sampler: dict[str, Any]):
     study = create(url, sampler=sampler)
     lost = ask(study, dead_worker())
-    fail_lost_trials(study, Lookout())
+    fail_lost_trials(study, LivenessMonitor())
     study, _ = load_study(open_storage(url), "one")
     study.optimize(fitness, n_trials=15)
     done = [trial.params for trial in study.trials if trial.state == TrialState.COMPLETE]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from optevo import keys
 from optevo.cli.main import app
 from optevo.liveness.lost import worker_identity
-from optevo.liveness.status import holders, repair
+from optevo.liveness.status import repair, running_trials
 
 
 @pytest.fixture
@@ -46,8 +46,13 @@ def four(study: optuna.Study) -> None:
 def test_live_dead_and_stale_workers_are_told_apart(url: str):
     study = create(url)
     four(study)
-    assert [holder.state for holder in holders(study)] == ["live", "dead", "live", "stale"]
-    assert [holder.name for holder in holders(study)][3] == "far, process 18"
+    assert [running_trial.state for running_trial in running_trials(study)] == [
+        "live",
+        "dead",
+        "live",
+        "stale",
+    ]
+    assert [running_trial.name for running_trial in running_trials(study)][3] == "far, process 18"
 
 
 def test_status_lists_the_workers(url: str):

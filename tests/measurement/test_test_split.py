@@ -27,11 +27,11 @@ from optevo.measurement.fresh_seeds import measure
 from optevo.measurement.pool import form_of, run_key
 from optevo.measurement.test_split import (
     Plan,
-    final_config,
     finished,
-    measure_final,
+    measure_test_split,
     next_reading,
-    stored_final,
+    stored_evaluation,
+    test_config,
 )
 from optevo.optim.terms.presets import PRESETS
 from optevo.study.check import check_study
@@ -121,8 +121,8 @@ def digits() -> tuple[Digits, dict[str, Any]]:
     return task, task.load(Path())
 
 
-def measured(study: optuna.Study, one: Plan, budget: StudyConfig | None = None) -> final.Final:
-    return measure_final(study, budget or config(), one, devices=["cpu"], data_root=Path())
+def measured(study: optuna.Study, one: Plan, budget: StudyConfig | None = None) -> final.TestEvaluation:
+    return measure_test_split(study, budget or config(), one, devices=["cpu"], data_root=Path())
 
 
 def plan(study: optuna.Study, one: StudyConfig, winner: int, *, again: bool = False, **said: int) -> Plan:
@@ -234,12 +234,12 @@ def test_again_without_a_measurement_is_the_first(study: optuna.Study):
 
 
 def test_the_latest_finished_measurement_is_shown(study: optuna.Study):
-    assert stored_final(study, config()) is None
+    assert stored_evaluation(study, config()) is None
     put(study)
     put(study, 2)
-    assert stored_final(study, config()).attempt == 2
+    assert stored_evaluation(study, config()).attempt == 2
     assert (
-        stored_final(
+        stored_evaluation(
             without(study, run_key(f"{keys.FINAL}2:4:", form_of(PRESETS["adam"]), 1, 1000)), config()
         ).attempt
         == 1
@@ -248,8 +248,8 @@ def test_the_latest_finished_measurement_is_shown(study: optuna.Study):
 
 def test_the_final_budget_changes_steps_seeds_and_split_and_nothing_else():
     one = config(evaluation__precision="bfloat16", evaluation__batch_size=64)
-    budget = final_config(one, Plan(1, 0, 77, (1000, 1001)))
-    plain, changed = one.plain(), budget.plain()
+    budget = test_config(one, Plan(1, 0, 77, (1000, 1001)))
+    plain, changed = one.to_dict(), budget.to_dict()
     assert {key: changed["evaluation"].pop(key) for key in ("steps", "seeds", "split")} == {
         "steps": 77,
         "seeds": [1000, 1001],
@@ -306,7 +306,7 @@ def test_the_winner_is_scored_on_the_test_split(pool, study: optuna.Study, digit
 def test_what_was_measured_is_what_is_stored(pool, study: optuna.Study):  # noqa: F811
     done = measured(study, plan(study, config(), 1, steps=2, n_seeds=2))
     loaded, _ = load_study(study._storage, "one")
-    assert stored_final(loaded, config()) == done
+    assert stored_evaluation(loaded, config()) == done
     assert finished(loaded, config(), plan(loaded, config(), 1)) == done
 
 
@@ -387,14 +387,14 @@ def test_a_second_attempt_leaves_the_first_as_it_was(pool, study: optuna.Study):
     assert second.attempt == 2
     assert own(study, f"{keys.FINAL}1") == before
     assert len(pool.asked) == 8  # trained anew, not looked up
-    assert stored_final(study, config()) == second
+    assert stored_evaluation(study, config()) == second
     assert plan(study, config(), 1) == Plan(2, 1, 2, (1000, 1001))
 
 
 def test_progress_counts_every_run_that_is_trained(pool, study: optuna.Study):  # noqa: F811
     seen: list[int] = []
     one = plan(study, config(), 1, steps=1, n_seeds=2)
-    measure_final(study, config(), one, devices=["cpu"], data_root=Path(), progress=seen.append)
+    measure_test_split(study, config(), one, devices=["cpu"], data_root=Path(), progress=seen.append)
     assert seen == [1, 2, 3, 4]
 
 

@@ -723,15 +723,15 @@ def test_a_stored_configuration_is_read_back_as_it_was(name: str):
         {"kind": name, "schedule": "warmup_cosine", "lr": [1], "weight_decay": [0], "options": options},
     ):
         one = config(space=space, sampler=GRID)
-        again = parse_config(json.loads(json.dumps(one.plain())), "stored")
+        again = parse_config(json.loads(json.dumps(one.to_dict())), "stored")
         assert again == one
-        assert again.plain() == one.plain()
+        assert again.to_dict() == one.to_dict()
         assert again.fingerprint() == one.fingerprint()
 
 
 def test_a_sweep_stores_the_values_it_was_begun_with():
     """So that it stays the same study when the defaults change."""
-    plain = config(space={"kind": "adamw"}, sampler=GRID).plain()
+    plain = config(space={"kind": "adamw"}, sampler=GRID).to_dict()
     assert plain["space"] == {
         "kind": "adamw",
         "schedule": "none",
@@ -742,7 +742,7 @@ def test_a_sweep_stores_the_values_it_was_begun_with():
 
 
 def test_a_terms_studys_fingerprint_is_that_of_before_baselines():
-    assert config().plain()["space"] == {"kind": "terms", "presets": ["sgd", "adam"]}
+    assert config().to_dict()["space"] == {"kind": "terms", "presets": ["sgd", "adam"]}
     one = config(name="old", space={"kind": "terms", "presets": ["sgd", "adam"]})
     assert one.fingerprint() == "062e1a8a9c0868d0"  # computed by commit b355108
 

@@ -186,9 +186,9 @@ def test_an_interval_without_an_end_goes_on_beyond_the_axis():
     mean = endless["mean"].iloc[0]
     assert low < 0 < high
     assert low < mean < high
-    bars = figure.data[0].error_x
-    assert all(math.isfinite(length) for length in (*bars.array, *bars.arrayminus))
-    assert bars.array[0] > high - low < bars.arrayminus[0]
+    thresholds = figure.data[0].error_x
+    assert all(math.isfinite(length) for length in (*thresholds.array, *thresholds.arrayminus))
+    assert thresholds.array[0] > high - low < thresholds.arrayminus[0]
     assert high - low < 10 * max(abs(mean), 0.1)
 
 

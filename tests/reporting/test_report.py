@@ -179,8 +179,8 @@ def test_the_policy_allows_nothing_but_what_is_in_the_file(tmp_path):
 
 def test_the_configuration_reads_as_a_study_file():
     _, config = grid()
-    read = tomllib.loads(toml(config.plain()))
-    assert read == {k: v for k, v in config.plain().items() if v is not None}
+    read = tomllib.loads(toml(config.to_dict()))
+    assert read == {k: v for k, v in config.to_dict().items() if v is not None}
 
 
 def test_an_existing_report_is_replaced(tmp_path):

@@ -30,7 +30,7 @@ from sqlalchemy import event
 
 from optevo.samplers import GeneticSampler, NoSlot
 from optevo.samplers import claiming as claims
-from optevo.samplers.slots import Board
+from optevo.samplers.slots import SlotTable
 from optevo.spaces import TermSpace
 
 Factory = Callable[[int], BaseSampler]
@@ -921,5 +921,5 @@ def test_the_board_shows_the_generation_in_progress():
     study = optuna.create_study(sampler=GeneticSampler(population_size=3, n_elites=1, seed=0))
     study.optimize(plain, n_trials=4)
     board = study.sampler.board(study)
-    assert isinstance(board, Board)
+    assert isinstance(board, SlotTable)
     assert (board.generation, len(board.open(1)), len(board.live(1))) == (1, 1, 0)

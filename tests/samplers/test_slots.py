@@ -1,4 +1,4 @@
-"""The claim protocol under every interleaving that Hypothesis can think of, and the `Board` by itself.
+"""The claim protocol under every interleaving that Hypothesis can think of, and the `SlotTable` by itself.
 
 Each worker is a thread with a study and a sampler of its own, as processes have. The storage hands a baton
 around: a worker stops before each of its storage operations until it is let go, so that the order of all of
@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from optevo import keys
 from optevo.samplers import GeneticSampler
 from optevo.samplers import claiming as claims
-from optevo.samplers.slots import Board, Slot, claimed
+from optevo.samplers.slots import Slot, SlotTable, claimed
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -263,7 +263,7 @@ def test_no_interleaving_counts_a_slot_twice_or_loses_one(programs, order, kills
 )
 def test_safety_does_not_rest_on_the_order_of_askers(programs, order, kills, population, data):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Board, "undecided", lambda self, before=0: 0)
+        patch.setattr(SlotTable, "undecided", lambda self, before=0: 0)
         interleave(programs, order, kills, population, data.draw(st.integers(0, population - 1)))
 
 
@@ -282,7 +282,7 @@ def test_live_workers_always_get_done(seed):
 
 def test_a_worker_that_wakes_up_after_its_generation_ended_takes_no_slot_of_it(monkeypatch):
     # A laptop lid, a suspended job: between choosing a slot and claiming it, others finish the generation.
-    monkeypatch.setattr(Board, "undecided", lambda self, before=0: 0)
+    monkeypatch.setattr(SlotTable, "undecided", lambda self, before=0: 0)
     world = World([["complete"], ["complete"] * 3], 2, 0)
     sleeper, other = world.workers
     try:
@@ -318,8 +318,8 @@ def trial(number: int, state: TrialState, slot: Slot | None = None, **options: A
     )
 
 
-def board(trials: list[FrozenTrial], population: int = 2, n_elites: int = 0) -> Board:
-    made = Board(population, n_elites, max_failures=3)
+def board(trials: list[FrozenTrial], population: int = 2, n_elites: int = 0) -> SlotTable:
+    made = SlotTable(population, n_elites, max_failures=3)
     made.update(trials, StudyDirection.MINIMIZE)
     return made
 
@@ -373,7 +373,7 @@ def test_a_waiting_trial_is_not_undecided():
 
 def test_reading_a_history_at_once_gives_what_reading_it_bit_by_bit_gives():
     study = optuna.create_study(sampler=GeneticSampler(population_size=5, n_elites=2, seed=0))
-    bits = Board(5, 2, max_failures=3)
+    bits = SlotTable(5, 2, max_failures=3)
 
     def objective(trial: Trial) -> float:
         bits.update(study.get_trials(deepcopy=False), StudyDirection.MINIMIZE)
@@ -384,7 +384,7 @@ def test_reading_a_history_at_once_gives_what_reading_it_bit_by_bit_gives():
 
     study.optimize(objective, n_trials=60, catch=RuntimeError)
     bits.update(study.trials, StudyDirection.MINIMIZE)
-    once = Board(5, 2, max_failures=3)
+    once = SlotTable(5, 2, max_failures=3)
     once.update(study.trials, StudyDirection.MINIMIZE)
     assert once.generation > 8
     assert (bits.generation, bits.populations) == (once.generation, once.populations)
@@ -413,7 +413,7 @@ def test_members_that_are_equally_fit_rank_by_slot_and_not_by_trial():
 
 def test_askers_that_waited_long_do_not_trample_on_each_other(monkeypatch):
     # Twelve workers behind one long training, all older than a minute when the next generation opens.
-    monkeypatch.setattr(Board, "undecided", lambda self, before=0: 0)
+    monkeypatch.setattr(SlotTable, "undecided", lambda self, before=0: 0)
     writes: Counter[int] = Counter()
 
     class Counting(InMemoryStorage):

@@ -74,7 +74,7 @@ def test_workers_go_on_after_an_outage_and_nothing_is_lost_or_doubled(postgres: 
 
 def test_who_is_asked_to_stop_during_an_outage_stops(postgres: Postgres):
     url, asked = postgres.fresh_url(), threading.Event()
-    storage = open_storage(url, create=True, give_up=asked.is_set)
+    storage = open_storage(url, create=True, should_stop=asked.is_set)
     study = optuna.create_study(storage=storage)
     postgres.stop()
     threading.Timer(1, asked.set).start()
@@ -145,7 +145,7 @@ def test_no_message_or_log_shows_the_password(postgres: Postgres, caplog: pytest
     asked = threading.Event()
     url = postgres.fresh_url()
     assert PASSWORD in url
-    study = optuna.create_study(storage=open_storage(url, create=True, give_up=asked.is_set))
+    study = optuna.create_study(storage=open_storage(url, create=True, should_stop=asked.is_set))
     postgres.stop()
     threading.Timer(1, asked.set).start()
     with caplog.at_level(logging.DEBUG), pytest.raises(StorageUnreachable) as caught:

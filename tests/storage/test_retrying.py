@@ -67,13 +67,13 @@ def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("optevo")]
 
 
-# What is patient
+# What is retrying
 
 
-@pytest.mark.parametrize("kind", [patience.PatientRDBStorage, "grpc"])
+@pytest.mark.parametrize("kind", [patience.RetryingRDBStorage, "grpc"])
 def test_every_call_that_optuna_makes_is_patient(kind: Any):
     if kind == "grpc":
-        kind = pytest.importorskip("optevo.storage.proxy").PatientGrpcStorageProxy
+        kind = pytest.importorskip("optevo.storage.proxy").RetryingGrpcStorageProxy
     for name in vars(BaseStorage):
         if name.startswith("_") or name in ("remove_session", "check_trial_is_updatable"):
             continue
@@ -82,7 +82,7 @@ def test_every_call_that_optuna_makes_is_patient(kind: Any):
 
 def test_optuna_takes_a_patient_storage_for_its_own(storage: RDBStorage):
     assert isinstance(optuna.create_study(storage=storage)._storage, _CachedStorage)
-    assert issubclass(pytest.importorskip("optevo.storage.proxy").PatientGrpcStorageProxy, GrpcStorageProxy)
+    assert issubclass(pytest.importorskip("optevo.storage.proxy").RetryingGrpcStorageProxy, GrpcStorageProxy)
 
 
 def test_a_call_is_tried_again_until_it_is_answered_and_says_so_once(
@@ -110,7 +110,7 @@ def test_a_storage_that_never_answers_is_given_up(storage: RDBStorage, monkeypat
 
 def test_who_is_asked_to_stop_waits_no_longer(tmp_path: Path):
     asked = threading.Event()
-    opened = open_storage(f"sqlite:///{tmp_path / 'a.db'}", create=True, give_up=asked.is_set)
+    opened = open_storage(f"sqlite:///{tmp_path / 'a.db'}", create=True, should_stop=asked.is_set)
     assert isinstance(opened, RDBStorage)
     study = optuna.create_study(storage=opened)
     failing(opened, 10**9, OSError("gone"))
@@ -458,7 +458,7 @@ def test_a_port_in_use_is_told(storage: RDBStorage):
 
 def test_what_is_wrong_with_a_proxys_database_reaches_its_clients(tmp_path: Path):
     proxy = pytest.importorskip("optevo.storage.proxy")
-    storage = open_storage(f"sqlite:///{tmp_path / 'a.db'}", create=True, give_up=lambda: True)
+    storage = open_storage(f"sqlite:///{tmp_path / 'a.db'}", create=True, should_stop=lambda: True)
     assert isinstance(storage, RDBStorage)
     study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "one")
     port = free_port()

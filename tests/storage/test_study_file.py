@@ -24,7 +24,7 @@ from optevo.cli import main as cli
 from optevo.errors import UserError
 from optevo.liveness.lost import worker_identity
 from optevo.storage import study_file as dump
-from optevo.storage import study_format as dump_format
+from optevo.storage import study_format
 from optevo.storage.copying import copy_studies
 from optevo.storage.opening import open_storage
 from optevo.study.check import check_study
@@ -215,8 +215,8 @@ def test_a_study_without_trials_is_kept(url: str, second: str, file: Path):
 def test_what_could_not_be_read_back_is_not_written(url: str, file: Path, monkeypatch: pytest.MonkeyPatch):
     """A text with a loss, were there a fault of ours."""
     made(url)
-    row = dump_format._row
-    monkeypatch.setattr(dump_format, "_row", lambda *given: {**row(*given), "intermediate": []})
+    row = study_format._row
+    monkeypatch.setattr(study_format, "_row", lambda *given: {**row(*given), "intermediate": []})
     with pytest.raises(UserError, match=r"without a loss: .*optevo storage copy"):
         dump.save_study(url, "one", file)
     assert not file.exists()
@@ -224,7 +224,7 @@ def test_what_could_not_be_read_back_is_not_written(url: str, file: Path, monkey
 
 def test_attributes_of_others_that_are_nested_too_deeply_are_not_written(url: str, file: Path):
     study, deep = create(url), []
-    for _ in range(dump_format.DEEPEST):
+    for _ in range(study_format.DEEPEST):
         deep = [deep]
     study.set_user_attr("theirs", deep)
     with pytest.raises(UserError, match="without a loss: it nests"):
@@ -464,10 +464,10 @@ def test_a_spoilt_file_is_read_or_refused_and_what_is_read_is_in_order(saved: di
 
 
 def test_an_attribute_of_any_depth_is_read_or_refused(saved: dict[str, Any], file: Path, second: str):
-    for depth in (10, dump_format.DEEPEST - 3, dump_format.DEEPEST, 300, 900, 5000):
+    for depth in (10, study_format.DEEPEST - 3, study_format.DEEPEST, 300, 900, 5000):
         text = json.dumps({**saved, "user_attrs": {**saved["user_attrs"], "deep": 0}})
         file.write_text(text.replace('"deep": 0', '"deep": ' + "[" * depth + "]" * depth))
-        if depth < dump_format.DEEPEST - 2:
+        if depth < study_format.DEEPEST - 2:
             dump.load_file(file, second.replace("b.db", f"{depth}.db"))
         else:
             with pytest.raises(UserError, match="nests"):

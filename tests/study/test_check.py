@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.errors import UserError
+from optevo.escaping import printable
 from optevo.measurement.fresh_seeds import Result, Row, store_result
-from optevo.study.check import check_study, plain
+from optevo.study.check import check_study
 from optevo.study.config import parse_config
 from optevo.study.schema import RUN, STUDY, SYSTEM, TRIAL
 from optevo.study.studies import create_or_resume
@@ -238,9 +239,9 @@ def test_rows_that_optuna_cannot_read_are_a_message(error, study):
     ],
 )
 def test_plain_keeps_what_is_printable(text, shown):
-    assert plain(text) == shown
-    assert plain(text).isprintable()
+    assert printable(text) == shown
+    assert printable(text).isprintable()
 
 
 def test_plain_cuts_what_is_very_long():
-    assert len(plain("x" * 10**6)) < 2100
+    assert len(printable("x" * 10**6)) < 2100

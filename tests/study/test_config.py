@@ -213,7 +213,7 @@ def test_a_task_option_that_is_not_finite_is_refused_or_kept(value: float):
         config = parse_config(data, "study.toml")
     except UserError:
         return
-    assert parse_config(config.plain(), "stored").fingerprint() == config.fingerprint()
+    assert parse_config(config.to_dict(), "stored").fingerprint() == config.fingerprint()
 
 
 # Files
@@ -275,7 +275,7 @@ def test_the_fingerprint_changes_with_each_key_that_decides_the_search(key: str)
 
 @pytest.mark.parametrize("key", [key for key in OTHER if key != "name"])
 def test_differences_name_exactly_the_changed_key(key: str):
-    old, new = parse_config(FULL, "x").plain(), parse_config(with_value(key, OTHER[key]), "x").plain()
+    old, new = parse_config(FULL, "x").to_dict(), parse_config(with_value(key, OTHER[key]), "x").to_dict()
     (line,) = differences(old, new)
     assert line.startswith(f"{key}: ")
     assert "→" in line
@@ -287,16 +287,16 @@ def test_every_key_of_the_configuration_is_among_those_tested():
             return {prefix}
         return set().union(*(leaves(v, f"{prefix}.{k}" if prefix else k) for k, v in value.items()))
 
-    assert leaves(parse_config(FULL, "x").plain(), "") - {"space.kind", "sampler.kind"} == set(OTHER)
+    assert leaves(parse_config(FULL, "x").to_dict(), "") - {"space.kind", "sampler.kind"} == set(OTHER)
 
 
 def test_equal_configurations_have_no_differences():
-    assert differences(parse_config(FULL, "x").plain(), parse_config(FULL, "y").plain()) == []
+    assert differences(parse_config(FULL, "x").to_dict(), parse_config(FULL, "y").to_dict()) == []
 
 
 def test_another_sampler_is_among_the_differences():
-    other = parse_config(with_value("sampler", {"kind": "tpe", "n_trials": 9}), "x").plain()
-    keys = {line.split(":")[0] for line in differences(parse_config(FULL, "x").plain(), other)}
+    other = parse_config(with_value("sampler", {"kind": "tpe", "n_trials": 9}), "x").to_dict()
+    keys = {line.split(":")[0] for line in differences(parse_config(FULL, "x").to_dict(), other)}
     assert {"sampler.kind", "sampler.n_trials", "sampler.population_size"} <= keys
 
 
@@ -313,7 +313,7 @@ def test_the_fingerprint_ignores_order_comments_and_written_out_defaults(tmp_pat
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_stored_configuration_reads_back_as_the_same(path: Path):
     config = load_config(path)
-    assert parse_config(config.plain(), "stored") == config
+    assert parse_config(config.to_dict(), "stored") == config
 
 
 def test_n_trials_leaves_out_the_elites_that_are_not_trained_again():

@@ -33,9 +33,10 @@ import optevo
 from optevo import keys
 from optevo.cli import main as cli
 from optevo.errors import UserError
+from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, Row
 from optevo.optim import PRESETS, export_source
-from optevo.reporting.progress import Progress, fenced, result_cells, result_markdown, trial_lines
+from optevo.reporting.progress import Progress, result_cells, result_markdown, trial_lines
 from optevo.spaces import TermSpace
 from optevo.storage.opening import open_storage
 from optevo.study.config import parse_config
@@ -206,7 +207,7 @@ def test_the_commands_print_a_stored_name_as_text(text, tmp_path):
     )
     study.optimize(evaluate, n_trials=1)
     for argv in (["status"], ["show", "best"], ["show", "0"]):
-        assert command(*argv, "--storage", url)[0] == 0  # and every character of it is printable
+        assert command(*argv, "--storage", url)[0] == 0  # and every character of it is plain
     command("export", "best", "--output", str(tmp_path / "e.py"), "--storage", url)
     assert skeleton((tmp_path / "e.py").read_text("utf-8"))
     assert sorted(path.name for path in tmp_path.iterdir() if ".db" not in path.name) == ["e.py"]

@@ -23,12 +23,12 @@ from test_resume import Place, Slots, ending, unbroken  # noqa: F401  a fixture
 from optevo.errors import UserError
 from optevo.workers import dask_remote as remote
 from optevo.workers.dask_client import run_in
-from optevo.workers.local_pool import Ended
+from optevo.workers.local_pool import WorkerExit
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and sessions of POSIX")
 
-from optevo.workers.dask_pool import DaskCrew  # noqa: E402
+from optevo.workers.dask_pool import DaskPool  # noqa: E402
 
 PATIENCE = 90
 # What stands in for a worker: leaves a note of its arguments, ends with its parent, and when asked to.
@@ -77,11 +77,11 @@ class Cluster:
         options = ["--nthreads", str(threads), "--nanny" if nanny else "--no-nanny"]
         return self._start("worker", *options, "--local-directory", str(self.folder))
 
-    def crew(
+    def pool(
         self, workers: int | None = None, *, then: str = "", on_term: str = "end", address: str | None = None
-    ) -> DaskCrew:
+    ) -> DaskPool:
         command = ["-c", FAKE % {"then": then, "on_term": on_term}, str(self.notes)]
-        return DaskCrew(
+        return DaskPool(
             address or self.address,
             command,
             {"OPTEVO_STORAGE": "postgresql://nobody:secret@nowhere/x"},
@@ -128,19 +128,19 @@ def wait(condition: Callable[[], Any], message: Callable[[], Any] = lambda: "it 
 
 
 @contextmanager
-def closing(crew: DaskCrew) -> Iterator[DaskCrew]:
+def closing(pool: DaskPool) -> Iterator[DaskPool]:
     try:
-        yield crew
+        yield pool
     finally:
-        crew.close()
+        pool.close()
 
 
-def tend_until(crew: DaskCrew, condition: Callable[[], Any]) -> list[Ended]:
-    """Tend the crew until something is so; those that ended."""
-    ended: list[Ended] = []
+def tend_until(pool: DaskPool, condition: Callable[[], Any]) -> list[WorkerExit]:
+    """Tend the pool until something is so; those that ended."""
+    ended: list[WorkerExit] = []
 
     def tended() -> Any:
-        ended.extend(crew.tend(0))
+        ended.extend(pool.tend(0))
         return condition()
 
     wait(tended, lambda: ended)
@@ -160,13 +160,13 @@ def cluster(tmp_path: Path, monkeypatch) -> Iterator[Cluster]:
 
 def test_every_dask_worker_gets_as_many_workers_as_it_has_threads(cluster: Cluster, capfd, caplog):
     one, two = cluster.worker(1), cluster.worker(2, nanny=True)
-    with closing(cluster.crew()) as crew:
-        assert tend_until(crew, lambda: len(cluster.living()) == 3) == []
-        assert crew.working
-        holders = sorted(cluster.living().values())
-        assert holders.count(one.pid) == 1
-        nannied = next(pid for pid in holders if pid != one.pid)
-        assert holders.count(nannied) == 2
+    with closing(cluster.pool()) as pool:
+        assert tend_until(pool, lambda: len(cluster.living()) == 3) == []
+        assert pool.working
+        running_trials = sorted(cluster.living().values())
+        assert running_trials.count(one.pid) == 1
+        nannied = next(pid for pid in running_trials if pid != one.pid)
+        assert running_trials.count(nannied) == 2
         assert psutil.Process(nannied).ppid() == two.pid
         for pid, note in cluster.started().items():
             parent = str(cluster.living()[pid])
@@ -183,39 +183,39 @@ def test_every_dask_worker_gets_as_many_workers_as_it_has_threads(cluster: Clust
 def test_no_more_workers_than_asked_for_spread_over_the_dask_workers(cluster: Cluster):
     pids = {cluster.worker(2).pid, cluster.worker(2).pid}
     wait(lambda: cluster.log.read_text().count("Registered to:") == 2)
-    with closing(cluster.crew(workers=2)) as crew:
-        tend_until(crew, lambda: len(cluster.living()) == 2)
+    with closing(cluster.pool(workers=2)) as pool:
+        tend_until(pool, lambda: len(cluster.living()) == 2)
         assert set(cluster.living().values()) == pids
         until = time.monotonic() + 4
-        tend_until(crew, lambda: time.monotonic() > until)
+        tend_until(pool, lambda: time.monotonic() > until)
         assert len(cluster.started()) == 2
 
 
 def test_a_worker_killed_by_a_signal_is_replaced(cluster: Cluster):
     cluster.worker()
-    with closing(cluster.crew()) as crew:
-        tend_until(crew, cluster.living)
+    with closing(cluster.pool()) as pool:
+        tend_until(pool, cluster.living)
         (first,) = cluster.living()
         os.kill(first, signal.SIGKILL)
-        ended = tend_until(crew, lambda: cluster.living() and first not in cluster.living())
+        ended = tend_until(pool, lambda: cluster.living() and first not in cluster.living())
         assert [(e.status, e.replaced) for e in ended] in ([], [(-signal.SIGKILL, True)])
-        assert crew.working
+        assert pool.working
 
 
 def test_a_worker_that_ended_with_an_error_is_reported_and_not_replaced(cluster: Cluster):
     cluster.worker()
-    with closing(cluster.crew(then="print('the data is missing'); sys.exit(2)")) as crew:
-        ended = tend_until(crew, lambda: not crew.working)
+    with closing(cluster.pool(then="print('the data is missing'); sys.exit(2)")) as pool:
+        ended = tend_until(pool, lambda: not pool.working)
         assert [(e.status, e.replaced) for e in ended] == [(2, False)]
-        assert "the data is missing" in ended[0].last_words
+        assert "the data is missing" in ended[0].output_tail
         assert ended[0].name.startswith("worker 1 on tcp://127.0.0.1:")
         assert len(cluster.started()) == 1
 
 
 def test_workers_that_are_done_leave_the_crew_idle(cluster: Cluster):
     cluster.worker(2)
-    with closing(cluster.crew(then="sys.exit(0)")) as crew:
-        ended = tend_until(crew, lambda: not crew.working)
+    with closing(cluster.pool(then="sys.exit(0)")) as pool:
+        ended = tend_until(pool, lambda: not pool.working)
         assert [e.status for e in ended] == [0, 0]
         assert len(cluster.started()) == 2
 
@@ -225,45 +225,45 @@ def test_workers_that_are_done_leave_the_crew_idle(cluster: Cluster):
 )
 def test_a_dask_worker_that_is_gone_for_good_leaves_the_other_at_work(cluster: Cluster, nanny: bool):
     lost, kept = cluster.worker(nanny=nanny), cluster.worker()
-    with closing(cluster.crew()) as crew:
-        tend_until(crew, lambda: len(cluster.living()) == 2)
-        (other,) = (pid for pid, holder in cluster.living().items() if holder == kept.pid)
+    with closing(cluster.pool()) as pool:
+        tend_until(pool, lambda: len(cluster.living()) == 2)
+        (other,) = (pid for pid, running_trial in cluster.living().items() if running_trial == kept.pid)
         kill(lost)
-        tend_until(crew, lambda: set(cluster.living()) == {other})
+        tend_until(pool, lambda: set(cluster.living()) == {other})
         until = time.monotonic() + 3
-        assert tend_until(crew, lambda: time.monotonic() > until) == []
+        assert tend_until(pool, lambda: time.monotonic() > until) == []
         assert set(cluster.living()) == {other}
-        assert crew.working
+        assert pool.working
 
 
 @pytest.mark.slow
 def test_a_dask_worker_that_its_nanny_restarts_gets_its_workers_again(cluster: Cluster):
     cluster.worker(nanny=True)
-    with closing(cluster.crew()) as crew:
-        tend_until(crew, cluster.living)
-        ((first, holder),) = cluster.living().items()
-        os.kill(holder, signal.SIGKILL)
-        tend_until(crew, lambda: set(cluster.living()) - {first})
+    with closing(cluster.pool()) as pool:
+        tend_until(pool, cluster.living)
+        ((first, running_trial),) = cluster.living().items()
+        os.kill(running_trial, signal.SIGKILL)
+        tend_until(pool, lambda: set(cluster.living()) - {first})
         assert len(set(cluster.living()) - {first}) == 1
 
 
 def test_dask_workers_are_waited_for_and_get_their_workers_when_they_come(cluster: Cluster, caplog):
-    with caplog.at_level(logging.WARNING), closing(cluster.crew()) as crew:
-        assert crew.tend(0) == []
-        assert crew.working
+    with caplog.at_level(logging.WARNING), closing(cluster.pool()) as pool:
+        assert pool.tend(0) == []
+        assert pool.working
         assert "waiting for them" in caplog.text
         cluster.worker()
-        tend_until(crew, lambda: len(cluster.living()) == 1)
+        tend_until(pool, lambda: len(cluster.living()) == 1)
         cluster.worker(2)
-        tend_until(crew, lambda: len(cluster.living()) == 3)
+        tend_until(pool, lambda: len(cluster.living()) == 3)
 
 
 def test_a_stop_is_polite_and_starts_nobody_anew(cluster: Cluster):
     cluster.worker(2)
-    with closing(cluster.crew()) as crew:
-        tend_until(crew, lambda: len(cluster.living()) == 2)
-        crew.stop()
-        ended = tend_until(crew, lambda: not crew.working)
+    with closing(cluster.pool()) as pool:
+        tend_until(pool, lambda: len(cluster.living()) == 2)
+        pool.stop()
+        ended = tend_until(pool, lambda: not pool.working)
         assert [e.status for e in ended] == [0, 0]
         assert cluster.polite() == set(cluster.started())
         assert cluster.living() == {}
@@ -272,26 +272,26 @@ def test_a_stop_is_polite_and_starts_nobody_anew(cluster: Cluster):
 @pytest.mark.slow
 def test_a_second_stop_kills(cluster: Cluster):
     cluster.worker()
-    with closing(cluster.crew(on_term="signal.SIG_IGN")) as crew:
-        tend_until(crew, cluster.living)
-        crew.stop()
+    with closing(cluster.pool(on_term="signal.SIG_IGN")) as pool:
+        tend_until(pool, cluster.living)
+        pool.stop()
         until = time.monotonic() + 3
-        tend_until(crew, lambda: time.monotonic() > until)
+        tend_until(pool, lambda: time.monotonic() > until)
         assert len(cluster.living()) == 1
-        crew.stop()
-        ended = tend_until(crew, lambda: not crew.working)
+        pool.stop()
+        ended = tend_until(pool, lambda: not pool.working)
         assert [(e.status, e.replaced) for e in ended] == [(-signal.SIGKILL, False)]
         assert cluster.living() == {}
 
 
 PARENT = """
 import sys, time
-from optevo.workers.dask_pool import DaskCrew
-crew = DaskCrew(
+from optevo.workers.dask_pool import DaskPool
+pool = DaskPool(
     sys.argv[1], sys.argv[2:], {}, device="cpu", workers=None, name_of_study="small", storage_url="grpc://x:1"
 )
 while True:
-    crew.tend(0)
+    pool.tend(0)
     time.sleep(0.2)
 """
 
@@ -317,11 +317,11 @@ def test_nothing_outlives_a_parent_that_was_killed_and_the_dask_workers_stay(clu
 def test_a_scheduler_that_is_gone_ends_the_workers_and_is_reported(cluster: Cluster, monkeypatch, capfd):
     monkeypatch.setattr("optevo.workers.dask_client.RECONNECT_SECONDS", 5.0)
     cluster.worker()
-    with closing(cluster.crew()) as crew:
-        tend_until(crew, cluster.living)
+    with closing(cluster.pool()) as pool:
+        tend_until(pool, cluster.living)
         kill(cluster.scheduler)
         with pytest.raises(UserError, match="answers no more; nothing is lost"):
-            tend_until(crew, lambda: False)
+            tend_until(pool, lambda: False)
         wait(lambda: not cluster.living())
     assert capfd.readouterr().err == ""
 
@@ -331,18 +331,18 @@ def test_an_address_where_no_scheduler_answers_is_an_error(cluster: Cluster, tmp
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and says nothing
         address = f"tcp://127.0.0.1:{deaf.getsockname()[1]}"
         with pytest.raises(UserError, match=f"no Dask scheduler answers at {address}"):
-            cluster.crew(address=address)
+            cluster.pool(address=address)
     for wrong in (address, "tcp://127.0.0.1:notaport", "nonsense://here"):
         with pytest.raises(UserError, match="no Dask scheduler answers at"):
-            cluster.crew(address=wrong)
+            cluster.pool(address=wrong)
     with pytest.raises(UserError, match=r"cannot use the scheduler file .*none\.json"):
-        cluster.crew(address=str(tmp_path / "none.json"))
+        cluster.pool(address=str(tmp_path / "none.json"))
 
 
 def test_the_scheduler_file_stands_for_the_address(cluster: Cluster):
     cluster.worker()
-    with closing(cluster.crew(address=str(cluster.file))) as crew:
-        tend_until(crew, cluster.living)
+    with closing(cluster.pool(address=str(cluster.file))) as pool:
+        tend_until(pool, cluster.living)
 
 
 def _fakes(monkeypatch, change: Callable[[int, Any], Any]) -> None:
@@ -361,13 +361,13 @@ def test_a_dask_worker_of_another_version_is_refused_and_the_others_work(cluster
     cluster.worker()
     cluster.worker()
     wait(lambda: cluster.log.read_text().count("Registered to:") == 2)
-    with closing(cluster.crew()) as crew:
-        (refused,) = tend_until(crew, cluster.living)
+    with closing(cluster.pool()) as pool:
+        (refused,) = tend_until(pool, cluster.living)
         assert refused.status == 2
         assert refused.name.startswith("worker on tcp://127.0.0.1:")
-        assert "optevo 9.9 there, 0.1.0 here" in refused.last_words
-        assert "torch 1.0+cu118 there" in refused.last_words
-        assert crew.working
+        assert "optevo 9.9 there, 0.1.0 here" in refused.output_tail
+        assert "torch 1.0+cu118 there" in refused.output_tail
+        assert pool.working
         assert len(cluster.living()) == 1
 
 
@@ -384,7 +384,7 @@ def test_where_no_dask_worker_fits_nothing_is_begun(cluster: Cluster, monkeypatc
     cluster.worker()
     wait(lambda: "Registered to:" in cluster.log.read_text())
     with pytest.raises(UserError, match=message):
-        DaskCrew(
+        DaskPool(
             cluster.address,
             ["-c", FAKE % {"then": "", "on_term": "end"}, str(cluster.notes)],
             {},
@@ -405,10 +405,10 @@ def test_a_gpu_that_two_dask_workers_see_is_used_once(cluster: Cluster, monkeypa
     wait(lambda: cluster.log.read_text().count("Registered to:") == 2)
     command = ["-c", FAKE % {"then": "", "on_term": "end"}, str(cluster.notes)]
     options: dict[str, Any] = {"workers": None, "name_of_study": "small", "storage_url": "grpc://x:1"}
-    with closing(DaskCrew(cluster.address, command, {}, device="auto", **options)) as crew:
-        tend_until(crew, lambda: len(cluster.living()) == 3)
+    with closing(DaskPool(cluster.address, command, {}, device="auto", **options)) as pool:
+        tend_until(pool, lambda: len(cluster.living()) == 3)
         until = time.monotonic() + 3
-        tend_until(crew, lambda: time.monotonic() > until)
+        tend_until(pool, lambda: time.monotonic() > until)
         assert len(cluster.living()) == 3
         assert "cuda:2" in [note["argv"][1] for note in cluster.started().values()]
 

@@ -12,28 +12,35 @@ import psutil
 import pytest
 
 from optevo.evaluation.objective import MAX_LOSSES
-from optevo.workers import local_pool as crews
-from optevo.workers.local_pool import HOPELESS, REFUSED, STOPPED, Ended, LocalCrew, Replacements
+from optevo.workers import local_pool as pools
+from optevo.workers.local_pool import (
+    EXIT_TASK_BROKEN,
+    EXIT_TERMINATED,
+    EXIT_USER_ERROR,
+    LocalPool,
+    Replacements,
+    WorkerExit,
+)
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 # Like a worker: ends politely on SIGTERM, and says so by its status.
 SLEEP = f"""
 import signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit({STOPPED}))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit({EXIT_TERMINATED}))
 print('up', flush=True)
 while True: signal.pause()
 """
-DEAF = SLEEP.replace(f"lambda *_: sys.exit({STOPPED})", "signal.SIG_IGN")
+DEAF = SLEEP.replace(f"lambda *_: sys.exit({EXIT_TERMINATED})", "signal.SIG_IGN")
 PATIENCE = 60
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., LocalCrew]]:
-    begun: list[LocalCrew] = []
+def start() -> Iterator[Callable[..., LocalPool]]:
+    begun: list[LocalPool] = []
 
-    def start(*programs: str) -> LocalCrew:
-        begun.append(LocalCrew([[sys.executable, "-c", program] for program in programs], {**os.environ}))
+    def start(*programs: str) -> LocalPool:
+        begun.append(LocalPool([[sys.executable, "-c", program] for program in programs], {**os.environ}))
         return begun[-1]
 
     yield start
@@ -42,73 +49,73 @@ def start() -> Iterator[Callable[..., LocalCrew]]:
 
 
 def tend_until(
-    crew: LocalCrew, done: Callable[[list[Ended]], object], counted: Callable[[], int] = lambda: 0
+    pool: LocalPool, done: Callable[[list[WorkerExit]], object], counted: Callable[[], int] = lambda: 0
 ):
     """Tend until `done` holds of all that have ended so far."""
-    ended: list[Ended] = []
+    ended: list[WorkerExit] = []
     until = time.monotonic() + PATIENCE
     while not done(ended):
         assert time.monotonic() < until
-        ended += crew.tend(counted())
+        ended += pool.tend(counted())
         time.sleep(0.02)
     return ended
 
 
-def awake(crew: LocalCrew) -> None:
-    tend_until(crew, lambda _: all(seat.last_words for seat in crew.seats))
+def awake(pool: LocalPool) -> None:
+    tend_until(pool, lambda _: all(seat.output_tail for seat in pool.seats))
 
 
-def pids(crew: LocalCrew) -> list[int]:
-    return [seat.process.pid for seat in crew.seats if seat.process is not None]
+def pids(pool: LocalPool) -> list[int]:
+    return [seat.process.pid for seat in pool.seats if seat.process is not None]
 
 
-def test_a_killed_worker_is_replaced_and_the_others_stay(start: Callable[..., LocalCrew]):
-    crew = start(SLEEP, SLEEP)
-    first, second = pids(crew)
+def test_a_killed_worker_is_replaced_and_the_others_stay(start: Callable[..., LocalPool]):
+    pool = start(SLEEP, SLEEP)
+    first, second = pids(pool)
     os.kill(first, signal.SIGKILL)
-    (ended,) = tend_until(crew, len)
+    (ended,) = tend_until(pool, len)
     assert (ended.status, ended.replaced) == (-signal.SIGKILL, True)
     assert str(first) in ended.name
-    assert pids(crew)[0] != first
-    assert pids(crew)[1] == second
+    assert pids(pool)[0] != first
+    assert pids(pool)[1] == second
 
 
-def test_a_worker_asked_to_end_by_somebody_else_is_replaced(start: Callable[..., LocalCrew]):
-    crew = start(SLEEP)
-    awake(crew)
-    os.kill(pids(crew)[0], signal.SIGTERM)
-    (ended,) = tend_until(crew, len)
-    assert (ended.status, ended.replaced) == (STOPPED, True)
+def test_a_worker_asked_to_end_by_somebody_else_is_replaced(start: Callable[..., LocalPool]):
+    pool = start(SLEEP)
+    awake(pool)
+    os.kill(pids(pool)[0], signal.SIGTERM)
+    (ended,) = tend_until(pool, len)
+    assert (ended.status, ended.replaced) == (EXIT_TERMINATED, True)
 
 
-@pytest.mark.parametrize("status", [0, REFUSED, HOPELESS])
+@pytest.mark.parametrize("status", [0, EXIT_USER_ERROR, EXIT_TASK_BROKEN])
 def test_a_worker_that_ends_by_itself_is_not_replaced_and_its_words_are_kept(
-    start: Callable[..., LocalCrew], status: int
+    start: Callable[..., LocalPool], status: int
 ):
-    crew = start(f"import sys; print('farewell'); sys.exit({status})")
-    (ended,) = tend_until(crew, len)
+    pool = start(f"import sys; print('farewell'); sys.exit({status})")
+    (ended,) = tend_until(pool, len)
     assert (ended.status, ended.replaced) == (status, False)
-    assert "farewell" in ended.last_words
-    assert not crew.working
+    assert "farewell" in ended.output_tail
+    assert not pool.working
 
 
 @pytest.mark.parametrize("status", [1, 3])
-def test_a_worker_that_crashes_is_replaced(start: Callable[..., LocalCrew], status: int):
-    crew = start(f"import os; os._exit({status})")
-    ended = tend_until(crew, len)
+def test_a_worker_that_crashes_is_replaced(start: Callable[..., LocalPool], status: int):
+    pool = start(f"import os; os._exit({status})")
+    ended = tend_until(pool, len)
     assert (ended[0].status, ended[0].replaced) == (status, True)
 
 
 def test_a_worker_that_cannot_be_started_for_now_is_started_later(
-    start: Callable[..., LocalCrew], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., LocalPool], monkeypatch: pytest.MonkeyPatch
 ):
-    crew = start(SLEEP)
+    pool = start(SLEEP)
     with monkeypatch.context() as broken:
-        broken.setattr(crews.subprocess, "Popen", _no_memory)
-        os.kill(pids(crew)[0], signal.SIGKILL)
-        tend_until(crew, len)
-        assert crew.working
-    tend_until(crew, lambda _: pids(crew))
+        broken.setattr(pools.subprocess, "Popen", _no_memory)
+        os.kill(pids(pool)[0], signal.SIGKILL)
+        tend_until(pool, len)
+        assert pool.working
+    tend_until(pool, lambda _: pids(pool))
 
 
 def _no_memory(*_: object, **__: object) -> None:
@@ -116,26 +123,26 @@ def _no_memory(*_: object, **__: object) -> None:
 
 
 def test_a_worker_that_stands_still_is_killed_and_replaced(
-    start: Callable[..., LocalCrew], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., LocalPool], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(crews, "KILL_FROZEN_SECONDS", 0.3)
-    crew = start(SLEEP)
-    (frozen,) = pids(crew)
+    monkeypatch.setattr(pools, "KILL_FROZEN_SECONDS", 0.3)
+    pool = start(SLEEP)
+    (frozen,) = pids(pool)
     os.kill(frozen, signal.SIGSTOP)
-    (ended,) = tend_until(crew, len)
+    (ended,) = tend_until(pool, len)
     assert ended.replaced
     assert not psutil.pid_exists(frozen)
-    assert pids(crew) != [frozen]
+    assert pids(pool) != [frozen]
 
 
-def test_replacing_ends_where_nothing_is_achieved(start: Callable[..., LocalCrew]):
-    crew = start("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    ended = tend_until(crew, lambda _: not crew.working)
-    assert [one.replaced for one in ended] == [True] * (crews.IN_VAIN + 1) + [False]
+def test_replacing_ends_where_nothing_is_achieved(start: Callable[..., LocalPool]):
+    pool = start("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    ended = tend_until(pool, lambda _: not pool.working)
+    assert [one.replaced for one in ended] == [True] * (pools.IN_VAIN + 1) + [False]
 
 
 def test_a_genome_that_always_loses_its_process_is_given_up_before_the_crew_is():
-    assert crews.IN_VAIN > MAX_LOSSES
+    assert pools.IN_VAIN > MAX_LOSSES
 
 
 def test_replacing_goes_on_where_trials_finish_in_between():
@@ -144,26 +151,26 @@ def test_replacing_goes_on_where_trials_finish_in_between():
     assert [replacements.allow(19) for _ in range(3)] == [True, False, False]
 
 
-def test_a_stopped_crew_ends_politely_and_is_not_replaced(start: Callable[..., LocalCrew]):
-    crew = start(SLEEP, SLEEP)
-    awake(crew)
-    os.kill(pids(crew)[0], signal.SIGSTOP)  # one that stands still hears it too
-    crew.stop()
-    ended = tend_until(crew, lambda _: not crew.working)
-    assert [(one.status, one.replaced) for one in ended] == [(STOPPED, False)] * 2
+def test_a_stopped_crew_ends_politely_and_is_not_replaced(start: Callable[..., LocalPool]):
+    pool = start(SLEEP, SLEEP)
+    awake(pool)
+    os.kill(pids(pool)[0], signal.SIGSTOP)  # one that stands still hears it too
+    pool.stop()
+    ended = tend_until(pool, lambda _: not pool.working)
+    assert [(one.status, one.replaced) for one in ended] == [(EXIT_TERMINATED, False)] * 2
 
 
-def test_the_second_stop_kills(start: Callable[..., LocalCrew]):
-    crew = start(DEAF)
-    awake(crew)
-    crew.stop()
-    crew.stop()
-    (ended,) = tend_until(crew, lambda _: not crew.working)
+def test_the_second_stop_kills(start: Callable[..., LocalPool]):
+    pool = start(DEAF)
+    awake(pool)
+    pool.stop()
+    pool.stop()
+    (ended,) = tend_until(pool, lambda _: not pool.working)
     assert ended.status == -signal.SIGKILL
 
 
-def test_nothing_is_left_of_a_closed_crew(start: Callable[..., LocalCrew]):
-    crew = start(SLEEP, SLEEP)
-    processes = [psutil.Process(pid) for pid in pids(crew)]
-    crew.close()
+def test_nothing_is_left_of_a_closed_crew(start: Callable[..., LocalPool]):
+    pool = start(SLEEP, SLEEP)
+    processes = [psutil.Process(pid) for pid in pids(pool)]
+    pool.close()
     assert psutil.wait_procs(processes, timeout=PATIENCE)[1] == []

@@ -15,19 +15,19 @@ from small_studies import config, create, finish
 from optevo.errors import RunFailed, UserError
 from optevo.reporting.progress import Progress
 from optevo.workers import supervisor as watching
-from optevo.workers.local_pool import HOPELESS, REFUSED, STOPPED, Ended
+from optevo.workers.local_pool import EXIT_TASK_BROKEN, EXIT_TERMINATED, EXIT_USER_ERROR, WorkerExit
 from optevo.workers.supervisor import watch
 
 
 class Script:
-    """A crew whose workers end as written, one a call."""
+    """A pool whose workers end as written, one a call."""
 
     def __init__(self, *statuses: int, for_ever: bool = False) -> None:
-        self.ends = [Ended(f"worker {i}", status, f"words {i}") for i, status in enumerate(statuses)]
+        self.ends = [WorkerExit(f"worker {i}", status, f"words {i}") for i, status in enumerate(statuses)]
         self.for_ever = for_ever
         self.closed = False
 
-    def tend(self, counted: int) -> list[Ended]:
+    def tend(self, counted: int) -> list[WorkerExit]:
         return [self.ends.pop(0)] if self.ends else []
 
     @property
@@ -51,20 +51,20 @@ def study(tmp_path: Path) -> optuna.Study:
     return create(f"sqlite:///{tmp_path / 'a.db'}")
 
 
-def see(study: optuna.Study, crew: Script) -> tuple[bool, str]:
+def see(study: optuna.Study, pool: Script) -> tuple[bool, str]:
     console = Console(record=True, width=200)
     try:
-        return watch(study, crew, console, Progress(study, config()), []), console.export_text()
+        return watch(study, pool, console, Progress(study, config()), []), console.export_text()
     finally:
-        assert crew.closed
+        assert pool.closed
 
 
 def test_workers_that_refuse_are_the_users_to_mend(study: optuna.Study):
     with pytest.raises(UserError, match="could not go on"):
-        see(study, Script(REFUSED, REFUSED))
+        see(study, Script(EXIT_USER_ERROR, EXIT_USER_ERROR))
 
 
-@pytest.mark.parametrize("status", [1, HOPELESS, -9])
+@pytest.mark.parametrize("status", [1, EXIT_TASK_BROKEN, -9])
 def test_workers_that_died_for_good_are_a_failure_without_our_traceback(study: optuna.Study, status: int):
     with pytest.raises(RunFailed, match="the same command goes on"):
         see(study, Script(0, status))
@@ -77,7 +77,7 @@ def test_what_a_dead_worker_said_is_shown(study: optuna.Study):
 
 def test_workers_that_ended_since_the_search_is_complete_are_no_failure(study: optuna.Study):
     finish(study)
-    assert see(study, Script(0, STOPPED, 0))[0] is False
+    assert see(study, Script(0, EXIT_TERMINATED, 0))[0] is False
 
 
 def test_a_crew_that_never_ends_is_left_once_others_have_completed_the_search(

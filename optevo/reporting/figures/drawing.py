@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from optevo.study.check import plain
+from optevo.escaping import printable
 
 # Okabe and Ito's colours for the colour-blind, without black, those that bear white and near-black first.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, YELLOW = PALETTE = (
@@ -33,7 +33,7 @@ _HOVER_WIDTH = 60
 
 def text(value: object, most: int | None = None) -> str:
     """Anybody's text for a figure, in which nothing is markup: one line, or cut to `most` characters."""
-    line = plain(str(value))
+    line = printable(str(value))
     if most is not None and len(line) > most:
         line = line[: most - 1] + "…"
     return html.escape(line, quote=False)
@@ -41,7 +41,7 @@ def text(value: object, most: int | None = None) -> str:
 
 def lines(*parts: object) -> str:
     """Text for a hover label: a part a line, long ones wrapped, empty ones left out."""
-    wrapped = [piece for part in parts for piece in textwrap.wrap(plain(str(part)), _HOVER_WIDTH)]
+    wrapped = [piece for part in parts for piece in textwrap.wrap(printable(str(part)), _HOVER_WIDTH)]
     return "<br>".join(html.escape(piece, quote=False) for piece in wrapped)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from optevo.escaping import printable
 from optevo.reporting.progress import result_cells
-from optevo.study.check import plain
 
 if TYPE_CHECKING:
     from optevo.measurement.fresh_seeds import Result
@@ -25,7 +25,7 @@ BADGE = '<span class="badge">selected on the test split</span>'
 
 def escape(value: object) -> str:
     """Anybody's text as HTML."""
-    return html.escape(plain(str(value)))
+    return html.escape(printable(str(value)))
 
 
 def rule_text(text: str) -> str:

@@ -164,7 +164,7 @@ def _study_section(page: _Page, i: int, study: optuna.Study, config: StudyConfig
         "<h3>The search</h3>" if len(frame) else "",
         tables.trial_table(top, config, winner) if len(top) else "",
         *_figures(page, study, config, frame, winner),
-        f"<details><summary>Configuration</summary><pre>{_escaped_lines(prose.toml(config.plain()))}</pre></details>",
+        f"<details><summary>Configuration</summary><pre>{_escaped_lines(prose.toml(config.to_dict()))}</pre></details>",
         "</section>\n",
     ]
     return "".join(parts)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from optevo import keys
+from optevo.escaping import printable
 from optevo.reporting.frames import best, cost
 from optevo.reporting.page.html_tables import BADGE, escape, rule_text
-from optevo.study.check import plain
 
 if TYPE_CHECKING:
     import optuna
@@ -142,7 +142,7 @@ def toml(value: Mapping[str, Any]) -> str:
         if isinstance(section, dict):
             simple += ["", f"[{name}]"]
             simple += [f"{k} = {_literal(v)}" for k, v in section.items() if v is not None]
-    return "\n".join(plain(line) for line in simple)
+    return "\n".join(printable(line) for line in simple)
 
 
 def _literal(value: Any) -> str:
