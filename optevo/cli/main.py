@@ -347,7 +347,6 @@ def _export(
 ) -> None:
     from optevo import __version__, keys
     from optevo.measurement.fresh_seeds import stored_result
-    from optevo.study.studies import make_space
 
     if keys.CANONICAL not in trial.user_attrs:
         raise UserError(f"trial {trial.number} has no optimizer to export: it is {trial.state.name}")
@@ -370,7 +369,7 @@ def _export(
         row = result.rows[-1]
         provenance["fitness on fresh seeds"] = f"{row.mean:.4f} ± {row.sd:.4f}, n = {len(row.by_seed)}"
     try:
-        source = make_space(config).candidate(trial.params).source(class_name, provenance)
+        source = config.make_space().candidate(trial.params).source(class_name, provenance)
     except ValueError as error:
         raise UserError(str(error)) from None
     output.write_text(source, encoding="utf-8")

@@ -128,7 +128,7 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
 
 def _populations(study: optuna.Study) -> dict[int, list[Member]]:
     """Finished generations, where the sampler keeps a board of slots."""
-    board = getattr(study.sampler, "board", None)
+    board = getattr(study.sampler, "slot_table", None)
     return {} if board is None else board(study).populations
 
 

@@ -59,7 +59,7 @@ class Progress:
         self.best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
         self.generation = 0
         if isinstance(self.study.sampler, GeneticSampler):
-            self.generation = self.study.sampler.board(self.study).generation
+            self.generation = self.study.sampler.slot_table(self.study).generation
 
     def lines(self) -> list[str]:
         """What is new since the last call: ended generations, failures, and now and then a sign of life."""
@@ -83,7 +83,7 @@ class Progress:
 
     def _generation_line(self, generation: int) -> str:
         assert isinstance(self.study.sampler, GeneticSampler)
-        members = self.study.sampler.board(self.study).populations[generation]
+        members = self.study.sampler.slot_table(self.study).populations[generation]
         values = [m.value for m in members if m.value > -float("inf")]
         if not values:
             return f"generation {generation}: every trial failed"

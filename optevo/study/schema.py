@@ -200,7 +200,7 @@ def domains_of(config: Mapping[str, Any]) -> dict[str, Shape]:
         return {}
     if kind != TermSpace.name:  # a study file sets the ranges
         return dict.fromkeys(BaselineSpace.TUNED, Shape(lambda v: is_number(v) and v >= 0, "a number ≥ 0"))
-    return {name: _domain(d) for name, d in known().distributions().items()}
+    return {name: _domain(d) for name, d in known.make().distributions().items()}
 
 
 def _domain(distribution: Any) -> Shape:

@@ -21,7 +21,7 @@ from test_racing import FINISHED, STEPS, Slots, Workers, by_slot, chance, config
 from optevo import keys
 from optevo.evaluation.objective import Interrupted
 from optevo.optim.terms import gate as integrity
-from optevo.optim.terms.gate import reject
+from optevo.optim.terms.gate import gate
 from optevo.samplers import GeneticSampler
 from optevo.samplers.slots import Slot, SlotTable, claimed
 from optevo.storage.opening import open_storage
@@ -37,7 +37,7 @@ def _quiet_and_quick() -> Iterator[None]:
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(integrity, "reject", functools.cache(reject))  # most of what these studies would take
+        patch.setattr(integrity, "gate", functools.cache(gate))  # most of what these studies would take
         yield
     optuna.logging.set_verbosity(before)
 

@@ -27,7 +27,7 @@ from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.objective import Objective
 from optevo.evaluation.racing import behind, thresholds, worth
 from optevo.optim.terms import gate as integrity
-from optevo.optim.terms.gate import reject
+from optevo.optim.terms.gate import gate
 from optevo.optim.terms.genome import TermGenome
 from optevo.samplers import GeneticSampler, NoSlot
 from optevo.spaces import Params, Space
@@ -233,7 +233,7 @@ def _quiet_and_quick() -> Iterator[None]:
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(integrity, "reject", functools.cache(reject))  # most of what these studies would take
+        patch.setattr(integrity, "gate", functools.cache(gate))  # most of what these studies would take
         yield
     optuna.logging.set_verbosity(before)
 
