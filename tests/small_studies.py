@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from optevo import keys
@@ -39,8 +40,10 @@ def config(**changes: Any) -> StudyConfig:
     return parse_config(data, "test")
 
 
-def create(url: str, **changes: Any) -> optuna.Study:
-    return create_or_resume(config(**changes), open_storage(url, create=True), "cpu")
+def create(place: str | BaseStorage, **changes: Any) -> optuna.Study:
+    """A study at a URL, or in a storage; `InMemoryStorage` where no database is meant takes a tenth."""
+    storage = open_storage(place, create=True) if isinstance(place, str) else place
+    return create_or_resume(config(**changes), storage, "cpu")
 
 
 def fitness(trial: optuna.Trial) -> float:
