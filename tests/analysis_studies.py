@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,7 @@ def tamper(study: optuna.Study, number: int, key: str, value: Any) -> None:
     study.get_trials(deepcopy=False)[number].user_attrs[key] = value
 
 
+# By state, for `in_state`.
 STUDIES: dict[str, Callable[[], Loaded]] = {
     "complete": search,
     "empty": lambda: search(n_trials=0),
@@ -117,3 +119,9 @@ STUDIES: dict[str, Callable[[], Loaded]] = {
     "grid, pruned": lambda: grid(prune),
     "sweep by tpe": lambda: grid(sometimes, sampler={"kind": "tpe", "n_trials": 12}),
 }
+
+
+@functools.cache
+def in_state(state: str) -> Loaded:
+    """A study in a state of `STUDIES`, made once; whoever changes it makes one of their own."""
+    return STUDIES[state]()
