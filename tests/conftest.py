@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# Before torch is imported: the machines that run the tests share their cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import pytest
 from hypothesis import HealthCheck, settings
 from postgres import postgres  # noqa: F401  a fixture
+
+# Before torch is imported: the machines that run the tests share their cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# What is compiled once is read by the next run: a kernel takes seconds to make and half a second to load.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optevo"
+KERNELS = f"test-kernels-torch-{importlib.metadata.version('torch')}"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / KERNELS))
+# A database writes through to its disk at every step of a study: in memory that costs nothing.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2 * 1024**3:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # A deadline would measure the neighbours; a fixed order makes a red run repeatable.
 settings.register_profile(

@@ -43,7 +43,7 @@ import optuna
 from optevo.study.config import parse_config
 from optevo.training.benches import make_worker_bench
 from optevo.evaluation.objective import Objective
-from optevo.study.studies import make_sampler, make_space
+from optevo.study.studies import make_sampler
 from optevo.tasks import TASKS, ScoredTask
 optuna.logging.disable_default_handler()
 class Stub(ScoredTask):
@@ -55,7 +55,7 @@ sampler = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elite
 evaluation = {"tasks": ["stub"], "gate": False}
 config = parse_config({"name": "scored", "sampler": sampler, "evaluation": evaluation}, "this test")
 study = optuna.create_study(sampler=make_sampler(config), direction="maximize")
-study.optimize(Objective(make_worker_bench(config, "auto", Path()), make_space(config)), n_trials=16)
+study.optimize(Objective(make_worker_bench(config, "auto", Path()), config.make_space()), n_trials=16)
 assert {t.user_attrs["generation"] for t in study.trials} == {0, 1, 2}
 """
 REPORTING = """

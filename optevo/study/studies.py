@@ -16,8 +16,7 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.lost import worker_identity
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
-from optevo.samplers.slots import SlotTable, claimed
-from optevo.spaces import Space
+from optevo.samplers.slots import claimed
 from optevo.study.check import check_study, readable
 from optevo.study.config import StudyConfig, differences, parse_config
 from optevo.study.environment import differences as environment_differences
@@ -197,14 +196,6 @@ def _check_schema(study: optuna.Study) -> None:
             f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads version "
             f"{keys.SCHEMA_VERSION}; {remedy}, or use the optevo that made it: {made}"
         )
-
-
-def make_space(config: StudyConfig) -> Space:
-    return config.make_space()
-
-
-def board(study: optuna.Study) -> SlotTable:
-    return sampler_of(study).slot_table(study)
 
 
 def is_complete(study: optuna.Study) -> bool:

@@ -36,7 +36,7 @@ from optevo.optim.terms.genome import TermGenome
 from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE
 from optevo.spaces import Candidate
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import create_or_resume, is_complete, make_space
+from optevo.study.studies import create_or_resume, is_complete
 from optevo.tasks.vision import Digits
 from optevo.training.bench import Bench
 from optevo.training.run import Run
@@ -74,7 +74,7 @@ def trained(name: str, **changes: Any) -> optuna.Study:
     """A study whose search is over, its trials really trained."""
     one = config(name, **{"evaluation__steps": 3, **changes})
     study = create(one)
-    study.optimize(Objective(Bench(one, "cpu", Path()), make_space(one)), n_trials=one.n_trials)
+    study.optimize(Objective(Bench(one, "cpu", Path()), one.make_space()), n_trials=one.n_trials)
     assert is_complete(study)
     return study
 
@@ -103,13 +103,13 @@ def put_final(study: optuna.Study, scores: Scores, attempt: int = 1, steps: int 
 
 def winner_of(study: optuna.Study, trial: int = 1) -> Candidate:
     one = parse_config(study.user_attrs[keys.CONFIG], "stored")
-    return make_space(one).candidate(study.get_trials(deepcopy=False)[trial].params)
+    return one.make_space().candidate(study.get_trials(deepcopy=False)[trial].params)
 
 
 def searched(name: str, tasks: Sequence[Any] = ("digits",), **changes: Any) -> optuna.Study:
     """A study whose search is over and whose best was measured again, without any training."""
     one = config(name, tasks, **changes)
-    study, space = create(one), make_space(one)
+    study, space = create(one), one.make_space()
 
     def evaluate(trial: optuna.Trial) -> float:
         candidate = space.candidate(space.suggest(trial))
@@ -215,7 +215,7 @@ def test_the_measured_trial_is_the_winner_and_only_it(compare, pool):  # noqa: F
     study = trained("first")
     assert compare("first", *BUDGET).status == 0
     winner = study.user_attrs[keys.RERUN]["winner"]
-    candidate = make_space(config("first")).candidate(study.trials[winner].params).canonical()
+    candidate = config("first").make_space().candidate(study.trials[winner].params).canonical()
     final = [one.canonical() for one, _, seed in pool.asked if seed >= 1000]
     assert final == [candidate] * 2
     assert set(tables()["runs"]["trial"]) == {winner}
@@ -451,8 +451,8 @@ def test_a_sweep_whose_best_lies_at_an_end_is_marked(compare, lr: list[float], d
     study = create(one)
 
     def evaluate(trial: optuna.Trial) -> float:
-        params = make_space(one).suggest(trial)
-        trial.set_user_attr(keys.CANONICAL, make_space(one).candidate(params).canonical())
+        params = one.make_space().suggest(trial)
+        trial.set_user_attr(keys.CANONICAL, one.make_space().candidate(params).canonical())
         return params["lr"] + params["weight_decay"]
 
     study.optimize(evaluate, n_trials=one.n_trials)

@@ -14,7 +14,7 @@ from optevo import keys
 from optevo.evaluation.objective import MAX_FAILURES, MAX_LOSSES, Objective
 from optevo.liveness.lost import GONE, fail
 from optevo.spaces import Candidate
-from optevo.study.studies import counted, is_complete, make_space
+from optevo.study.studies import counted, is_complete
 from optevo.tasks import ScoredTask
 from optevo.training.scored import ScoredBench
 
@@ -60,11 +60,11 @@ def search(
     study = create(url, **changes)
     form: list[str] = []
     task = Fragile(lambda candidate: [candidate.canonical()] == form, fault)
-    objective = Objective(ScoredBench(config(**changes), [task], Path()), make_space(config()))
+    objective = Objective(ScoredBench(config(**changes), [task], Path()), config().make_space())
 
     def evaluate(trial: optuna.Trial) -> float:
         if not form and (trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]) == bad:
-            form.append(make_space(config()).candidate(make_space(config()).suggest(trial)).canonical())
+            form.append(config().make_space().candidate(config().make_space().suggest(trial)).canonical())
         return objective(trial)
 
     for _ in range(200):
@@ -104,7 +104,7 @@ def test_three_exceptions_count_minus_one_with_their_tracebacks(
 def test_it_is_a_member_that_ranks_last(url: str):
     study = search(url, boom, GENETIC, BAD)
     last = in_slot(study, BAD)[-1]
-    assert study.sampler.board(study).populations[BAD[0]][-1].number == last.number
+    assert study.sampler.slot_table(study).populations[BAD[0]][-1].number == last.number
 
 
 def test_a_genome_that_loses_its_process_every_time_is_given_up_too(url: str):

@@ -41,7 +41,6 @@ from optevo.optim.terms.presets import PRESETS
 from optevo.reporting.ablation import ablation_frame, account, account_cells, difference
 from optevo.reporting.progress import TEST_MARK
 from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE, holm
-from optevo.study.studies import make_space
 from optevo.training.run import Run
 
 _here, on_disk = test_cli._here, test_cli.optevo  # fixtures
@@ -453,7 +452,7 @@ def written() -> tuple[str, pd.DataFrame]:
 
 
 def own_variants(study: optuna.Study, adamw: Any = None) -> dict[str, Any]:
-    return variants(make_space(config("tiny")).candidate(study.trials[1].params), adamw)
+    return variants(config("tiny").make_space().candidate(study.trials[1].params), adamw)
 
 
 def test_without_a_sweep_the_winner_is_taken_apart_and_what_is_missing_is_said(ablate, pool):  # noqa: F811
@@ -618,7 +617,7 @@ def test_a_sweep_of_which_nothing_is_left_is_no_tuned_adamw(ablate):
     study = create(one)
     for _ in range(one.n_trials):
         trial = study.ask()
-        make_space(one).suggest(trial)
+        one.make_space().suggest(trial)
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     answer = ablate("tiny", "--steps", "1", "--seeds", "2")
     assert answer.status == 0

@@ -20,7 +20,7 @@ from optevo.measurement.fresh_seeds import Result, Row, measure, store_result, s
 from optevo.spaces import Candidate
 from optevo.storage.opening import open_storage
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import best_trials, create_or_resume, load_study, make_space
+from optevo.study.studies import best_trials, create_or_resume, load_study
 from optevo.training.bench import Bench
 from optevo.training.run import Run
 
@@ -83,7 +83,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> type[Inline]:
 def study(tmp_path: Path) -> Iterator[optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = create_or_resume(config(), open_storage(f"sqlite:///{tmp_path / 'a.db'}", create=True), "cpu")
-    study.optimize(Objective(Bench(config(), "cpu", Path()), make_space(config())), n_trials=5)
+    study.optimize(Objective(Bench(config(), "cpu", Path()), config().make_space()), n_trials=5)
     yield study
     optuna.logging.set_verbosity(optuna.logging.INFO)
 
@@ -121,7 +121,7 @@ def test_the_winner_is_the_candidate_with_the_best_mean_on_the_choosing_seeds(
 ):
     result = measured(study)
     reported = {run.seed for row in result.rows for run in row.runs}
-    bench, space = Bench(config(), "cpu", Path()), make_space(config())
+    bench, space = Bench(config(), "cpu", Path()), config().make_space()
     seeds = sorted({seed for _, _, seed in pool.asked} - reported)
     means = {
         trial.number: statistics.fmean(bench.run(space.candidate(trial.params), 0, s).fitness for s in seeds)
@@ -132,7 +132,7 @@ def test_the_winner_is_the_candidate_with_the_best_mean_on_the_choosing_seeds(
 
 def test_the_reported_numbers_are_those_of_the_winners_own_runs(pool: type[Inline], study: optuna.Study):
     result = measured(study)
-    bench, space = Bench(config(), "cpu", Path()), make_space(config())
+    bench, space = Bench(config(), "cpu", Path()), config().make_space()
     row, trial = result.rows[-1], study.trials[result.winner]
     again = [bench.run(space.candidate(trial.params), 0, run.seed).fitness for run in row.runs]
     assert row.by_seed == again

@@ -36,7 +36,7 @@ from optevo.measurement.test_split import (
 from optevo.optim.terms.presets import PRESETS
 from optevo.study.check import check_study
 from optevo.study.config import StudyConfig
-from optevo.study.studies import create_or_resume, load_study, make_space
+from optevo.study.studies import create_or_resume, load_study
 from optevo.tasks.vision import Digits
 from optevo.training.bench import Bench
 from optevo.training.run import Run
@@ -97,7 +97,7 @@ def config(tasks: list[str] = TASKS, **changes: Any) -> StudyConfig:
 def create(one: StudyConfig, trials: int = 2) -> optuna.Study:
     study = create_or_resume(one, Memory(), "cpu")
     if trials:
-        study.optimize(Objective(Bench(one, "cpu", Path()), make_space(one)), n_trials=trials)
+        study.optimize(Objective(Bench(one, "cpu", Path()), one.make_space()), n_trials=trials)
     return study
 
 
@@ -147,7 +147,7 @@ def put(study: optuna.Study, attempt: int = 1, seeds: tuple[int, ...] = (1000, 1
     for seed in reversed(seeds):
         for i, task in reversed(list(enumerate(("digits", "other")))):
             run = dataclasses.asdict(a_run(task, seed, metric=attempt / 10 + i / 100))
-            candidate = make_space(config()).candidate(study.trials[trial].params)
+            candidate = config().make_space().candidate(study.trials[trial].params)
             study.set_user_attr(run_key(f"{keys.FINAL}{attempt}:4:", form_of(candidate), i, seed), run)
 
 
@@ -293,7 +293,7 @@ def test_the_tenth_attempt_is_not_the_first(study: optuna.Study):
 
 def test_the_winner_is_scored_on_the_test_split(pool, study: optuna.Study, digits):  # noqa: F811
     done = measured(study, Plan(1, 1, 4, (1000, 1001)))
-    winner = make_space(config()).candidate(study.trials[1].params)
+    winner = config().make_space().candidate(study.trials[1].params)
     by_split = {
         split: [train(*digits, winner, seed=seed, steps=4, split=split).metric for seed in (1000, 1001)]
         for split in ("test", "validation")

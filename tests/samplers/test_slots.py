@@ -213,7 +213,7 @@ class World:
             if claimed(trial) is not None and len(trial.params) == 2:
                 genomes.setdefault(claimed(trial), set()).add(tuple(sorted(trial.params.items())))
         assert all(len(proposed) == 1 for proposed in genomes.values()), "a substitute got other parameters"
-        board = self.sampler().board(self.study)
+        board = self.sampler().slot_table(self.study)
         for g in range(board.generation):
             assert all(self.decided(Slot(g, i)) for i in range(self.size(g)))
         assert not any(slot.generation > board.generation for slot in done)
