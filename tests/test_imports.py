@@ -197,7 +197,7 @@ def imports(module: Path) -> Iterator[tuple[str, bool, bool]]:
 
 
 def target(name: str) -> str | None:
-    """The room that a name of optevo's is in; None for other packages' and for what the package itself has."""
+    """What a module imports anywhere: full name, if only for types, if as it is imported itself."""
     parts = name.split(".")
     if parts[0] != "optevo" or len(parts) < 2 or parts[1].startswith("__"):
         return None

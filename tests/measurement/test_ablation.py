@@ -26,18 +26,12 @@ from torch.optim.lr_scheduler import LambdaLR
 import optevo.run  # it binds what the tests replace, and must not do so while it is replaced
 import optevo.storage.opening
 from optevo import keys
-from optevo.measurement.ablation import (
-    HYPER,
-    SCALED,
-    SCHEDULED,
-    TUNED,
-    WINNER,
-    Rescheduled,
-    variants,
-)
 from optevo.optim.baselines.registry import TunedBaseline
+from optevo.optim.candidate import WINNER
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.presets import PRESETS
+from optevo.optim.terms.variants import HYPER, SCALED, SCHEDULED, TUNED, Rescheduled
+from optevo.optim.terms.variants import variants as made_variants
 from optevo.reporting.ablation import ablation_frame, account, account_cells, difference
 from optevo.reporting.progress import TEST_MARK
 from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE, holm
@@ -70,6 +64,13 @@ WHOLE = TermGenome(  # with everything that can be taken away
     warmup_steps=7,
     cosine_decay=True,
 )
+
+
+def variants(winner: TermGenome, adamw: Any = None) -> dict[str, Any]:
+    """The variants by name."""
+    return made_variants(winner, adamw).candidates
+
+
 GENOMES = {**PRESETS, "whole": WHOLE, **{f"random {seed}": random_genome(seed) for seed in range(12)}}
 every_genome = pytest.mark.parametrize("winner", GENOMES.values(), ids=GENOMES)
 
