@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+import pandas as pd
 from optuna.storages import InMemoryStorage
 from small_studies import config
 
@@ -125,3 +126,15 @@ STUDIES: dict[str, Callable[[], Loaded]] = {
 def in_state(state: str) -> Loaded:
     """A study in a state of `STUDIES`, made once; whoever changes it makes one of their own."""
     return STUDIES[state]()
+
+
+SUMMARY = pd.DataFrame(
+    [("ours", "overall", 0.9, 0.01, 5), ("ours", "digits", 0.9, 0.02, 5), ("adam", "overall", 0.8, 0.01, 5)],
+    columns=["study", "task", "mean", "sd", "n"],
+)
+
+
+DIFFERENCES = pd.DataFrame(
+    [("ours", "adam", "overall", 0.1, 0.05, 0.15, 0.001, 0.002, 5, "better")],
+    columns=["study", "reference", "task", "mean", "low", "high", "p", "p_holm", "n", "verdict"],
+)

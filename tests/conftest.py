@@ -6,9 +6,11 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -77,3 +79,45 @@ def quiet_optuna() -> Iterator[None]:
 def url(tmp_path: Path) -> str:
     """Of a database that is not there yet."""
     return f"sqlite:///{tmp_path / 'a.db'}"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet_optuna: None) -> None:
+    """A folder and an environment of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPTEVO_STORAGE", raising=False)
+
+
+@pytest.fixture
+def optevo(
+    here: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """The command line in this process: what takes seconds to import is imported once."""
+    from command_line import Answer  # noqa: PLC0415
+
+    from optevo.cli import main as cli  # noqa: PLC0415
+
+    def call(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["optevo", *arguments])
+        capsys.readouterr()
+        status: Any = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            status = error.code or 0
+        return Answer(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Measurements made in this process, by `measuring.Inline`."""
+    from measuring import Inline  # noqa: PLC0415
+
+    from optevo.measurement import pool  # noqa: PLC0415
+
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(Inline, "asked", [], raising=False)
+    monkeypatch.setattr(Inline, "lives", 10_000, raising=False)
+    return Inline

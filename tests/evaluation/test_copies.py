@@ -15,8 +15,8 @@ import optuna
 import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from racing import STEPS, Slots, Workers, by_slot, chance, config, raced
 from strategies import genome
-from test_racing import STEPS, Slots, Workers, by_slot, chance, config, raced
 from torch import Tensor, nn
 
 from optevo import keys

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
-from test_racing import FINISHED, STEPS, Slots, Workers, by_slot, chance, config, noisy
+from racing import FINISHED, STEPS, Slots, Workers, by_slot, chance, config, noisy
 
 from optevo import keys
 from optevo.evaluation.objective import Interrupted

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-import test_cli
 import torch
+from command_line import said, write
 from optuna.distributions import FloatDistribution
 from optuna.samplers import GridSampler
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -41,7 +41,6 @@ from optevo.tasks.vision import Digits
 from optevo.training.bench import Bench
 from optevo.training.single import train
 
-_here, optevo = test_cli._here, test_cli.optevo  # fixtures
 STUDIES = sorted((Path(__file__).parents[2] / "studies").rglob("*.toml"))
 GRID = {"kind": "grid"}
 SPACE = {"kind": "adamw", "lr": [1e-3, 1e-2, 1e-1], "weight_decay": [0.0, 1e-2]}
@@ -678,8 +677,8 @@ OPTIONS = "weight_decay = [0.0]\n[space.options]\n"
 )
 def test_a_bad_sweep_is_refused_with_key_and_value(optevo, old: str, new: str, words: list[str]):
     assert old in SWEEP
-    answer = optevo("run", test_cli.write(SWEEP.replace(old, new)))
-    test_cli.said(answer, *words)
+    answer = optevo("run", write(SWEEP.replace(old, new)))
+    said(answer, *words)
     assert "Assertion" not in answer.err
     assert [path.name for path in Path().iterdir()] == ["study.toml"]
 
@@ -706,7 +705,7 @@ def test_options_that_the_optimizer_refuses_are_found_before_anything_is_written
     optevo, kind: str, options: str
 ):
     text = SWEEP.replace('"adamw"', f'"{kind}"').replace("weight_decay = [0.0]", OPTIONS + options)
-    test_cli.said(optevo("run", test_cli.write(text)), "space.options", kind)
+    said(optevo("run", write(text)), "space.options", kind)
     assert [path.name for path in Path().iterdir()] == ["study.toml"]
 
 
@@ -842,7 +841,7 @@ def test_the_command_exports_a_sweeps_winner_and_says_what_to_use_where_it_canno
     module = load(Path("winner.py").read_text(encoding="utf-8"), Path())
     assert module.Evolved(weights()).defaults["lr"] == 0.0125
     assert module.PROVENANCE["study"] == "adamw"
-    test_cli.said(optevo("export", "0", "--study", "sophia"), "SophiaH", "0.0125")
+    said(optevo("export", "0", "--study", "sophia"), "SophiaH", "0.0125")
     assert not Path("evolved.py").exists()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from analysis_studies import STUDIES, Loaded, grid, in_state, search, tamper
+from analysis_studies import DIFFERENCES, STUDIES, SUMMARY, Loaded, grid, in_state, search, tamper
 
 from optevo import keys
 from optevo.reporting import best, curves, generations, lineage, runs, schedules, terms, trials
@@ -18,15 +18,6 @@ from optevo.reporting.figures import search as drawn
 from optevo.reporting.figures.drawing import PALETTE, log_ticks, text
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
-
-SUMMARY = pd.DataFrame(
-    [("ours", "overall", 0.9, 0.01, 5), ("ours", "digits", 0.9, 0.02, 5), ("adam", "overall", 0.8, 0.01, 5)],
-    columns=["study", "task", "mean", "sd", "n"],
-)
-DIFFERENCES = pd.DataFrame(
-    [("ours", "adam", "overall", 0.1, 0.05, 0.15, 0.001, 0.002, 5, "better")],
-    columns=["study", "reference", "task", "mean", "low", "high", "p", "p_holm", "n", "verdict"],
-)
 
 
 def all_figures(loaded: Loaded) -> dict[str, go.Figure | None]:

@@ -13,9 +13,19 @@ from typing import Any
 
 import optuna
 import pytest
-from analysis_studies import EVALUATION, STUDIES, Loaded, grid, in_state, run, search, tamper
+from analysis_studies import (
+    DIFFERENCES,
+    EVALUATION,
+    STUDIES,
+    SUMMARY,
+    Loaded,
+    grid,
+    in_state,
+    run,
+    search,
+    tamper,
+)
 from browser import CHROMIUM, Browser
-from test_figures import DIFFERENCES, SUMMARY
 
 from optevo import keys
 from optevo.measurement.fresh_seeds import Result, Row, store_result

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from small_studies import GENETIC, config, create, fitness
 
@@ -19,8 +19,8 @@ ASYNCHRONOUS = {**GENETIC, "asynchronous": True}
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
-    return create(f"sqlite:///{tmp_path / 'a.db'}", sampler=ASYNCHRONOUS)
+def study() -> optuna.Study:
+    return create(InMemoryStorage(), sampler=ASYNCHRONOUS)
 
 
 def tell(study: optuna.Study, trial: optuna.Trial) -> None:
@@ -41,8 +41,8 @@ def test_the_next_generation_begins_while_a_straggler_is_at_work(study: optuna.S
     assert sampler_of(study).slot_table(study).generation == 1
 
 
-def test_a_synchronous_study_has_no_slot_then(tmp_path: Path):
-    study = create(f"sqlite:///{tmp_path / 'b.db'}")
+def test_a_synchronous_study_has_no_slot_then():
+    study = create(InMemoryStorage())
     study.ask()
     for _ in range(5):
         tell(study, study.ask())
