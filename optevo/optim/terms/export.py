@@ -136,7 +136,8 @@ class @NAME@(Optimizer):
 |root|        torch._foreach_add_(root, group["eps"])
 |magnitude|        magnitude = torch._foreach_abs(grads)
 |magnitude|        torch._foreach_add_(magnitude, group["eps"])
-|m-hat|        m_hat = torch._foreach_div(m, 1 - beta1**k)
+|m-hat k|        m_hat = torch._foreach_div(m, 1 - beta1**k)
+|m-hat no-k|        m_hat = m
 @UPDATES@
 
 class Schedule:
@@ -205,6 +206,7 @@ def export_source(
         "v": rule.reads_v,
         "no-v": not rule.reads_v,
         "k": rule.bias_correction,
+        "no-k": not rule.bias_correction,
         "betas": rule.reads_m or rule.reads_v,
         "eps": rule.eps is not None,
         "clip": rule.clip_value is not None,

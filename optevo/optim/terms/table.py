@@ -120,7 +120,8 @@ BASIS: dict[str, Basis] = {
         ),
     )
 }
-FUSED = tuple(BASIS)  # what `kernels` computes by hand; later entries follow one by one
+#: What `kernels` computes by hand; later entries follow one by one.
+FUSED = ("grad", "momentum", "rms", "adam", "sign", "unit")
 
 
 def _alone(name: str) -> Term:
