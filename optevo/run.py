@@ -16,7 +16,8 @@ from optevo.errors import RunFailed, UserError
 from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, measure, store_result, stored_result
 from optevo.optim.baselines.registry import BASELINES
-from optevo.reporting.progress import TEST_MARK, Progress, result_markdown, trial_lines
+from optevo.reporting.progress import Progress
+from optevo.reporting.text import TEST_MARK, result_markdown, trial_lines
 from optevo.spaces import BaselineSpace
 from optevo.storage.opening import open_storage, shown
 from optevo.study.config import StudyConfig

@@ -92,6 +92,8 @@ class GeneticSampler(BaseSampler):
         >>> study.optimize(lambda trial: trial.suggest_float("x", -5, 5) ** 2, n_trials=100)
     """
 
+    has_generations = True
+
     def __init__(
         self,
         *,
@@ -247,6 +249,8 @@ class GeneticSampler(BaseSampler):
             board = self._memory(study, trials).board
             board.update(trials, study.direction)
             return board
+
+    slot_table = board
 
     def failed_before(self, study: Study, slot: Slot) -> Sequence[FrozenTrial]:
         """Trials that had failed in a slot when its present trial was given it, but for interrupted ones."""

@@ -49,6 +49,8 @@ class SeededSampler(BaseSampler):
         presets: Parameters that the first slots take.
     """
 
+    has_generations = False
+
     def __init__(
         self,
         make: Callable[[int], BaseSampler],
@@ -95,6 +97,8 @@ class SeededSampler(BaseSampler):
             board = self._board[1]
             board.update(study._storage.get_all_trials(study._study_id, deepcopy=False), study.direction)
             return board
+
+    slot_table = board
 
     def failed_before(self, study: Study, slot: Slot) -> Sequence[FrozenTrial]:
         """Trials that have failed in a slot, but for interrupted ones."""
