@@ -26,6 +26,16 @@ WINNER = "the winner"
 TUNED, SCHEDULED = "tuned AdamW", "tuned AdamW, the winner's schedule"
 SCALED = "AdamW's rule, the winner's hyperparameters, lr × its weights"
 HYPER = "AdamW's rule, the winner's hyperparameters"
+#: The winner's gain over tuned AdamW, and what of it each change makes on a path that changes one thing at a
+#: time: tuned AdamW → the winner's schedule → its hyperparameters → its rule. AdamW's rule takes the winner's
+#: hyperparameters with the learning rate times its weights, so that what is left for the rule is no larger
+#: step. Another order of the path would split otherwise. Each is: what, the new variant, the old one.
+ACCOUNT = (
+    ("the winner − tuned AdamW", WINNER, TUNED),
+    ("of it the schedule", SCHEDULED, TUNED),
+    ("of it the hyperparameters", SCALED, SCHEDULED),
+    ("of it the rule", WINNER, SCALED),
+)
 FIRST_SEED = 2000  # neither a search's nor the final measurement's
 _FLAGS = {  # gene, as it is called when it is off
     "use_momentum": "without momentum",
@@ -61,6 +71,10 @@ class Rescheduled:
     def schedule(self, total_steps: int) -> Callable[[int], float]:
         """The other's factor."""
         return self.schedule_of.schedule(total_steps)
+
+    def step_size(self) -> float:
+        """The optimizer's."""
+        return self.optimizer.step_size()
 
     def formula(self) -> str:
         """The optimizer's."""

@@ -1,12 +1,4 @@
-"""What of a winner did it: differences to its variants, and the gain over tuned AdamW taken apart.
-
-The gain is split along a path that changes one thing at a time::
-
-    tuned AdamW → the winner's schedule → its hyperparameters → its rule = the winner
-
-AdamW's rule takes the winner's hyperparameters with the learning rate times its weights, so that what is left
-for the rule is no larger step. Another order of the path would split otherwise.
-"""
+"""What of a winner did it: differences to its variants, and its gain taken apart along a path of them."""
 
 from __future__ import annotations
 
@@ -16,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optevo.escaping import printable
-from optevo.measurement.ablation import SCALED, SCHEDULED, TUNED, WINNER
+from optevo.measurement.ablation import WINNER
 from optevo.reporting.comparison import score
 from optevo.reporting.statistics import Estimate, holm, paired, verdict
 from optevo.training.run import Run
@@ -55,21 +47,25 @@ def difference(ours: Sequence[Run], theirs: Sequence[Run], measure: str) -> Esti
     return paired(pairs, rng=np.random.default_rng(0))
 
 
-def account(runs: Mapping[str, Sequence[Run]], measure: str) -> list[tuple[str, Estimate, str]]:
-    """The winner's gain over tuned AdamW, and what schedule, hyperparameters and rule have in it.
+def account(
+    runs: Mapping[str, Sequence[Run]], measure: str, path: Sequence[tuple[str, str, str]]
+) -> list[tuple[str, Estimate, str]]:
+    """The winner's gain over what it is compared with, and how much of it each change makes.
 
-    Each is (what, the difference, its verdict after Holm's correction over the four); empty without AdamW's
-    variants. The three parts add up to the whole.
+    Args:
+        runs: Of every variant, by its name.
+        measure: One of `optevo.reporting.comparison.MEASURES`.
+        path: What a difference is called, and the variants, new and old, between which it is: first the
+            whole gain, then the single changes on the way to it, which add up to it. It comes with the
+            variants, as `optevo.measurement.ablation.ACCOUNT` does.
+
+    Returns:
+        What, the difference, and its verdict after Holm's correction over all of them; empty where a variant
+        was not measured.
     """
-    if not {TUNED, SCHEDULED, SCALED} <= runs.keys():
+    if not {name for _, *names in path for name in names} <= runs.keys():
         return []
-    steps = [
-        ("the winner − tuned AdamW", WINNER, TUNED),
-        ("of it the schedule", SCHEDULED, TUNED),
-        ("of it the hyperparameters", SCALED, SCHEDULED),
-        ("of it the rule", WINNER, SCALED),
-    ]
-    found = [(what, difference(runs[new], runs[old], measure)) for what, new, old in steps]
+    found = [(what, difference(runs[new], runs[old], measure)) for what, new, old in path]
     adjusted = holm([estimate.p for _, estimate in found])
     return [(what, e, verdict(e, p)) for (what, e), p in zip(found, adjusted, strict=True)]
 

@@ -6,6 +6,7 @@ Nothing here or in a space's module imports torch; a candidate does when it is b
 from __future__ import annotations
 
 import abc
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,6 +38,9 @@ class Candidate(Protocol):
     def describe(self) -> str:
         """The hyperparameters as one line."""
 
+    def step_size(self) -> float:
+        """What a step is multiplied by at the peak of the schedule: the learning rate, or more."""
+
     def schedule(self, total_steps: int) -> Callable[[int], float]:
         """The factor on the learning rate at each step of a run."""
 
@@ -55,6 +59,8 @@ class Space(abc.ABC):
     """
 
     name: str
+    title: str  # what is searched, for people
+    part_names: tuple[str, ...] = ()  # the building blocks of its candidates, where it has any
 
     @abc.abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -79,6 +85,14 @@ class Space(abc.ABC):
     def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
         """A mutant; `decay` in (0, 1] scales every probability and width, and anneals over a search."""
         raise TypeError(f"the space {self.name!r} does not evolve")
+
+    def grid(self) -> dict[str, list[float]] | None:
+        """The values of a sweep by parameter; None for a space that is no sweep."""
+        return None
+
+    def parts(self, params: Mapping[str, Any]) -> Counter[str]:
+        """How often each of `part_names` is in use in a trial's parameters, which may be incomplete."""
+        return Counter()
 
     def suggest(self, trial: Trial) -> Params:
         """Ask `trial` for every parameter of the space."""

@@ -39,6 +39,7 @@ class BaselineSpace(Space):
         options: Mapping[str, Option] | None = None,
     ) -> None:
         baseline = BASELINES[name]
+        self.title = f"learning rate and weight decay of {name}"
         self.name, self.schedule, self.options = name, schedule, dict(options or {})
         self.values = {
             "lr": tuple(lr or baseline.lr),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,8 @@ class TermSpace(Space):
     """
 
     name = "terms"
+    title = "term genomes"
+    part_names = TERMS
 
     def __init__(self, presets: tuple[str, ...] = tuple(PRESETS)) -> None:
         self._presets = {name: PRESETS[name] for name in presets}
@@ -91,6 +94,12 @@ class TermSpace(Space):
             alphas=tuple(params[f"alpha_{i}"] for i in range(n)),
             **rest,
         )
+
+    def parts(self, params: Mapping[str, Any]) -> Counter[str]:
+        """How often each term is in use; dormant ones are not."""
+        n = params.get("n_terms")
+        kinds = [params.get(f"term_{i}") for i in range(n if type(n) is int else 0)]
+        return Counter(kind for kind in kinds if kind in TERMS)
 
     def params(self, genome: TermGenome) -> Params:
         """The parameters of a genome, each within its distribution; dormant slots are GRAD with weight 0."""

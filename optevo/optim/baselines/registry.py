@@ -212,6 +212,10 @@ class TunedBaseline:
         optimizer = self.optimizer(params, total_steps)
         return optimizer, LambdaLR(optimizer, self.schedule(total_steps))
 
+    def step_size(self) -> float:
+        """The learning rate."""
+        return self.lr
+
     def schedule(self, total_steps: int) -> WarmupCosine:
         """The learning-rate factor over a run of `total_steps` steps."""
         if self.schedule_name == "none":

@@ -131,6 +131,10 @@ class TermGenome:
         steps = self.warmup_steps if self.warmup else 0
         return WarmupCosine(total_steps, warmup_steps=steps, cosine=self.cosine_decay)
 
+    def step_size(self) -> float:
+        """Learning rate times the sum of the coefficients' magnitudes."""
+        return self.lr * math.fsum(map(abs, self.rule().coefficients))
+
     def canonical(self) -> str:
         """A string that two genomes share only when they are the same optimizer with the same schedule.
 
