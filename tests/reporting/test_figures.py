@@ -13,7 +13,7 @@ import pytest
 from analysis_studies import STUDIES, Loaded, grid, search, tamper
 
 from optevo import keys
-from optevo.reporting import best, curves, generations, lineage, runs, schedules, terms, trials
+from optevo.reporting import best, curves, generations, lineage, parts, runs, schedules, trials
 from optevo.reporting.figures import search as drawn
 from optevo.reporting.figures.drawing import PALETTE, log_ticks, text
 
@@ -36,7 +36,7 @@ def all_figures(loaded: Loaded) -> dict[str, go.Figure | None]:
     return {
         "generations": drawn.fitness_by_generation(generations(study, config)),
         "trials": drawn.fitness_by_trial(frame),
-        "terms": drawn.terms_by_generation(terms(study, config)),
+        "parts": drawn.parts_by_generation(parts(study, config)),
         "lineage": drawn.lineage_graph(lineage(study, int(frame["number"].max()) if len(frame) else 0)),
         "tasks": drawn.fitness_by_task(runs(study), numbers),
         "curves": drawn.learning_curves(curves(study), numbers),
@@ -94,8 +94,8 @@ def test_figures_are_transparent_and_untitled(complete):
 
 def test_colours_are_none_that_vanish_on_a_page():
     def luminance(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in shares]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     for colour in PALETTE[:4]:  # as many as usually stand on the page itself

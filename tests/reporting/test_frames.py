@@ -13,7 +13,7 @@ from analysis_studies import STUDIES, Loaded, fail, run, search, tamper
 from optuna.trial import TrialState, create_trial
 
 from optevo import keys
-from optevo.reporting import best, cost, curves, generations, lineage, runs, schedules, terms, trials
+from optevo.reporting import best, cost, curves, generations, lineage, parts, runs, schedules, trials
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
@@ -29,7 +29,7 @@ def test_every_frame_can_be_had_of_a_study_in_any_state(state):
     frame = trials(study, config)
     numbers = [int(n) for n in frame["number"]]
     assert len(frame) == len(study.trials)
-    for other in (runs(study), curves(study), generations(study, config), terms(study, config)):
+    for other in (runs(study), curves(study), generations(study, config), parts(study, config)):
         assert len(other.columns)
     for number in numbers:
         assert set(lineage(study, number)["trial"]) <= set(numbers)
@@ -43,7 +43,7 @@ def test_columns_have_the_same_types_whatever_the_state(state, complete):
     study, config = STUDIES[state]()
     for frame in (runs, curves):
         assert frame(study).dtypes.to_dict() == frame(complete[0]).dtypes.to_dict()
-    for frame in (generations, terms):
+    for frame in (generations, parts):
         assert frame(study, config).dtypes.to_dict() == frame(*complete).dtypes.to_dict()
 
 
@@ -132,18 +132,19 @@ def test_a_generation_in_progress_says_so():
     assert frame["n"].tolist() == [6, 2]
 
 
-def test_terms_count_what_the_population_uses(complete):
+def test_parts_count_what_the_population_uses(complete):
     study, config = complete
-    frame = terms(study, config)
+    frame = parts(study, config)
     members = study.sampler.board(study).populations[2]
     last = frame[frame["generation"] == 2]
     assert last["count"].sum() == sum(m.params["n_terms"] for m in members)
-    weight = sum(abs(m.params[f"alpha_{i}"]) for m in members for i in range(m.params["n_terms"]))
-    assert last["weight"].sum() == pytest.approx(weight)
+    assert set(last["members"]) == {len(members)}
+    sign = sum(m.params[f"term_{i}"] == "SIGN_GRAD" for m in members for i in range(m.params["n_terms"]))
+    assert last.loc[last["part"] == "SIGN_GRAD", "count"].tolist() == [sign]
 
 
-def test_a_sweep_has_no_terms():
-    assert terms(*STUDIES["grid"]()).empty
+def test_a_sweep_has_no_parts():
+    assert parts(*STUDIES["grid"]()).empty
 
 
 def test_lineage_goes_back_to_trials_without_parents(complete):

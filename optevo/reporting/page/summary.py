@@ -12,6 +12,7 @@ from optevo import keys
 from optevo.escaping import printable
 from optevo.reporting.frames import best, cost
 from optevo.reporting.page.html_tables import BADGE, escape, rule_text
+from optevo.study.studies import make_space
 
 if TYPE_CHECKING:
     import optuna
@@ -67,11 +68,7 @@ def _searched(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame) -> 
     counted, planned = frame[frame["counted"]], config.n_trials
     n, runs = len(counted), config.evaluation
     sampler = config.sampler.kind
-    space = (
-        "term genomes"
-        if config.space.kind == "terms"
-        else f"learning rate and weight decay of {config.space.kind}"
-    )
+    space = make_space(config).title
     how = {
         "genetic": "A genetic search",
         "random": "A random search",
