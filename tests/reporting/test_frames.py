@@ -6,10 +6,9 @@ import datetime
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
-from analysis_studies import STUDIES, Loaded, fail, run, search, tamper
+from example_studies import STUDIES, Loaded, example, fail, run, search, tamper
 from optuna.trial import TrialState, create_trial
 
 from optevo import keys
@@ -18,14 +17,14 @@ from optevo.reporting import best, cost, curves, generations, lineage, parts, ru
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
-@pytest.fixture(scope="module")
-def complete() -> Iterator[Loaded]:
-    return search()
+@pytest.fixture
+def complete() -> Loaded:
+    return example("complete")
 
 
 @pytest.mark.parametrize("state", STUDIES)
 def test_every_frame_can_be_had_of_a_study_in_any_state(state):
-    study, config = STUDIES[state]()
+    study, config = example(state)
     frame = trials(study, config)
     numbers = [int(n) for n in frame["number"]]
     assert len(frame) == len(study.trials)
@@ -40,7 +39,7 @@ def test_every_frame_can_be_had_of_a_study_in_any_state(state):
 
 @pytest.mark.parametrize("state", STUDIES)
 def test_columns_have_the_same_types_whatever_the_state(state, complete):
-    study, config = STUDIES[state]()
+    study, config = example(state)
     for frame in (runs, curves):
         assert frame(study).dtypes.to_dict() == frame(complete[0]).dtypes.to_dict()
     for frame in (generations, parts):
@@ -104,7 +103,7 @@ def test_a_curve_lies_in_the_middle_of_the_tenths(complete):
 
 
 def test_the_curve_of_a_diverged_run_stops_where_it_did():
-    study, _ = STUDIES["all pruned"]()
+    study, _ = example("all pruned")
     frame = curves(study)
     assert set(frame["step"]) == {1.0}
 
@@ -119,15 +118,15 @@ def test_a_generation_is_its_population_with_the_elites(complete):
     assert frame["best_so_far"].is_monotonic_increasing
 
 
-def test_steps_add_up_over_the_generations():
-    study, config = search()
+def test_steps_add_up_over_the_generations(complete):
+    study, config = complete
     frame = generations(study, config)
     assert frame["cumulative_steps"].iloc[-1] == cost(study).steps
     assert cost(study).steps == 80 * config.sampler.n_trials
 
 
 def test_a_generation_in_progress_says_so():
-    frame = generations(*STUDIES["unfinished"]())
+    frame = generations(*example("unfinished"))
     assert frame["finished"].tolist() == [True, False]
     assert frame["n"].tolist() == [6, 2]
 
@@ -144,7 +143,7 @@ def test_parts_count_what_the_population_uses(complete):
 
 
 def test_a_sweep_has_no_parts():
-    assert parts(*STUDIES["grid"]()).empty
+    assert parts(*example("grid")).empty
 
 
 def test_lineage_goes_back_to_trials_without_parents(complete):

@@ -193,7 +193,7 @@ def _figures(
     if make_space(config).grid() is not None:
         yield (
             figures.lr_decay_map(frame),
-            "Fitness at each learning rate and weight decay; crosses were pruned, the frame marks the best.",
+            "Fitness at each learning rate and weight decay; crosses were pruned, the best is outlined.",
         )
     yield (
         figures.parts_by_generation(parts(study, config)),
