@@ -36,7 +36,8 @@ from optevo.errors import UserError
 from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, Row
 from optevo.optim import PRESETS, export_source
-from optevo.reporting.progress import Progress, result_cells, result_markdown, trial_lines
+from optevo.reporting.progress import Progress
+from optevo.reporting.text import result_cells, result_markdown, trial_lines
 from optevo.spaces import TermSpace
 from optevo.storage.opening import open_storage
 from optevo.study.config import parse_config
