@@ -16,7 +16,7 @@ from optevo.training.run import Run
 def ablation_frame(runs: Mapping[str, Sequence[Run]], measure: str) -> pd.DataFrame:
     """A row a variant: mean and sd over seeds of the mean over tasks, and its difference to the winner.
 
-    Paired by task and seed, with 95 % intervals; Holm's correction over all variants. The winner is the first.
+    Paired by task and seed, with 95 % intervals; Holm's correction over all variants. The winner is first.
     """
     rows, estimates, winner = [], [], next(iter(runs))
     for name, own in runs.items():
