@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import psutil
 import pytest
-from study_folders import Slots, StudyFolder, ending
+from study_folders import FILE, Slots, StudyFolder, ending
 
 from optevo.errors import UserError
 
@@ -36,19 +37,20 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OuterCl
 
 
 def test_a_search_that_loses_a_dask_worker_ends_as_the_unbroken_one(unbroken: Slots, cluster: OuterCluster):
-    folder = StudyFolder(cluster.folder)
+    folder = StudyFolder(cluster.folder, FILE.replace("candidates = 1", "candidates = 0"))
     folder.create()
+    study = folder.study()
     lost, _ = cluster.worker(), cluster.worker()
     with ending(folder.run("--cluster", cluster.address, "--device", "cpu")) as process:
-        wait(lambda: len(_workers(folder)) == 2)
+        wait(lambda: len(_workers(study)) == 2)
         kill(lost)
         assert process.wait(3 * SECONDS) == 0, folder.log.read_text()
     folder.check_complete(unbroken)
 
 
-def _workers(folder: StudyFolder) -> set[int]:
+def _workers(study: optuna.Study) -> set[int]:
     """Those who have said that a trial is theirs."""
-    trials = folder.study().get_trials(deepcopy=False)
+    trials = study.get_trials(deepcopy=False)
     return {trial.user_attrs["worker"]["pid"] for trial in trials if "worker" in trial.user_attrs}
 
 
