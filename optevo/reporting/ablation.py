@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from optevo.escaping import printable
-from optevo.measurement.ablation import SCALED, SCHEDULED, TUNED, WINNER
+from optevo.optim.candidate import WINNER
+from optevo.optim.terms.variants import SCALED, SCHEDULED, TUNED
 from optevo.reporting.comparison import score
 from optevo.reporting.statistics import Estimate, holm, paired, verdict
 from optevo.training.run import Run
@@ -55,7 +56,7 @@ def difference(ours: Sequence[Run], theirs: Sequence[Run], measure: str) -> Esti
     return paired(pairs, rng=np.random.default_rng(0))
 
 
-def account(runs: Mapping[str, Sequence[Run]], measure: str) -> list[tuple[str, Estimate, str]]:
+def account(runs: Mapping[str, Sequence[Run]], path: object, measure: str) -> list[tuple[str, Estimate, str]]:
     """The winner's gain over tuned AdamW, and what schedule, hyperparameters and rule have in it.
 
     Each is (what, the difference, its verdict after Holm's correction over the four); empty without AdamW's

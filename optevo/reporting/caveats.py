@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from optevo.escaping import printable
 from optevo.measurement.test_split import TestEvaluation
 from optevo.reporting.comparison import Entry
-from optevo.study.config import BaselineConfig
+from optevo.spaces.sections import BaselineSection as BaselineConfig
 from optevo.study.environment import deciding
 
 

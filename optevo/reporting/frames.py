@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optevo import keys
 from optevo.escaping import printable
 from optevo.samplers.slots import claimed
-from optevo.study.studies import COUNTED, make_space
+from optevo.study.studies import COUNTED
 
 if TYPE_CHECKING:
     import optuna
@@ -92,7 +92,9 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     """
     stored = _stored(study)
     deciders = _deciders(stored)
-    names = list(dict.fromkeys([*make_space(config).distributions(), *(p for t in stored for p in t.params)]))
+    names = list(
+        dict.fromkeys([*config.make_space().distributions(), *(p for t in stored for p in t.params)])
+    )
     tasks = list(dict.fromkeys(key for t in stored for key in t.user_attrs if _is_task(key)))
     rows = []
     for trial in stored:

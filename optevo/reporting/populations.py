@@ -10,7 +10,6 @@ import pandas as pd
 
 from optevo.optim.terms.genome import MAX_TERMS, TERMS, TermGenome
 from optevo.reporting.frames import FLAG, INTEGER, NUMBER, TEXT, _frame, trials
-from optevo.study.studies import make_space
 
 if TYPE_CHECKING:
     import optuna
@@ -107,7 +106,7 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
         product with the learning rate and, for a term genome, with the sum of |alpha|; at most 200 steps a
         trial. A trial without parameters is left out.
     """
-    space, total, rows = make_space(config), config.evaluation.steps, []
+    space, total, rows = config.make_space(), config.evaluation.steps, []
     stored = study.get_trials(deepcopy=False)
     shown = sorted({round(i * (total - 1) / (_MOST_POINTS - 1)) for i in range(_MOST_POINTS)})
     for number in numbers:
@@ -128,7 +127,7 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
 
 def _populations(study: optuna.Study) -> dict[int, list[Member]]:
     """Finished generations, where the sampler keeps a board of slots."""
-    board = getattr(study.sampler, "board", None)
+    board = getattr(study.sampler, "slot_table", None)
     return {} if board is None else board(study).populations
 
 

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from optevo import keys
 from optevo.escaping import markdown_table, printable
-from optevo.samplers import GeneticSampler
+from optevo.samplers import GeneticSampler, sampler_of
 from optevo.samplers.slots import claimed
-from optevo.study.studies import COUNTED, make_space
+from optevo.study.studies import COUNTED
 
 if TYPE_CHECKING:
     import optuna
@@ -59,7 +59,7 @@ class Progress:
         self.best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
         self.generation = 0
         if isinstance(self.study.sampler, GeneticSampler):
-            self.generation = self.study.sampler.board(self.study).generation
+            self.generation = self.study.sampler.slot_table(self.study).generation
 
     def lines(self) -> list[str]:
         """What is new since the last call: ended generations, failures, and now and then a sign of life."""
@@ -83,7 +83,7 @@ class Progress:
 
     def _generation_line(self, generation: int) -> str:
         assert isinstance(self.study.sampler, GeneticSampler)
-        members = self.study.sampler.board(self.study).populations[generation]
+        members = self.study.sampler.slot_table(self.study).populations[generation]
         values = [m.value for m in members if m.value > -float("inf")]
         if not values:
             return f"generation {generation}: every trial failed"
@@ -107,8 +107,9 @@ class Progress:
 
     def _rows(self) -> Iterator[tuple[str, str]]:
         yield "study", self.study.study_name
-        if self.config.sampler.kind == "genetic":
-            last = self.config.sampler.n_generations - 1
+        sampler = sampler_of(self.study)
+        if sampler.has_generations and (sampler.n_generations or 2) > 1:
+            last = (sampler.n_generations or 1) - 1
             yield "generation", f"{min(self.generation, last)} of {last}"
         states = f"{self.counted} of {self.total}, {self.pruned} pruned, {self.running} running"
         yield "trials", states + (f", {len(self.failed)} failed" if self.failed else "")
@@ -150,7 +151,7 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
     if keys.ORIGIN in attrs:
         origin = attrs[keys.ORIGIN]
         if origin == "preset":
-            origin = " ".join(["preset", *list(make_space(config).presets())[attrs[keys.SLOT] :][:1]])
+            origin = " ".join(["preset", *list(config.make_space().presets())[attrs[keys.SLOT] :][:1]])
         parents = " and ".join(str(number) for number in attrs[keys.PARENTS])
         lines.append(
             f"  generation {attrs[keys.GENERATION]}, slot {attrs[keys.SLOT]}, {origin}"

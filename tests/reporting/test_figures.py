@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from analysis_studies import STUDIES, Loaded, grid, search, tamper
+from analysis_studies import DIFFERENCES, STUDIES, SUMMARY, Loaded, grid, in_state, search, tamper
 
 from optevo import keys
 from optevo.reporting import best, curves, generations, lineage, runs, schedules, terms, trials
@@ -18,15 +18,6 @@ from optevo.reporting.figures import search as drawn
 from optevo.reporting.figures.drawing import PALETTE, log_ticks, text
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
-
-SUMMARY = pd.DataFrame(
-    [("ours", "overall", 0.9, 0.01, 5), ("ours", "digits", 0.9, 0.02, 5), ("adam", "overall", 0.8, 0.01, 5)],
-    columns=["study", "task", "mean", "sd", "n"],
-)
-DIFFERENCES = pd.DataFrame(
-    [("ours", "adam", "overall", 0.1, 0.05, 0.15, 0.001, 0.002, 5, "better")],
-    columns=["study", "reference", "task", "mean", "low", "high", "p", "p_holm", "n", "verdict"],
-)
 
 
 def all_figures(loaded: Loaded) -> dict[str, go.Figure | None]:
@@ -48,12 +39,12 @@ def all_figures(loaded: Loaded) -> dict[str, go.Figure | None]:
 
 @pytest.fixture(scope="module")
 def complete() -> Iterator[dict[str, go.Figure | None]]:
-    return all_figures(search())
+    return all_figures(in_state("complete"))
 
 
 @pytest.mark.parametrize("state", STUDIES)
 def test_every_figure_is_drawn_or_none_in_any_state(state):
-    for name, figure in all_figures(STUDIES[state]()).items():
+    for name, figure in all_figures(in_state(state)).items():
         assert figure is None or json.loads(figure.to_json())["data"], name
 
 
@@ -62,16 +53,16 @@ def test_a_genetic_search_has_all_figures(complete):
 
 
 def test_an_empty_study_has_none():
-    assert set(all_figures(STUDIES["empty"]()).values()) == {None}
+    assert set(all_figures(in_state("empty")).values()) == {None}
 
 
-@pytest.mark.parametrize("n", [1, 8])
-def test_few_trials_have_no_importances(n):
-    assert drawn.importances(search(n_trials=n)[0]) is None
+@pytest.mark.parametrize("state", ["one trial", "unfinished"])
+def test_few_trials_have_no_importances(state):
+    assert drawn.importances(in_state(state)[0]) is None
 
 
 def test_runs_without_loss_have_no_learning_curves():
-    figures = all_figures(STUDIES["scored by itself"]())
+    figures = all_figures(in_state("scored by itself"))
     assert figures["curves"] is None
     assert figures["tasks"] is not None
 
@@ -125,7 +116,7 @@ def test_scattered_points_are_drawn_on_their_scales():
 
 
 def test_a_weight_decay_of_zero_is_on_the_map():
-    frame = trials(*STUDIES["sweep by tpe"]())
+    frame = trials(*in_state("sweep by tpe"))
     assert drawn.lr_decay_map(frame).layout.yaxis.type == "log"
     frame.loc[0, "weight_decay"] = 0.0
     assert drawn.lr_decay_map(frame).layout.yaxis.type is None

@@ -6,10 +6,9 @@ import datetime
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
-from analysis_studies import STUDIES, Loaded, fail, run, search, tamper
+from analysis_studies import STUDIES, Loaded, fail, in_state, run, search, tamper
 from optuna.trial import TrialState, create_trial
 
 from optevo import keys
@@ -19,13 +18,13 @@ pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
 @pytest.fixture(scope="module")
-def complete() -> Iterator[Loaded]:
-    return search()
+def complete() -> Loaded:
+    return in_state("complete")
 
 
 @pytest.mark.parametrize("state", STUDIES)
 def test_every_frame_can_be_had_of_a_study_in_any_state(state):
-    study, config = STUDIES[state]()
+    study, config = in_state(state)
     frame = trials(study, config)
     numbers = [int(n) for n in frame["number"]]
     assert len(frame) == len(study.trials)
@@ -40,7 +39,7 @@ def test_every_frame_can_be_had_of_a_study_in_any_state(state):
 
 @pytest.mark.parametrize("state", STUDIES)
 def test_columns_have_the_same_types_whatever_the_state(state, complete):
-    study, config = STUDIES[state]()
+    study, config = in_state(state)
     for frame in (runs, curves):
         assert frame(study).dtypes.to_dict() == frame(complete[0]).dtypes.to_dict()
     for frame in (generations, terms):
@@ -104,7 +103,7 @@ def test_a_curve_lies_in_the_middle_of_the_tenths(complete):
 
 
 def test_the_curve_of_a_diverged_run_stops_where_it_did():
-    study, _ = STUDIES["all pruned"]()
+    study, _ = in_state("all pruned")
     frame = curves(study)
     assert set(frame["step"]) == {1.0}
 
@@ -114,7 +113,7 @@ def test_a_generation_is_its_population_with_the_elites(complete):
     frame = generations(study, config)
     assert frame["generation"].tolist() == [0, 1, 2]
     assert frame["n"].tolist() == [6, 6, 6]
-    populations = study.sampler.board(study).populations
+    populations = study.sampler.slot_table(study).populations
     assert frame["best"].tolist() == [populations[g][0].value for g in range(3)]
     assert frame["best_so_far"].is_monotonic_increasing
 
@@ -127,7 +126,7 @@ def test_steps_add_up_over_the_generations():
 
 
 def test_a_generation_in_progress_says_so():
-    frame = generations(*STUDIES["unfinished"]())
+    frame = generations(*in_state("unfinished"))
     assert frame["finished"].tolist() == [True, False]
     assert frame["n"].tolist() == [6, 2]
 
@@ -135,7 +134,7 @@ def test_a_generation_in_progress_says_so():
 def test_terms_count_what_the_population_uses(complete):
     study, config = complete
     frame = terms(study, config)
-    members = study.sampler.board(study).populations[2]
+    members = study.sampler.slot_table(study).populations[2]
     last = frame[frame["generation"] == 2]
     assert last["count"].sum() == sum(m.params["n_terms"] for m in members)
     weight = sum(abs(m.params[f"alpha_{i}"]) for m in members for i in range(m.params["n_terms"]))
@@ -143,7 +142,7 @@ def test_terms_count_what_the_population_uses(complete):
 
 
 def test_a_sweep_has_no_terms():
-    assert terms(*STUDIES["grid"]()).empty
+    assert terms(*in_state("grid")).empty
 
 
 def test_lineage_goes_back_to_trials_without_parents(complete):

@@ -13,9 +13,19 @@ from typing import Any
 
 import optuna
 import pytest
-from analysis_studies import EVALUATION, STUDIES, Loaded, grid, run, search, tamper
+from analysis_studies import (
+    DIFFERENCES,
+    EVALUATION,
+    STUDIES,
+    SUMMARY,
+    Loaded,
+    grid,
+    in_state,
+    run,
+    search,
+    tamper,
+)
 from browser import CHROMIUM, Browser
-from test_figures import DIFFERENCES, SUMMARY
 
 from optevo import keys
 from optevo.measurement.fresh_seeds import Result, Row, store_result
@@ -87,9 +97,17 @@ def tags(text: str) -> Tags:
     return parser
 
 
-@pytest.mark.parametrize("state", STUDIES)
+@pytest.mark.parametrize(  # the figures of every state, and its frames, have tests of their own
+    "state",
+    [
+        pytest.param(
+            state, marks=[pytest.mark.slow] * (state in {"one trial", "random", "tpe", "grid, pruned"})
+        )
+        for state in STUDIES
+    ],
+)
 def test_a_study_in_any_state_has_a_report(state, tmp_path):
-    study, config = STUDIES[state]()
+    study, config = in_state(state)
     assert study.study_name in words(page(tmp_path / "a.html", (study, config)))
 
 
@@ -116,7 +134,7 @@ def test_a_number_without_fresh_seeds_is_called_lucky(tmp_path):
     ],
 )
 def test_the_text_says_how_the_search_stands(state, said, tmp_path):
-    text = words(page(tmp_path / "a.html", STUDIES[state]()))
+    text = words(page(tmp_path / "a.html", in_state(state)))
     assert said.replace("( ", "(") in text.replace("( ", "(")
 
 
@@ -200,7 +218,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of everything there is, hostile text included."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = tmp_path_factory.mktemp("report") / "all of it.html"
-    studies = [measured(evil()), on_test("ours"), grid(name="a sweep"), STUDIES["empty"]()]
+    studies = [measured(evil()), on_test("ours"), grid(name="a sweep"), in_state("empty")]
     write_report(studies, path, summary=SUMMARY, differences=DIFFERENCES, notes=[EVIL, "word " * 80])
     return path
 
@@ -222,7 +240,13 @@ class Window:
         return "light" if sum(map(int, re.findall(r"\d+", colour)[:3])) > 380 else "dark"
 
 
-@pytest.fixture(scope="module", params=[(1280, False), (1280, True), (400, False), (400, True)], ids=str)
+WINDOWS = [
+    (400, True),
+    *(pytest.param(window, marks=pytest.mark.slow) for window in ((1280, False), (1280, True), (400, False))),
+]
+
+
+@pytest.fixture(scope="module", params=WINDOWS, ids=str)
 def window(request: pytest.FixtureRequest, browser: Browser, report: Path) -> Window:
     """The report once it is drawn, at each width, in light and in dark."""
     width, dark = request.param

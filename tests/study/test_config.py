@@ -353,7 +353,7 @@ value = st.recursive(
 key = st.sampled_from([*OTHER, *WRONG, "evaluation.x", "x", "random", "sampler.tpe"])
 
 
-@settings(max_examples=400)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(key, value), max_size=3))
 def test_a_file_changed_anywhere_raises_user_errors_alone(changes: list[tuple[str, Any]]):
     data = copy.deepcopy(FULL)
@@ -371,7 +371,7 @@ def test_a_file_changed_anywhere_raises_user_errors_alone(changes: list[tuple[st
     assert isinstance(config, StudyConfig)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.dictionaries(st.one_of(st.text(max_size=6), st.sampled_from(list(FULL))), value, max_size=5))
 def test_arbitrary_tables_raise_user_errors_alone(data: dict[str, Any]):
     with contextlib.suppress(UserError):
