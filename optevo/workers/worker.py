@@ -28,7 +28,7 @@ from optevo.storage.retrying import OUTAGE_SECONDS
 from optevo.study.config import StudyConfig
 from optevo.study.studies import check_environment, counted, load_study
 from optevo.training.benches import ScoredBench, make_worker_bench
-from optevo.workers.local_pool import EXIT_TERMINATED
+from optevo.workers.pool import EXIT_TERMINATED
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _ABANDONED_SECONDS = 30.0  # that a worker outlives its parent at most
 _POLL_SECONDS = 0.1  # between looks for a slot; they become as rare as one a second
 
 
-class TaskBroken(RuntimeError):
+class TaskBrokenError(RuntimeError):
     """Trial after trial fails, whatever the genome."""
 
 
@@ -87,7 +87,7 @@ def work(
         UserError: The study, its data or the device isn't there, or the study was begun with another optevo
             or torch.
         SystemExit: A stop was requested: status `EXIT_TERMINATED`.
-        TaskBroken: Trials in three slots running failed: no genome's fault, more likely the task's.
+        TaskBrokenError: Trials in three slots running failed: no genome's fault, more likely the task's.
     """
     stop, monitor = Stop(), LivenessMonitor()
 
@@ -129,7 +129,7 @@ def work(
             raise outcome.error
         if len(outcome.failed_slots) >= 3:
             slots = len(outcome.failed_slots)
-            raise TaskBroken(f"trials failed in {slots} slots running, the last so") from outcome.error
+            raise TaskBrokenError(f"trials failed in {slots} slots running, the last so") from outcome.error
     if stop.requested:
         sys.exit(EXIT_TERMINATED)  # whoever watches can tell it from a study that is complete
 
