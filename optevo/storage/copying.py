@@ -121,13 +121,26 @@ def copy_into(
     study: FrozenStudy,
     trials: Sequence[FrozenTrial],
     target: BaseStorage,
-    origin: str,
+    origin: str | None,
 ) -> None:
+    """Write a study as a copy, the fingerprint last; trials that were running are failed ones.
+
+    Args:
+        source: Where it lies.
+        study: The study.
+        trials: All of its own.
+        target: Which has none of its name.
+        origin: What the copy names as its source. Default: None, a file that cannot be half a copy.
+
+    Raises:
+        UserError: It has appeared there meanwhile, or some of it was written twice.
+    """
     try:
         study_id = target.create_new_study(study.directions, study.study_name)
     except DuplicatedStudyError:  # written, with the answer lost; or somebody else was quicker
         raise UserError(f"study {study.study_name!r} has just appeared in the target; copy again") from None
-    target.set_study_user_attr(study_id, keys.COPY_OF, origin)
+    if origin is not None:
+        target.set_study_user_attr(study_id, keys.COPY_OF, origin)
     copies = [_ended(trial) for trial in trials]
     for trial in copies:
         target.create_new_trial(study_id, template_trial=trial)
@@ -138,12 +151,12 @@ def copy_into(
             "away for a while; the same command makes it anew"
         )
     # After the trials, and the configuration after the rest: with it a study looks whole to most commands.
-    for key, value in source.get_study_system_attrs(study._study_id).items():
+    for key, value in sorted(source.get_study_system_attrs(study._study_id).items()):
         target.set_study_system_attr(study_id, key, value)
     attrs = source.get_study_user_attrs(study._study_id)
     attrs.pop(keys.COPY_OF, None)
     last = (keys.CONFIG, keys.FINGERPRINT)
-    for key in (*(key for key in attrs if key not in last), *last):
+    for key in (*sorted(attrs.keys() - last), *last):
         target.set_study_user_attr(study_id, key, attrs[key])
 
 
