@@ -26,8 +26,9 @@ from optevo.errors import UserError
 from optevo.liveness import lost
 from optevo.liveness import status as workers
 from optevo.liveness.lost import worker_identity
-from optevo.storage import copying as transfer
-from optevo.storage.copying import copy_studies, upgrade
+from optevo.storage import migrations as transfer
+from optevo.storage.copying import copy_studies
+from optevo.storage.migrations import upgrade
 from optevo.storage.opening import open_storage
 from optevo.study.config import GeneticConfig, StudyConfig, parse_config
 from optevo.study.studies import create_or_resume, load_study, make_space
