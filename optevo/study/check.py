@@ -7,7 +7,6 @@ name are other people's, and so are studies that optevo did not make.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -16,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
-from optevo.study.schema import ACCEPTED, FINAL, MEASURED, SOME_RUNS, STUDY, SYSTEM, TRIAL, domains_of
+from optevo.study.schema import ACCEPTED, FINAL, MEASURED, SOME_RUNS, STUDY, SYSTEM, TRIAL, VALUES, domains_of
 
 if TYPE_CHECKING:
     import optuna
@@ -108,8 +107,8 @@ def _check_trial(
             _refuse(where, key, f"below {n_trials}, the number of trials", others)
     if state not in ("COMPLETE", "PRUNED"):
         return
-    values = trial.values or ()
-    if len(values) > 1 or not all(map(math.isfinite, values)) or (state == "COMPLETE" and not values):
+    _check_shape(where, "value", trial.values or [], VALUES)
+    if state == "COMPLETE" and not trial.values:
         _refuse(where, "value", "one finite number", trial.values)
     _check_shapes(where, trial.params, domains)
     if state == "COMPLETE":

@@ -107,6 +107,7 @@ Beat = Annotated[tuple[Count, Annotated[Text, AfterValidator(_check_zone)]], _Pa
 RUNS: TypeAdapter[Any] = TypeAdapter(list[CheckedRun])
 SOME_RUNS: TypeAdapter[Any] = TypeAdapter(Annotated[list[CheckedRun], Field(min_length=1)])
 MEASURED: TypeAdapter[Any] = TypeAdapter(CheckedRun)
+VALUES: TypeAdapter[Any] = TypeAdapter(Annotated[list[Number], Field(max_length=1)])  # of one objective
 ACCEPTED: TypeAdapter[Any] = TypeAdapter(Environment)
 FINAL: TypeAdapter[Any] = TypeAdapter(Reading)
 _TABLE: TypeAdapter[Any] = TypeAdapter(Table)
