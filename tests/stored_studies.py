@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 from small_studies import config, create, dead_worker
+from sqlalchemy.engine import make_url
 
 from optevo import keys
 from optevo.storage.opening import open_storage
@@ -14,7 +20,31 @@ from optevo.study.studies import make_space
 
 
 def made(url: str, name: str = "one", *, worker: dict[str, Any] | None = None) -> optuna.Study:
-    """A study with trials of every state and all that a trial may hold: two are running, one waits."""
+    """A study with trials of every state and all that a trial may hold: two are running, one waits.
+
+    Args:
+        url: Of a file of SQLite's that isn't there yet, or else of any database.
+        name: The study's.
+        worker: Who the two are with. Default: None, a process that has ended.
+    """
+    path = Path(make_url(url).database or "")
+    if url.startswith("sqlite") and name == "one" and worker is None and not path.exists():
+        path.write_bytes(_file_of_one())
+        return create(url)  # which resumes it
+    return _make(url, name, worker or dead_worker())
+
+
+@functools.cache
+def _file_of_one() -> bytes:
+    """SQLite's file with that study, made once a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        study = _make(f"sqlite:///{folder}/a.db", "one", dead_worker())
+        study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+        with closing(sqlite3.connect(f"{folder}/a.db")) as connection:
+            return connection.serialize()
+
+
+def _make(url: str, name: str, worker: dict[str, Any]) -> optuna.Study:
     study = create(url, name=name)
     study.set_user_attr("a note", {"winner": 2, "ünïcode": [1.5, None, "\ud800", "\u2028"], "a": {}})
     study.set_user_attr("not finite", [float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 2**70])
@@ -35,7 +65,7 @@ def made(url: str, name: str = "one", *, worker: dict[str, Any] | None = None) -
             study.tell(trial, state=(TrialState.PRUNED, TrialState.FAIL)[n - 3])
     for n in (5, 6):
         trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, n)
-        study._storage.set_trial_user_attr(trial_id, keys.WORKER, worker or dead_worker())
+        study._storage.set_trial_user_attr(trial_id, keys.WORKER, worker)
     study.enqueue_trial({"another": None})
     return study
 
