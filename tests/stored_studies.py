@@ -28,23 +28,28 @@ def made(url: str, name: str = "one", *, worker: dict[str, Any] | None = None) -
         worker: Who the two are with. Default: None, a process that has ended.
     """
     path = Path(make_url(url).database or "")
-    if url.startswith("sqlite") and name == "one" and worker is None and not path.exists():
+    if url.startswith("sqlite") and name == "one" and not path.exists():
         path.write_bytes(_file_of_one())
-        return create(url)  # which resumes it
-    return _make(url, name, worker or dead_worker())
+        study = create(url)  # which resumes it
+    else:
+        study = _make(url, name)
+    if worker is not None:
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study._storage.set_trial_user_attr(trial._trial_id, keys.WORKER, worker)
+    return study
 
 
 @functools.cache
 def _file_of_one() -> bytes:
     """SQLite's file with that study, made once a process."""
     with tempfile.TemporaryDirectory() as folder:
-        study = _make(f"sqlite:///{folder}/a.db", "one", dead_worker())
+        study = _make(f"sqlite:///{folder}/a.db", "one")
         study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
         with closing(sqlite3.connect(f"{folder}/a.db")) as connection:
             return connection.serialize()
 
 
-def _make(url: str, name: str, worker: dict[str, Any]) -> optuna.Study:
+def _make(url: str, name: str) -> optuna.Study:
     study = create(url, name=name)
     study.set_user_attr("a note", {"winner": 2, "ünïcode": [1.5, None, "\ud800", "\u2028"], "a": {}})
     study.set_user_attr("not finite", [float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 2**70])
@@ -65,7 +70,7 @@ def _make(url: str, name: str, worker: dict[str, Any]) -> optuna.Study:
             study.tell(trial, state=(TrialState.PRUNED, TrialState.FAIL)[n - 3])
     for n in (5, 6):
         trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, n)
-        study._storage.set_trial_user_attr(trial_id, keys.WORKER, worker)
+        study._storage.set_trial_user_attr(trial_id, keys.WORKER, dead_worker())
     study.enqueue_trial({"another": None})
     return study
 
