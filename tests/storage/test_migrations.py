@@ -12,10 +12,10 @@ from stored_studies import made
 
 from optevo import keys
 from optevo.errors import UserError
+from optevo.samplers.sections import GeneticSection
 from optevo.storage import migrations
 from optevo.storage.migrations import upgrade
 from optevo.storage.opening import open_storage
-from optevo.study.config import GeneticSection
 from optevo.study.studies import create_or_resume, load_study
 
 
