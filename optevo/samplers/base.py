@@ -196,8 +196,7 @@ class SlotSampler(BaseSampler):
         slot = self.slot(study, trial)
         if slot is None or slot.generation == 0:
             return {}
-        trials = all_trials(study)
-        population = self._population(study, slot)
+        trials, population = all_trials(study), self._population(study, slot)
         return intersection_search_space([trials[m.number] for m in population], include_pruned=True)
 
     def sample_relative(
@@ -209,8 +208,7 @@ class SlotSampler(BaseSampler):
             return {}
         slot = self.slot(study, trial)
         if slot is None:  # called without `study.ask`: no slot, so a draw
-            rng = self._rng(study, _LOOSE, trial.number)
-            return (self.space or Generic(search_space)).sample(rng)
+            return (self.space or Generic(search_space)).sample(self._rng(study, _LOOSE, trial.number))
         if self.asynchronous and slot.generation:
             child = self._asynchronous_child(study, trial, slot, search_space)
         else:
@@ -325,10 +323,8 @@ class SlotSampler(BaseSampler):
         )
 
     def _rng(self, study: Study, *purpose: int) -> np.random.Generator:
-        return np.random.default_rng([self._study_seed(study), *purpose])
-
-    def _study_seed(self, study: Study) -> int:
-        return self._cache(study).seed if self.seed is None else self.seed
+        seed = self._cache(study).seed if self.seed is None else self.seed
+        return np.random.default_rng([seed, *purpose])
 
     # Parents and children
 
@@ -353,8 +349,7 @@ class SlotSampler(BaseSampler):
         """The parameters of a trial's parents; asynchronous, of those that it was given when it began."""
         if not self.asynchronous:
             return [member.params for member in self._mates(study, slot)]
-        numbers = stored_trial(study, trial).user_attrs.get(keys.PARENTS, [])
-        trials = all_trials(study)
+        trials, numbers = all_trials(study), stored_trial(study, trial).user_attrs.get(keys.PARENTS, [])
         return [trials[number].params for number in numbers]
 
     def _asynchronous_child(
