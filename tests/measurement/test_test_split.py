@@ -28,7 +28,7 @@ from optevo.measurement.test_split import (
     Plan,
     finished,
     measure_test_split,
-    next_reading,
+    next_evaluation,
     stored_evaluation,
 )
 from optevo.optim.terms.presets import PRESETS
@@ -89,8 +89,8 @@ def measured(study: optuna.Study, one: Plan, budget: StudyConfig | None = None) 
 
 
 def plan(study: optuna.Study, one: StudyConfig, winner: int, *, again: bool = False, **said: int) -> Plan:
-    reading = next_reading([(study, one, winner)]) if again else 1
-    return final.plan(study, one, winner, reading=reading, **said)
+    reading = next_evaluation([(study, one, winner)]) if again else 1
+    return final.plan(study, one, winner, number=reading, **said)
 
 
 def own(study: optuna.Study, prefix: str = keys.FINAL) -> dict[str, Any]:
