@@ -13,7 +13,7 @@ from small_studies import config
 
 from optevo import keys
 from optevo.study.config import StudyConfig
-from optevo.study.studies import create_or_resume, is_complete, load_study, make_space
+from optevo.study.studies import create_or_resume, is_complete, load_study
 
 Loaded = tuple[optuna.Study, StudyConfig]
 ADAMW = {"kind": "adamw", "lr": [1e-4, 1e-3, 1e-2], "weight_decay": [0.0, 0.1]}
@@ -37,7 +37,7 @@ def run(task: str, seed: int, fitness: float, **changes: Any) -> dict[str, Any]:
 
 def evaluate(trial: optuna.Trial, settings: StudyConfig, runs: Callable[..., dict[str, Any]] = run) -> float:
     """What the objective writes, with a fitness of the parameters alone."""
-    space = make_space(settings)
+    space = settings.make_space()
     params = space.suggest(trial)
     candidate = space.candidate(params)
     fitness = 1 - abs(params["lr"] - 0.003) - 0.01 * params.get("n_terms", 1)

@@ -85,27 +85,20 @@ def ablate(
 ) -> None:
     """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
     from optevo.escaping import escaped, markdown_table, printable
-    from optevo.measurement.ablation import (
-        ACCOUNT,
-        kept_variants,
-        measure_variants,
-        variants,
-        variants_config,
-    )
+    from optevo.measurement.ablation import kept_variants, measure_variants, variants_config
     from optevo.measurement.test_split import check_fresh
-    from optevo.optim.terms.genome import TermGenome
     from optevo.reporting.ablation import ablation_cells, ablation_frame, account, account_cells
     from optevo.reporting.tables import write_files
     from optevo.reporting.text import TEST_MARK
-    from optevo.study.studies import make_space
 
     _check_measure(measure)
     _check_folder(output)
     ((loaded, config),) = load_complete(storage, [study])
     machine = Machine(workers, device, data_dir)
-    winner = make_space(config).candidate(winner_of(loaded, result_of(loaded, config, machine)).params)
-    if not isinstance(winner, TermGenome):
-        raise UserError(f"study {study!r} is a sweep of {config.space.kind}: there is no rule to take apart")
+    space = config.make_space()
+    winner = space.candidate(winner_of(loaded, result_of(loaded, config, machine)).params)
+    if space.variants(winner, None) is None:
+        raise UserError(f"study {study!r} searches {space.title}: there is no rule to take apart")
     sweep = tuned_adamw(storage, adamw, config)
     tuned = None
     if sweep is None:
@@ -115,13 +108,15 @@ def ablate(
             "`optevo run studies/baselines/adamw.toml` makes one; --adamw names one"
         )
     else:
-        tuned = make_space(sweep[1]).candidate(winner_of(sweep[0], result_of(*sweep, machine)).params)
+        tuned = sweep[1].make_space().candidate(winner_of(sweep[0], result_of(*sweep, machine)).params)
     budget = variants_config(config, steps or config.evaluation.steps, seeds)
     configs = [config, *([sweep[1]] if sweep else [])]
     for one in configs:
         check_fresh(one, budget.evaluation.seeds, "the variants")
     warned = [printable(f"{one.name}: {TEST_MARK}") for one in configs if one.evaluation.split == "test"]
-    every = variants(winner, tuned)
+    variants = space.variants(winner, tuned)
+    assert variants is not None
+    every = variants.candidates
     runs = kept_variants(loaded, budget, every)
     if runs is None:
         machine.check(loaded, budget)
@@ -130,7 +125,7 @@ def ablate(
         )
         n_runs = len(every) * seeds * len(budget.evaluation.tasks)
         runs = machine.train(training, "variants on the validation split", n_runs)
-    frame, parts = ablation_frame(runs, measure), account(runs, measure, ACCOUNT)
+    frame, parts = ablation_frame(runs, measure), account(runs, measure, variants.account)
     said = f"{budget.evaluation.steps:,} steps, {seeds} seeds, validation split"
     text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
     text += [f"**{escaped(mark)}**\n" for mark in warned]

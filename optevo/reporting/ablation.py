@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from optevo.escaping import printable
-from optevo.measurement.ablation import WINNER
 from optevo.reporting.comparison import score
 from optevo.reporting.statistics import Estimate, holm, paired, verdict
 from optevo.training.run import Run
@@ -17,9 +16,9 @@ from optevo.training.run import Run
 def ablation_frame(runs: Mapping[str, Sequence[Run]], measure: str) -> pd.DataFrame:
     """A row a variant: mean and sd over seeds of the mean over tasks, and its difference to the winner.
 
-    Paired by task and seed, with 95 % intervals; Holm's correction over all variants.
+    Paired by task and seed, with 95 % intervals; Holm's correction over all variants. The winner is first.
     """
-    rows, estimates = [], []
+    rows, estimates, winner = [], [], next(iter(runs))
     for name, own in runs.items():
         by_task = _scores(own, measure)
         overall = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
@@ -28,7 +27,7 @@ def ablation_frame(runs: Mapping[str, Sequence[Run]], measure: str) -> pd.DataFr
         row["sd"] = float(np.std(overall, ddof=1)) if len(overall) > 1 else float("nan")
         row |= {f"task {task}": float(np.mean(values)) for task, values in by_task.items()}
         rows.append(row)
-        estimates.append(None if name == WINNER else difference(own, runs[WINNER], measure))
+        estimates.append(None if name == winner else difference(own, runs[winner], measure))
     tested = [e for e in estimates if e is not None]
     adjusted = iter(holm([e.p for e in tested]))
     for row, estimate in zip(rows, estimates, strict=True):
@@ -57,7 +56,7 @@ def account(
         measure: One of `optevo.reporting.comparison.MEASURES`.
         path: What a difference is called, and the variants, new and old, between which it is: first the
             whole gain, then the single changes on the way to it, which add up to it. It comes with the
-            variants, as `optevo.measurement.ablation.ACCOUNT` does.
+            variants, see `optevo.optim.candidate.Variants`.
 
     Returns:
         What, the difference, and its verdict after Holm's correction over all of them; empty where a variant
@@ -73,9 +72,9 @@ def account(
 def ablation_cells(frame: pd.DataFrame) -> list[list[str]]:
     """A header and a row a variant, for printing."""
     cells = [["variant", "mean ± sd", "n", "− the winner", "95 % interval", "p, Holm", "verdict"]]
-    for _, row in frame.iterrows():
+    for place, row in frame.iterrows():
         compared = ["", "", "", ""]
-        if row["variant"] != WINNER:
+        if place:  # the winner comes first
             interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
             compared = [f"{row['difference']:+.4f}", interval, f"{row['p_holm']:.3g}", row["verdict"]]
         diverged = f" ({row['diverged']} runs diverged)" * (row["diverged"] > 0)

@@ -9,7 +9,6 @@ from optevo.escaping import printable
 from optevo.measurement.test_split import TestEvaluation
 from optevo.reporting.comparison import Entry
 from optevo.study.environment import deciding
-from optevo.study.studies import make_space
 
 
 def caveats(entries: Sequence[Entry], measure: str) -> list[str]:
@@ -22,7 +21,7 @@ def caveats(entries: Sequence[Entry], measure: str) -> list[str]:
         name = printable(entry.test.study)
         if entry.config.evaluation.split == "test":
             said.append(f"{name} was selected on the test split: its numbers flatter it.")
-        if "evolved" in make_space(entry.config).presets():
+        if "evolved" in entry.config.make_space().presets():
             said.append(
                 f"{name} names the preset evolved, which its authors selected on the test splits of MNIST, "
                 "Fashion-MNIST and CIFAR-10."
@@ -44,7 +43,7 @@ def _edges(entry: Entry) -> list[str]:
     """Where a sweep's best lies at the end of what it tried, so that it may not be tuned yet."""
     params = entry.study.get_trials(deepcopy=False)[entry.test.trial].params
     said = []
-    for name, values in (make_space(entry.config).grid() or {}).items():
+    for name, values in (entry.config.make_space().grid() or {}).items():
         for end, word in ((min(values), "least"), (max(values), "greatest")):
             # Within a tenth, which samplers of ranges reach too; none at all is no end to go beyond.
             if len(values) > 1 and end > 0 and abs(params[name] - end) <= 0.1 * end:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from optevo.reporting.frames import FLAG, INTEGER, NUMBER, TEXT, frame_of, trials
-from optevo.study.studies import make_space
 
 if TYPE_CHECKING:
     import optuna
@@ -81,7 +80,7 @@ def parts(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
 
     Every part has its row in every generation. Empty for a space without parts, see `optevo.spaces.Space`.
     """
-    space, frame = make_space(config), trials(study, config)
+    space, frame = config.make_space(), trials(study, config)
     populations = _populations(study)
     stored, counted = study.get_trials(deepcopy=False), frame[frame["counted"]]
     rows = []
@@ -104,7 +103,7 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
         `factor` of the schedule at a step, and `step_size`, its product with the candidate's step size; at
         most 200 steps a trial. A trial without all of its parameters is left out.
     """
-    space, total, rows = make_space(config), config.evaluation.steps, []
+    space, total, rows = config.make_space(), config.evaluation.steps, []
     stored = study.get_trials(deepcopy=False)
     shown = sorted({round(i * (total - 1) / (_MOST_POINTS - 1)) for i in range(_MOST_POINTS)})
     for number in numbers:

@@ -60,7 +60,7 @@ def test_counted_trials_are_one_a_slot():
     study, config = search(failures=2)
     frame = trials(study, config)
     counted = frame[frame["counted"]]
-    assert len(counted) == config.sampler.n_trials
+    assert len(counted) == config.n_trials
     assert not counted.duplicated(["generation", "slot"]).any()
     assert set(frame.loc[~frame["counted"], "state"]) == {"FAIL"}
 
@@ -113,7 +113,7 @@ def test_a_generation_is_its_population_with_the_elites(complete):
     frame = generations(study, config)
     assert frame["generation"].tolist() == [0, 1, 2]
     assert frame["n"].tolist() == [6, 6, 6]
-    populations = study.sampler.board(study).populations
+    populations = study.sampler.slot_table(study).populations
     assert frame["best"].tolist() == [populations[g][0].value for g in range(3)]
     assert frame["best_so_far"].is_monotonic_increasing
 
@@ -122,7 +122,7 @@ def test_steps_add_up_over_the_generations(complete):
     study, config = complete
     frame = generations(study, config)
     assert frame["cumulative_steps"].iloc[-1] == cost(study).steps
-    assert cost(study).steps == 80 * config.sampler.n_trials
+    assert cost(study).steps == 80 * config.n_trials
 
 
 def test_a_generation_in_progress_says_so():
@@ -134,7 +134,7 @@ def test_a_generation_in_progress_says_so():
 def test_parts_count_what_the_population_uses(complete):
     study, config = complete
     frame = parts(study, config)
-    members = study.sampler.board(study).populations[2]
+    members = study.sampler.slot_table(study).populations[2]
     last = frame[frame["generation"] == 2]
     assert last["count"].sum() == sum(m.params["n_terms"] for m in members)
     assert set(last["members"]) == {len(members)}

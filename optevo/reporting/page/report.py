@@ -27,7 +27,6 @@ from optevo.reporting.frames import best, curves, lineage, runs, trials
 from optevo.reporting.page.html_tables import badge, comparison_tables, escape, result_table, trial_table
 from optevo.reporting.page.summary import findings, meta, toml
 from optevo.reporting.populations import generations, parts, schedules
-from optevo.study.studies import make_space
 
 if TYPE_CHECKING:
     import optuna
@@ -190,7 +189,7 @@ def _figures(
             figures.fitness_by_trial(frame),
             "Each point is a trial, crosses are pruned ones; the line is the best complete one so far.",
         )
-    if make_space(config).grid() is not None:
+    if config.make_space().grid() is not None:
         yield (
             figures.lr_decay_map(frame),
             "Fitness at each learning rate and weight decay; crosses were pruned, the best is outlined.",

@@ -12,7 +12,6 @@ from optevo import keys
 from optevo.escaping import printable
 from optevo.reporting.frames import best, cost
 from optevo.reporting.page.html_tables import BADGE, escape, rule_text
-from optevo.study.studies import make_space
 
 if TYPE_CHECKING:
     import optuna
@@ -67,7 +66,7 @@ def findings(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame, resu
 def _searched(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame) -> str:
     counted, planned = frame[frame["counted"]], config.n_trials
     n, runs = len(counted), config.evaluation
-    space = make_space(config).title
+    space = config.make_space().title
     how = f"A {config.sampler.kind} search"
     tasks = _listed([task.name for task in runs.tasks])
     seeds = f"{len(runs.seeds)} seed" + ("s" if len(runs.seeds) != 1 else "")
