@@ -37,7 +37,8 @@ svg { font: 13px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif
 .ground { fill: #ffffff } .text { fill: #1f2328 } .faint { fill: #59636e }
 .grid { stroke: #d1d9e0; fill: none } .trial { fill: #0969da; fill-opacity: .55 }
 .pruned { fill: none; stroke: #59636e; stroke-opacity: .8 } .preset { fill: #bc4c00 }
-.best { fill: none; stroke: #1a7f37; stroke-width: 2 } .winner { fill: none; stroke: #1a7f37; stroke-width: 2 }
+.best { fill: none; stroke: #1a7f37; stroke-width: 2 }
+.winner { fill: none; stroke: #1a7f37; stroke-width: 2 }
 .rival { stroke: #bc4c00; stroke-dasharray: 4 4 } .small { font-size: 12px } .title { font-size: 15px }
 @media (prefers-color-scheme: dark) {
 .ground { fill: #0d1117 } .text { fill: #f0f6fc } .faint { fill: #9198a1 }

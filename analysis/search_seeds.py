@@ -3,7 +3,8 @@
 One search is one draw: another seed, or another processor's rounding, ends with another winner. So the search
 and the sweep that it is compared with are repeated, and the searches are what is counted. Repetition s takes
 the search seed s and trains with the seeds 20·s and 20·s + 1, so s = 0 is the study file as it stands, and no
-two repetitions share a draw. Each winner is then read once on the test split, by `optevo compare`.
+two searches share a draw. Each winner is then read once on the test split, by `optevo compare`, all of them
+with the same ten seeds.
 
 python -m analysis.search_seeds --seeds 10 --output studies/results/quickstart --keep search_seeds.db
 
@@ -68,7 +69,7 @@ def optevo(*arguments: str) -> None:
         sys.exit(done.returncode)
 
 
-def repetition(seed: int, url: str, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def repetition(seed: int, url: str, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Search, sweep and compare.
 
     Args:
@@ -77,7 +78,7 @@ def repetition(seed: int, url: str, folder: Path) -> tuple[pd.DataFrame, pd.Data
         folder: For what is written on the way.
 
     Returns:
-        A row of what was found, and the runs on the test split.
+        A row of what was found, the runs on fresh seeds of the validation split, and those on the test split.
     """
     for name in (SEARCH, SWEEP):
         optevo("run", str(study_file(name, seed, folder)), "--storage", url, "--workers", "1")
@@ -107,9 +108,21 @@ def repetition(seed: int, url: str, folder: Path) -> tuple[pd.DataFrame, pd.Data
         "test": test[names[1]],
         "difference": test[names[1]] - test[names[0]],
     }
+    fresh = [
+        {
+            "search_seed": seed,
+            "optimizer": one.name,
+            "seed": run.seed,
+            "fitness": run.fitness,
+            "metric": run.metric,
+        }
+        for one in result.rows
+        for run in one.runs
+    ]
     runs["study"] = runs["study"].str.removesuffix(f"_s{seed}")
     runs.insert(0, "search_seed", seed)
-    return pd.DataFrame([row]), runs[["search_seed", "study", "trial", "seed", "metric", "loss"]]
+    columns = ["search_seed", "study", "trial", "seed", "metric", "loss"]
+    return pd.DataFrame([row]), pd.DataFrame(fresh), runs[columns]
 
 
 def gain(frame: pd.DataFrame, of: str, over: str) -> Estimate:
@@ -124,20 +137,20 @@ def said(frame: pd.DataFrame) -> list[str]:
         ("accuracy on the test split", "test", "adamw_test", "AdamW, swept"),
         ("fitness on fresh seeds", "fresh_fitness", "best_preset_fresh_fitness", "its best preset"),
     ):
-        estimate = gain(frame, ours, theirs)
+        estimate, each = gain(frame, ours, theirs), frame[ours] - frame[theirs]
         lines += [
             f"{title}: mean ± sd over {len(frame)} searches",
             f"  {other:<17} {frame[theirs].mean():.4f} ± {frame[theirs].std():.4f}",
             f"  {'the quickstart':<17} {frame[ours].mean():.4f} ± {frame[ours].std():.4f}",
-            f"  the difference    {estimate.mean:+.4f} ± {(frame[ours] - frame[theirs]).std():.4f}, "
-            f"95 % interval {estimate.low:+.4f} to {estimate.high:+.4f}, p = {estimate.p:.2g}, "
-            f"ahead in {int((frame[ours] > frame[theirs]).sum())} of {len(frame)}",
+            f"  {'the difference':<17} {estimate.mean:+.4f} ± {each.std():.4f}, 95 % interval "
+            f"{estimate.low:+.4f} to {estimate.high:+.4f}, p = {estimate.p:.2g}",
+            f"  ahead in {(each > 0).sum()} of {len(frame)}, from {each.min():+.4f} to {each.max():+.4f}",
         ]
     return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write `searches.csv`, a row a search, and `runs.csv`, and print what they come to."""
+    """Write `searches.csv`, a row a search, and `fresh.csv` and `test.csv`, a row a run; print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10, help="search seeds 0 to N − 1")
     parser.add_argument("--output", type=Path, default=STUDIES / "results" / "quickstart")
@@ -146,11 +159,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     url = f"sqlite:///{given.keep.resolve()}"
     with tempfile.TemporaryDirectory() as folder:
         made = [repetition(seed, url, Path(folder)) for seed in range(given.seeds)]
-    searches, runs = (pd.concat(frames, ignore_index=True) for frames in zip(*made, strict=True))
+    tables = [pd.concat(frames, ignore_index=True) for frames in zip(*made, strict=True)]
     given.output.mkdir(parents=True, exist_ok=True)
-    searches.to_csv(given.output / "searches.csv", index=False)
-    runs.to_csv(given.output / "runs.csv", index=False)
-    print("\n".join(said(searches)))
+    for name, table in zip(("searches", "fresh", "test"), tables, strict=True):
+        table.to_csv(given.output / f"{name}.csv", index=False)
+    print("\n".join(said(tables[0])))
 
 
 if __name__ == "__main__":
