@@ -175,9 +175,9 @@ def svg(found: Search) -> str:
         (405, '<path class="best" d="M{x} 47h18"/>', "best so far"),
         (520, '<circle class="winner" cx="{x}" cy="47" r="7"/>', "winner on fresh seeds"),
     )
-    for x, shape, words in legend:
+    for at, shape, words in legend:
         wide = 24 if "path" in shape else 12
-        lines += [shape.format(x=LEFT + x + 4), text(LEFT + x + 4 + wide, 51.5, words, "faint small")]
+        lines += [shape.format(x=LEFT + at + 4), text(LEFT + at + 4 + wide, 51.5, words, "faint small")]
     for tick in TICKS:
         y = height(tick)
         lines += [
