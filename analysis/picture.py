@@ -19,7 +19,7 @@ import optuna
 from optevo.measurement.fresh_seeds import stored_result
 from optevo.reporting.frames import trials
 from optevo.storage.study_file import read_study
-from optevo.study.studies import load_study, make_space
+from optevo.study.studies import load_study
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "studies" / "results" / "quickstart" / "quickstart.json"
@@ -100,7 +100,7 @@ def search(path: Path) -> Search:
     result = stored_result(study, config)
     if result is None:
         raise ValueError(f"study {study.study_name!r} has no winner yet: it was not measured on fresh seeds")
-    space = make_space(config)
+    space = config.make_space()
     names = {space.candidate(params).canonical(): name for name, params in space.presets().items()}
     frame = trials(study, config)
     frame = frame[frame["counted"] & frame["generation"].notna()].sort_values(["generation", "slot"])

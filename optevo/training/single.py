@@ -22,7 +22,7 @@ from optevo.training.precision import PRECISIONS, autocast
 from optevo.training.run import Run
 
 if TYPE_CHECKING:
-    from optevo.spaces.base import Candidate
+    from optevo.optim.candidate import Candidate
     from optevo.tasks.base import Split, Task
 
 # Steps between looks at the losses. A look waits for the device; the verdict is that of looking every step.

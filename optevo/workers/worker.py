@@ -21,12 +21,12 @@ from optevo.evaluation.objective import Interrupted, Objective
 from optevo.liveness.heartbeat import HUNG_SECONDS, Heartbeat
 from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
 from optevo.liveness.processes import orphaned, when_orphaned
-from optevo.samplers import NoSlot
+from optevo.samplers import NoSlot, sampler_of
 from optevo.storage.errors import StorageUnreachable
 from optevo.storage.opening import count_states, open_storage
 from optevo.storage.retrying import OUTAGE_SECONDS
 from optevo.study.config import StudyConfig
-from optevo.study.studies import board, check_environment, counted, load_study, make_space
+from optevo.study.studies import check_environment, counted, load_study
 from optevo.training.benches import ScoredBench, make_worker_bench
 from optevo.workers.local_pool import EXIT_TERMINATED
 
@@ -113,7 +113,7 @@ def work(
         if heartbeat.given_away:
             raise Interrupted("this worker was taken for dead and its trial given to another")
 
-    outcome = _Outcome(Objective(bench, make_space(config), check), heartbeat)
+    outcome = _Outcome(Objective(bench, config.make_space(), check), heartbeat)
     while not stop.requested and _await_slot(study, config, stop, monitor, limit):
         outcome.trial_id = None
         try:
@@ -194,7 +194,7 @@ def _await_slot(
             looked = time.monotonic()
         now = count_states(study)
         if now is None or now != seen:  # else no slot has become free
-            slots = board(study)
+            slots = sampler_of(study).slot_table(study)
             # Somebody who is about to claim a slot may open the next generation by it, asynchronously.
             seen = None if slots.undecided() else now
             if slots.ended or (limit is not None and counted(study) >= limit):

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-import test_cli
 import torch
+from command_line import said, write
 from optuna.distributions import FloatDistribution
 from optuna.samplers import GridSampler
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -36,12 +36,11 @@ from optevo.samplers import SlotGridSampler
 from optevo.spaces import SPACES, BaselineSpace
 from optevo.storage.opening import open_storage
 from optevo.study.config import StudyConfig, load_config, parse_config
-from optevo.study.studies import create_or_resume, is_complete, load_study, make_space
+from optevo.study.studies import create_or_resume, is_complete, load_study
 from optevo.tasks.vision import Digits
 from optevo.training.bench import Bench
 from optevo.training.single import train
 
-_here, optevo = test_cli._here, test_cli.optevo  # fixtures
 STUDIES = sorted((Path(__file__).parents[2] / "studies").rglob("*.toml"))
 GRID = {"kind": "grid"}
 SPACE = {"kind": "adamw", "lr": [1e-3, 1e-2, 1e-1], "weight_decay": [0.0, 1e-2]}
@@ -92,7 +91,7 @@ def assert_same(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], **
 
 @every_baseline
 def test_every_baseline_is_a_space(name: str):
-    space = SPACES[name]()
+    space = SPACES[name].make()
     assert isinstance(space, BaselineSpace)
     assert space.name == name
     assert space.grid() == {
@@ -392,7 +391,7 @@ def test_the_same_optimizer_has_one_canonical_form():
 
 @every_baseline
 def test_draws_lie_in_the_distributions(name: str):
-    space, rng = SPACES[name](), np.random.default_rng(0)
+    space, rng = SPACES[name].make(), np.random.default_rng(0)
     for _ in range(200):
         drawn = space.sample(rng)
         assert drawn.keys() == space.distributions().keys()
@@ -412,7 +411,7 @@ def test_draws_are_log_uniform_above_zero_and_uniform_from_zero():
 
 
 def test_the_same_generator_draws_the_same():
-    space = SPACES["lion"]()
+    space = SPACES["lion"].make()
     assert space.sample(np.random.default_rng(5)) == space.sample(np.random.default_rng(5))
 
 
@@ -431,11 +430,11 @@ def test_the_same_generator_draws_the_same():
 )
 def test_stored_parameters_that_are_missing_or_no_numbers_are_refused(params: dict[str, Any]):
     with pytest.raises(ValueError, match=r"lr|weight_decay"):
-        SPACES["adam"]().candidate(params)
+        SPACES["adam"].make().candidate(params)
 
 
 def test_a_baselines_space_does_not_evolve():
-    space, one = SPACES["adam"](), {"lr": 1e-3, "weight_decay": 0.0}
+    space, one = SPACES["adam"].make(), {"lr": 1e-3, "weight_decay": 0.0}
     with pytest.raises(TypeError, match="adam"):
         space.crossover(one, one, np.random.default_rng(0))
     with pytest.raises(TypeError, match="adam"):
@@ -455,7 +454,7 @@ def create(one: StudyConfig, storage: BaseStorage | None = None) -> optuna.Study
 
 def describe(trial: optuna.Trial, one: StudyConfig) -> float:
     """A cheap objective that leaves what the real one does."""
-    space = make_space(one)
+    space = one.make_space()
     params = space.suggest(trial)
     trial.set_user_attr(keys.CANONICAL, space.candidate(params).canonical())
     return params["lr"] - params["weight_decay"]
@@ -523,7 +522,7 @@ def test_a_grid_is_optunas_and_writes_what_optunas_writes(quiet_optuna):
     one = sweep()
     study = create(one)
     complete(study, one)
-    theirs = SlotGridSampler(make_space(one).grid(), seed=one.seed)
+    theirs = SlotGridSampler(one.make_space().grid(), seed=one.seed)
     assert isinstance(theirs, GridSampler)
     grid = theirs._all_grids
     for trial in study.trials:
@@ -591,7 +590,7 @@ def test_a_sweep_is_trained_by_the_objective(sampler, together: int, quiet_optun
         assert together > 1
         assert "batch_candidates" in str(error)  # noqa: PT017
         return
-    study, objective = create(one), Objective(Bench(one, "cpu", Path()), make_space(one))
+    study, objective = create(one), Objective(Bench(one, "cpu", Path()), one.make_space())
     for _ in range(one.n_trials):
         if not is_complete(study):
             study.optimize(objective, n_trials=1, catch=(AssertionError,))
@@ -607,7 +606,7 @@ def test_a_sweep_is_trained_by_the_objective(sampler, together: int, quiet_optun
 @pytest.mark.parametrize("file", STUDIES, ids=lambda path: str(path.relative_to(STUDIES[0].parents[1])))
 def test_every_study_file_loads(file: Path):
     one = load_config(file)
-    assert make_space(one).distributions()
+    assert one.make_space().distributions()
     assert one.n_trials > 0
 
 
@@ -678,8 +677,8 @@ OPTIONS = "weight_decay = [0.0]\n[space.options]\n"
 )
 def test_a_bad_sweep_is_refused_with_key_and_value(optevo, old: str, new: str, words: list[str]):
     assert old in SWEEP
-    answer = optevo("run", test_cli.write(SWEEP.replace(old, new)))
-    test_cli.said(answer, *words)
+    answer = optevo("run", write(SWEEP.replace(old, new)))
+    said(answer, *words)
     assert "Assertion" not in answer.err
     assert [path.name for path in Path().iterdir()] == ["study.toml"]
 
@@ -706,13 +705,13 @@ def test_options_that_the_optimizer_refuses_are_found_before_anything_is_written
     optevo, kind: str, options: str
 ):
     text = SWEEP.replace('"adamw"', f'"{kind}"').replace("weight_decay = [0.0]", OPTIONS + options)
-    test_cli.said(optevo("run", test_cli.write(text)), "space.options", kind)
+    said(optevo("run", write(text)), "space.options", kind)
     assert [path.name for path in Path().iterdir()] == ["study.toml"]
 
 
 @every_baseline
 def test_a_baselines_own_numbers_pass_the_rehearsal(name: str):
-    SPACES[name]().rehearse()
+    SPACES[name].make().rehearse()
 
 
 @every_baseline
@@ -842,14 +841,14 @@ def test_the_command_exports_a_sweeps_winner_and_says_what_to_use_where_it_canno
     module = load(Path("winner.py").read_text(encoding="utf-8"), Path())
     assert module.Evolved(weights()).defaults["lr"] == 0.0125
     assert module.PROVENANCE["study"] == "adamw"
-    test_cli.said(optevo("export", "0", "--study", "sophia"), "SophiaH", "0.0125")
+    said(optevo("export", "0", "--study", "sophia"), "SophiaH", "0.0125")
     assert not Path("evolved.py").exists()
 
 
 def test_show_tells_a_sweeps_trial(optevo, quiet_optuna):
     one = sweep()
     study = create(one, open_storage("sqlite:///optevo.db", create=True))
-    study.optimize(Objective(Bench(one, "cpu", Path()), make_space(one)), n_trials=1)
+    study.optimize(Objective(Bench(one, "cpu", Path()), one.make_space()), n_trials=1)
     answer = optevo("show", "0")
     assert answer.status == 0, answer
     for words in ("adamw: ", "decoupled", "constant rate", "digits, seed 0"):

@@ -328,11 +328,11 @@ def test_six_coefficients_say_what_the_terms_say(g, gradients):
     assert by_the_rule(g, gradients) == pytest.approx(by_the_spec(g, gradients), rel=1e-9, abs=1e-12 * scale)
 
 
-@pytest.mark.parametrize("case", ORACLE["cases"], ids=lambda c: str(c["id"]))
-def test_every_oracle_genome_folds(case):
-    g = oracle_genome(case)
-    assert set(coefficients(g)) <= set(COEFFICIENTS)
-    assert TermGenome.from_dict(g.to_dict()).canonical() == g.canonical()
+def test_every_oracle_genome_folds():
+    for case in ORACLE["cases"]:
+        g = oracle_genome(case)
+        assert set(coefficients(g)) <= set(COEFFICIENTS), case["id"]
+        assert TermGenome.from_dict(g.to_dict()).canonical() == g.canonical(), case["id"]
 
 
 # --- the canonical form ---------------------------------------------------------------------------
@@ -570,19 +570,6 @@ def test_the_evolved_preset_is_the_published_winner():
 
 
 # --- the walls ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("module", "wall"),
-    [
-        ("optevo.optim.terms.genome", "torch"),
-        ("optevo.optim.terms.genome", "optuna"),
-        ("optevo.optim", "optuna"),
-    ],
-)
-def test_a_module_is_imported_without_what_lies_behind_the_wall(module, wall):
-    code = f"import sys, importlib; importlib.import_module({module!r}); sys.exit({wall!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_optimizers_need_torch_and_nothing_else_of_the_requirements():

@@ -244,8 +244,8 @@ def test_nsga2_falls_into(trap):
         trap(nsga2)
 
 
-def test_the_trials_visited_an_ask_stay_the_same_from_200_to_2000():
-    the_trials_visited_an_ask_do_not_grow(ours, (200, 2000))
+def test_the_trials_visited_an_ask_stay_the_same_from_200_to_800():
+    the_trials_visited_an_ask_do_not_grow(ours, (200, 800))
 
 
 def test_the_trials_that_nsga2_visits_an_ask_grow():
@@ -310,7 +310,7 @@ def test_elites_are_carried_over_without_a_new_trial():
     study = optuna.create_study(sampler=GeneticSampler(population_size=6, n_elites=2, seed=0))
     study.optimize(plain, n_trials=6 + 4 * 3)
     assert sizes(study) == {0: 6, 1: 4, 2: 4, 3: 4}
-    board = study.sampler.board(study)
+    board = study.sampler.slot_table(study)
     assert [[m.number for m in board.populations[g]] for g in range(4)] == populations(study, 6, 2)
     for g in range(1, 4):
         assert {m.number for m in board.populations[g]} >= {m.number for m in board.populations[g - 1][:2]}
@@ -344,7 +344,7 @@ def test_pruned_trials_rank_by_what_they_earned():
 
     study = optuna.create_study(sampler=GeneticSampler(population_size=6, n_elites=2, seed=0))
     study.optimize(objective, n_trials=10)
-    assert [m.number for m in study.sampler.board(study).populations[0]] == populations(study, 6, 2)[0]
+    assert [m.number for m in study.sampler.slot_table(study).populations[0]] == populations(study, 6, 2)[0]
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
@@ -353,7 +353,7 @@ def test_the_best_come_first_in_either_direction(direction):
         sampler=GeneticSampler(population_size=5, n_elites=1, seed=0), direction=direction
     )
     study.optimize(plain, n_trials=5)
-    values = [member.value for member in study.sampler.board(study).populations[0]]
+    values = [member.value for member in study.sampler.slot_table(study).populations[0]]
     assert values == sorted(values, reverse=direction == "maximize")
 
 
@@ -369,7 +369,7 @@ def test_a_member_without_a_value_is_worst_in_either_direction(direction):
         sampler=GeneticSampler(population_size=5, n_elites=1, seed=0), direction=direction
     )
     study.optimize(objective, n_trials=5)
-    assert study.sampler.board(study).populations[0][-1].number == 2
+    assert study.sampler.slot_table(study).populations[0][-1].number == 2
 
 
 @pytest.mark.parametrize("space", [None, TermSpace()], ids=["generic", "terms"])
@@ -493,13 +493,14 @@ def start(path: Path, n_trials: int, killed_at: int | None = None) -> multiproce
 
 def test_processes_on_one_sqlite_file_propose_the_same(term_search, tmp_path):
     study = optuna.create_study(study_name="s", storage=rdb(tmp_path / "s.db"), sampler=term_sampler())
-    workers = [start(tmp_path / "s.db", n) for n in (9, 9, 8)]
+    workers = [start(tmp_path / "s.db", n) for n in (13, 13)]
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
     assert by_slot(study) == term_search
 
 
+@pytest.mark.slow
 def test_a_search_killed_in_the_middle_goes_on_as_if_unbroken(term_search, tmp_path):
     study = optuna.create_study(study_name="s", storage=rdb(tmp_path / "s.db"), sampler=term_sampler())
     worker = start(tmp_path / "s.db", 26, killed_at=11)
@@ -676,7 +677,7 @@ def test_of_two_that_finish_in_one_slot_the_first_counts():
     study.tell(takeover, 1.0)
     study.tell(first, 2.0)
     study.tell(1, 3.0)
-    assert [m.number for m in study.sampler.board(study).populations[0]] == [takeover.number, 1]
+    assert [m.number for m in study.sampler.slot_table(study).populations[0]] == [takeover.number, 1]
 
 
 def test_every_worker_counts_the_same_of_two_that_finish_in_one_slot(monkeypatch):
@@ -687,12 +688,12 @@ def test_every_worker_counts_the_same_of_two_that_finish_in_one_slot(monkeypatch
         plain(trial)
     study.tell(takeover, 1.0)
     study.tell(other, 3.0)
-    there = study.sampler.board(study).populations[0]
+    there = study.sampler.slot_table(study).populations[0]
     study.tell(first, 2.0)
     late = study._storage._get_trial(first._trial_id)
     late.datetime_complete -= timedelta(hours=1)
     newcomer = GeneticSampler(population_size=2, n_elites=1, seed=0)
-    assert newcomer.board(study).populations[0] == there
+    assert newcomer.slot_table(study).populations[0] == there
 
 
 def test_a_retry_of_a_stale_trial_takes_back_its_slot():
@@ -843,7 +844,7 @@ def test_threads_share_a_sampler_through_failures_and_prunings():
     study = optuna.create_study(sampler=GeneticSampler(population_size=8, n_elites=2, seed=0))
     study.optimize(objective, n_trials=120, n_jobs=12, catch=RuntimeError)
     genomes = by_slot(study)
-    finished = study.sampler.board(study).generation
+    finished = study.sampler.slot_table(study).generation
     assert finished >= 15
     for g in range(finished):
         assert sum(key[0] == g for key in genomes) == (6 if g else 8)
@@ -920,6 +921,6 @@ def test_the_objective_can_read_its_generation_and_slot():
 def test_the_board_shows_the_generation_in_progress():
     study = optuna.create_study(sampler=GeneticSampler(population_size=3, n_elites=1, seed=0))
     study.optimize(plain, n_trials=4)
-    board = study.sampler.board(study)
+    board = study.sampler.slot_table(study)
     assert isinstance(board, SlotTable)
     assert (board.generation, len(board.open(1)), len(board.live(1))) == (1, 1, 0)

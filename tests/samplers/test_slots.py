@@ -213,7 +213,7 @@ class World:
             if claimed(trial) is not None and len(trial.params) == 2:
                 genomes.setdefault(claimed(trial), set()).add(tuple(sorted(trial.params.items())))
         assert all(len(proposed) == 1 for proposed in genomes.values()), "a substitute got other parameters"
-        board = self.sampler().board(self.study)
+        board = self.sampler().slot_table(self.study)
         for g in range(board.generation):
             assert all(self.decided(Slot(g, i)) for i in range(self.size(g)))
         assert not any(slot.generation > board.generation for slot in done)
@@ -267,7 +267,7 @@ def test_safety_does_not_rest_on_the_order_of_askers(programs, order, kills, pop
         interleave(programs, order, kills, population, data.draw(st.integers(0, population - 1)))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(5))
 def test_live_workers_always_get_done(seed):
     # Under a fair but random order; a livelock would never end.
     rng = random.Random(seed)

@@ -26,11 +26,12 @@ from optevo.errors import UserError
 from optevo.liveness import lost
 from optevo.liveness import status as workers
 from optevo.liveness.lost import worker_identity
+from optevo.samplers.sections import GeneticSection
 from optevo.storage import copying as transfer
 from optevo.storage.copying import copy_studies, upgrade
 from optevo.storage.opening import open_storage
-from optevo.study.config import GeneticConfig, StudyConfig, parse_config
-from optevo.study.studies import create_or_resume, load_study, make_space
+from optevo.study.config import StudyConfig, parse_config
+from optevo.study.studies import create_or_resume, load_study
 
 _LONG = 120  # seconds that nothing takes but a hang
 
@@ -53,7 +54,7 @@ def made(url: str, name: str = "one", *, worker: dict[str, Any] | None = None) -
     study = create_or_resume(configuration(name), open_storage(url, create=True), "cpu", {"digits": 7})
     study.set_user_attr("a note", {"winner": 2, "ünïcode": [1.5, None]})
     study._storage.set_study_system_attr(study._study_id, "dashboard:note", "a note")
-    space = make_space(configuration(name))
+    space = configuration(name).make_space()
     for n in range(7):
         trial = study.ask()
         space.suggest(trial)
@@ -119,6 +120,7 @@ def test_a_copy_keeps_everything_and_fails_what_was_running(tmp_path: Path):
     assert create_or_resume(config, open_storage(target), "cpu").user_attrs == study.user_attrs
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_a_copy_to_postgresql_and_back_keeps_everything(tmp_path: Path, postgres: Postgres):
     first, middle, last = url_of(tmp_path / "a.db"), postgres.fresh_url(), url_of(tmp_path / "b.db")
@@ -246,12 +248,12 @@ def _copy_and_die(source: str, target: str, method: str, calls: int) -> None:
 @pytest.mark.parametrize(
     ("method", "calls"),
     [
-        ("set_study_user_attr", 0),
-        ("create_new_trial", 0),
+        pytest.param("set_study_user_attr", 0, marks=pytest.mark.slow),
+        pytest.param("create_new_trial", 0, marks=pytest.mark.slow),
         ("create_new_trial", 4),
-        ("set_study_system_attr", 1),
-        ("set_study_user_attr", 3),
-        ("set_study_user_attr", 6),  # all but the fingerprint
+        pytest.param("set_study_system_attr", 1, marks=pytest.mark.slow),
+        pytest.param("set_study_user_attr", 3, marks=pytest.mark.slow),
+        pytest.param("set_study_user_attr", 6, marks=pytest.mark.slow),  # all but the fingerprint
     ],
 )
 def test_a_copy_that_was_killed_is_no_study_and_is_made_anew(
@@ -334,7 +336,7 @@ def test_an_older_study_goes_on_as_it_was_evaluated(tmp_path: Path, version: int
         assert (new.precision, new.gate, new.pruner, new.batch_candidates) == ("float32", False, "none", 1)
     else:
         assert new == configuration().evaluation
-    assert isinstance(config.sampler, GeneticConfig)
+    assert isinstance(config.sampler, GeneticSection)
     assert config.sampler.asynchronous is False
     create_or_resume(config, open_storage(url), "cpu")
     assert lines[1:] != list(upgrade(url))[1:] == [f"study 'one': schema version {keys.SCHEMA_VERSION}"]
@@ -344,7 +346,7 @@ def test_every_version_has_a_way_to_this_one():
     assert sorted(transfer.MIGRATIONS) == list(range(1, keys.SCHEMA_VERSION))
 
 
-@pytest.mark.parametrize("calls", range(4))
+@pytest.mark.parametrize("calls", [0, 3])
 def test_an_upgrade_that_was_cut_off_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int):
     url = url_of(tmp_path / "a.db")
     as_version(made(url), 1)
@@ -430,7 +432,7 @@ def test_the_commands_copy_and_upgrade(tmp_path: Path, monkeypatch: pytest.Monke
     assert (status, "the database's own URL" in text) == (2, True)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_server_ends_cleanly(tmp_path: Path, signum: int):
     pytest.importorskip("grpc")
     with socket.socket() as free:

@@ -45,6 +45,7 @@ def _work(url: str, worker: int, n: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("immediate", [False, True], ids=["shut down", "crashed"])
 def test_workers_go_on_after_an_outage_and_nothing_is_lost_or_doubled(postgres: Postgres, immediate: bool):
     url = postgres.fresh_url()
@@ -83,10 +84,12 @@ def test_who_is_asked_to_stop_during_an_outage_stops(postgres: Postgres):
     assert asked.is_set()
 
 
+@pytest.mark.slow
 def test_twelve_processes_make_one_fresh_database_together(postgres: Postgres):
     made_at_once([postgres.fresh_url() for _ in range(2)], 12)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_told_at_once(postgres: Postgres):
     url = postgres.fresh_url()
     postgres.stop()
@@ -94,6 +97,7 @@ def test_a_server_that_is_not_there_is_told_at_once(postgres: Postgres):
         open_storage(url, create=True)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_starting_is_waited_for(postgres: Postgres, monkeypatch: pytest.MonkeyPatch):
     import psycopg  # noqa: PLC0415  an extra
 
@@ -110,6 +114,7 @@ def test_a_server_that_is_starting_is_waited_for(postgres: Postgres, monkeypatch
     assert len(refused) == 3
 
 
+@pytest.mark.slow
 def test_too_many_connections_are_waited_for(postgres: Postgres):
     import psycopg  # noqa: PLC0415  an extra
 
@@ -124,6 +129,7 @@ def test_too_many_connections_are_waited_for(postgres: Postgres):
     assert len(study.trials) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["trials", "trial_user_attributes"])
 def test_a_missing_table_is_damage(postgres: Postgres, table: str):
     url = postgres.fresh_url()
@@ -135,12 +141,14 @@ def test_a_missing_table_is_damage(postgres: Postgres, table: str):
     assert PASSWORD not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_database_that_does_not_exist_is_told_without_the_password(postgres: Postgres):
     with pytest.raises(UserError, match="does not exist") as caught:
         open_storage(postgres.url.replace("/postgres", "/nosuch"), create=True)
     assert PASSWORD not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_no_message_or_log_shows_the_password(postgres: Postgres, caplog: pytest.LogCaptureFixture):
     asked = threading.Event()
     url = postgres.fresh_url()
@@ -157,6 +165,7 @@ def test_no_message_or_log_shows_the_password(postgres: Postgres, caplog: pytest
         assert PASSWORD not in text
 
 
+@pytest.mark.slow
 def test_a_lost_network_is_noticed_within_a_minute(postgres: Postgres):
     storage = open_storage(postgres.fresh_url() + "?keepalives_idle=7", create=True)
     assert isinstance(storage, RDBStorage)
@@ -169,6 +178,7 @@ def test_a_lost_network_is_noticed_within_a_minute(postgres: Postgres):
     assert int(settings["connect_timeout"]) <= 60
 
 
+@pytest.mark.slow
 def test_a_client_that_stands_still_in_a_transaction_does_not_hold_its_locks_for_ever(postgres):
     storage = open_storage(postgres.fresh_url(), create=True)
     with storage.engine.connect() as connection:

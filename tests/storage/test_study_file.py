@@ -28,7 +28,7 @@ from optevo.storage import study_format
 from optevo.storage.copying import copy_studies
 from optevo.storage.opening import open_storage
 from optevo.study.check import check_study
-from optevo.study.studies import create_or_resume, is_complete, make_space
+from optevo.study.studies import create_or_resume, is_complete
 from optevo.study.studies import load_study as load_stored
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
@@ -40,7 +40,7 @@ def made(url: str, *, worker: dict[str, Any] | None = None) -> optuna.Study:
     study.set_user_attr("a note", {"winner": 2, "ünïcode": [1.5, None, "\ud800", "\u2028"], "a": {}})
     study.set_user_attr("not finite", [float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 2**70])
     study._storage.set_study_system_attr(study._study_id, "dashboard:note", "a\nnote")
-    space = make_space(config())
+    space = config().make_space()
     for n in range(7):
         trial = study.ask()
         space.suggest(trial)
@@ -130,6 +130,7 @@ def test_a_study_goes_on_from_its_file_as_it_would_have(url: str, second: str, f
     assert is_complete(load_stored(open_storage(second.replace("b.db", "c.db")), "one")[0])
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_postgresql_takes_and_gives_the_same_file(url: str, file: Path, postgres: Postgres):
     made(url)
@@ -305,7 +306,13 @@ def test_a_study_that_is_there_is_never_written_over(url: str, second: str, file
 
 
 @pytest.mark.parametrize(
-    "where", [("create_new_trial", 0), ("create_new_trial", 4), ("set_study_user_attr", 4)], ids=str
+    "where",
+    [
+        ("create_new_trial", 4),
+        pytest.param(("create_new_trial", 0), marks=pytest.mark.slow),
+        pytest.param(("set_study_user_attr", 4), marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_a_load_that_was_cut_off_is_no_study_and_is_made_anew(
     url: str, second: str, file: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[str, int]

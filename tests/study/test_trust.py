@@ -36,7 +36,8 @@ from optevo.errors import UserError
 from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, Row
 from optevo.optim import PRESETS, export_source
-from optevo.reporting.progress import Progress, result_cells, result_markdown, trial_lines
+from optevo.reporting.progress import Progress
+from optevo.reporting.text import result_cells, result_markdown, trial_lines
 from optevo.spaces import TermSpace
 from optevo.storage.opening import open_storage
 from optevo.study.config import parse_config
@@ -198,18 +199,19 @@ def test_nothing_leaves_its_fence(text):
     assert not any(fence in line for line in lines[1:-1])
 
 
-@pytest.mark.parametrize("text", [t for t in HOSTILE if "\0" not in t and "\ud800" not in t], ids=ascii)
-def test_the_commands_print_a_stored_name_as_text(text, tmp_path):
-    text = text[:200]
+def test_the_commands_print_a_stored_name_as_text(tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
-    study = create_or_resume(
-        parse_config({**CONFIG, "name": text}, "test"), open_storage(url, create=True), "cpu"
-    )
-    study.optimize(evaluate, n_trials=1)
-    for argv in (["status"], ["show", "best"], ["show", "0"]):
-        assert command(*argv, "--storage", url)[0] == 0  # and every character of it is plain
-    command("export", "best", "--output", str(tmp_path / "e.py"), "--storage", url)
-    assert skeleton((tmp_path / "e.py").read_text("utf-8"))
+    names = [text[:200] for text in HOSTILE if "\0" not in text and "\ud800" not in text]
+    storage = open_storage(url, create=True)
+    for name in names:
+        study = create_or_resume(parse_config({**CONFIG, "name": name}, "test"), storage, "cpu")
+        study.optimize(evaluate, n_trials=1)
+    given = ["--storage", url]
+    assert command("status", *given)[0] == 0  # and every character of it is plain
+    for name in names:
+        assert command("show", "best", f"--study={name}", *given)[0] == 0
+        command("export", "0", "--output", str(tmp_path / "e.py"), f"--study={name}", *given)
+        assert skeleton((tmp_path / "e.py").read_text("utf-8"))
     assert sorted(path.name for path in tmp_path.iterdir() if ".db" not in path.name) == ["e.py"]
 
 
@@ -379,7 +381,13 @@ def optevo_run(file: Path, *argv: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("argv", [["run", "s.toml", "--workers", "1"], ["status"], ["export"], ["show"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["run", "s.toml", "--workers", "1"],
+        *(pytest.param([command], marks=pytest.mark.slow) for command in ("status", "export", "show")),
+    ],
+)
 def test_a_password_is_not_printed(argv, tmp_path):
     (tmp_path / "s.toml").write_text(STUDY)
     process = optevo_run(tmp_path / "s.toml", *argv, OPTEVO_STORAGE=SECRET_URL)
@@ -389,6 +397,7 @@ def test_a_password_is_not_printed(argv, tmp_path):
     assert "Traceback" not in out
 
 
+@pytest.mark.slow
 def test_a_storage_reaches_the_workers_by_their_environment_alone(tmp_path):
     (tmp_path / "s.toml").write_text(STUDY)
     file = tmp_path / "topsecret.db"

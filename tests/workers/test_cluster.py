@@ -191,6 +191,7 @@ def test_no_more_workers_than_asked_for_spread_over_the_dask_workers(cluster: Cl
         assert len(cluster.started()) == 2
 
 
+@pytest.mark.slow
 def test_a_worker_killed_by_a_signal_is_replaced(cluster: Cluster):
     cluster.worker()
     with closing(cluster.pool()) as pool:
@@ -202,6 +203,7 @@ def test_a_worker_killed_by_a_signal_is_replaced(cluster: Cluster):
         assert pool.working
 
 
+@pytest.mark.slow
 def test_a_worker_that_ended_with_an_error_is_reported_and_not_replaced(cluster: Cluster):
     cluster.worker()
     with closing(cluster.pool(then="print('the data is missing'); sys.exit(2)")) as pool:
@@ -212,6 +214,7 @@ def test_a_worker_that_ended_with_an_error_is_reported_and_not_replaced(cluster:
         assert len(cluster.started()) == 1
 
 
+@pytest.mark.slow
 def test_workers_that_are_done_leave_the_crew_idle(cluster: Cluster):
     cluster.worker(2)
     with closing(cluster.pool(then="sys.exit(0)")) as pool:
@@ -220,6 +223,7 @@ def test_workers_that_are_done_leave_the_crew_idle(cluster: Cluster):
         assert len(cluster.started()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "nanny", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["no nanny", "nanny"]
 )
@@ -247,6 +251,7 @@ def test_a_dask_worker_that_its_nanny_restarts_gets_its_workers_again(cluster: C
         assert len(set(cluster.living()) - {first}) == 1
 
 
+@pytest.mark.slow
 def test_dask_workers_are_waited_for_and_get_their_workers_when_they_come(cluster: Cluster, caplog):
     with caplog.at_level(logging.WARNING), closing(cluster.pool()) as pool:
         assert pool.tend(0) == []
@@ -258,6 +263,7 @@ def test_dask_workers_are_waited_for_and_get_their_workers_when_they_come(cluste
         tend_until(pool, lambda: len(cluster.living()) == 3)
 
 
+@pytest.mark.slow
 def test_a_stop_is_polite_and_starts_nobody_anew(cluster: Cluster):
     cluster.worker(2)
     with closing(cluster.pool()) as pool:
@@ -326,6 +332,7 @@ def test_a_scheduler_that_is_gone_ends_the_workers_and_is_reported(cluster: Clus
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_an_address_where_no_scheduler_answers_is_an_error(cluster: Cluster, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("optevo.workers.dask_client.CONNECT_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and says nothing
@@ -339,6 +346,7 @@ def test_an_address_where_no_scheduler_answers_is_an_error(cluster: Cluster, tmp
         cluster.pool(address=str(tmp_path / "none.json"))
 
 
+@pytest.mark.slow
 def test_the_scheduler_file_stands_for_the_address(cluster: Cluster):
     cluster.worker()
     with closing(cluster.pool(address=str(cluster.file))) as pool:
@@ -356,6 +364,7 @@ def _fakes(monkeypatch, change: Callable[[int, Any], Any]) -> None:
     monkeypatch.setattr("optevo.workers.dask_pool.run_in", run)
 
 
+@pytest.mark.slow
 def test_a_dask_worker_of_another_version_is_refused_and_the_others_work(cluster: Cluster, monkeypatch):
     _fakes(monkeypatch, lambda n, found: found if n else {**found, "torch": "1.0+cu118", "optevo": "9.9"})
     cluster.worker()
@@ -371,6 +380,7 @@ def test_a_dask_worker_of_another_version_is_refused_and_the_others_work(cluster
         assert len(cluster.living()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("found", "message"),
     [
@@ -413,6 +423,7 @@ def test_a_gpu_that_two_dask_workers_see_is_used_once(cluster: Cluster, monkeypa
         assert "cuda:2" in [note["argv"][1] for note in cluster.started().values()]
 
 
+@pytest.mark.slow
 def test_a_search_that_loses_a_dask_worker_ends_as_the_unbroken_one(
     unbroken: Slots,  # noqa: F811
     cluster: Cluster,

@@ -160,12 +160,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Slots:
     return slots
 
 
+@pytest.mark.slow
 def test_the_same_search_twice_is_the_same(unbroken: Slots, place: Place):
     place.create()
     place.work()
     place.check_complete(unbroken)
 
 
+@pytest.mark.slow
 def test_two_workers_find_what_one_finds(unbroken: Slots, place: Place):
     place.create()
     for worker in [place.worker(), place.worker()]:
@@ -183,6 +185,7 @@ def test_a_search_killed_twice_ends_as_the_unbroken_one(unbroken: Slots, place: 
     place.check_complete(unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "to_group"),
     [
@@ -211,6 +214,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(
     place.check_complete(unbroken)
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_workers_start_stops_cleanly(place: Place):
     with ending(place.run("--workers", "1")) as process:
         _wait(lambda: _children(process), process)
@@ -220,6 +224,7 @@ def test_a_signal_while_the_workers_start_stops_cleanly(place: Place):
     assert "Traceback" not in place.log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seconds",
     [pytest.param(0.3, id="starting"), pytest.param(8.0, id="at work", marks=pytest.mark.slow)],
@@ -237,6 +242,7 @@ def test_no_worker_outlives_a_killed_run(place: Place, seconds: float):
         assert alive == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not psutil.LINUX, reason="only Linux ends a process that stands still with its parent")
 def test_not_even_a_worker_that_stands_still_outlives_a_killed_run(place: Place):
     # It may hold the database's lock, and nobody would be left to end it.
