@@ -26,7 +26,8 @@ from optevo.training.devices import worker_devices
 from optevo.training.stacked import stacks
 from optevo.workers.dask_client import connect
 from optevo.workers.dask_pool import DaskPool
-from optevo.workers.local_pool import LocalPool, WorkerPool
+from optevo.workers.local_pool import LocalPool
+from optevo.workers.pool import WorkerPool
 from optevo.workers.supervisor import watch
 
 

@@ -261,8 +261,8 @@ def worker(
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
     from optevo.liveness.processes import PipeSafeOutput, die_with_parent
     from optevo.tasks.roots import data_root
-    from optevo.workers.local_pool import EXIT_TASK_BROKEN
-    from optevo.workers.worker import TaskBroken, work
+    from optevo.workers.pool import EXIT_TASK_BROKEN
+    from optevo.workers.worker import TaskBrokenError, work
 
     storage = os.environ.get("OPTEVO_STORAGE")
     if storage is None:
@@ -272,7 +272,7 @@ def worker(
     sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)
     try:
         work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
-    except TaskBroken:
+    except TaskBrokenError:
         traceback.print_exc()
         sys.exit(EXIT_TASK_BROKEN)
 

@@ -17,6 +17,7 @@ from optevo import keys
 from optevo.escaping import printable
 from optevo.samplers.slots import claimed
 from optevo.study.studies import COUNTED
+from optevo.training.fitness import tenths
 
 if TYPE_CHECKING:
     import optuna
@@ -139,7 +140,7 @@ def curves(study: optuna.Study) -> pd.DataFrame:
     planned = study.user_attrs.get(keys.CONFIG, {}).get("evaluation", {}).get("steps")
     for trial, run, _ in _runs(study):
         steps = planned if isinstance(planned, int) else run["steps"]
-        ends = sorted({round(steps * i / 10) for i in range(1, 11)} - {0})
+        ends = tenths(steps)
         for start, end, loss in zip([0, *ends], ends, run["losses"], strict=False):
             row = {"trial": trial.number, "task": printable(run["task"]), "seed": run["seed"]}
             rows.append({**row, "step": (start + end) / 2, "loss": loss})

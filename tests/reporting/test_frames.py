@@ -60,7 +60,7 @@ def test_counted_trials_are_one_a_slot():
     study, config = search(failures=2)
     frame = trials(study, config)
     counted = frame[frame["counted"]]
-    assert len(counted) == config.sampler.n_trials
+    assert len(counted) == config.n_trials
     assert not counted.duplicated(["generation", "slot"]).any()
     assert set(frame.loc[~frame["counted"], "state"]) == {"FAIL"}
 
@@ -122,7 +122,7 @@ def test_steps_add_up_over_the_generations(complete):
     study, config = complete
     frame = generations(study, config)
     assert frame["cumulative_steps"].iloc[-1] == cost(study).steps
-    assert cost(study).steps == 80 * config.sampler.n_trials
+    assert cost(study).steps == 80 * config.n_trials
 
 
 def test_a_generation_in_progress_says_so():
