@@ -15,7 +15,8 @@ from rich.console import Console
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, measure, store_result, stored_result
-from optevo.reporting.progress import TEST_MARK, Progress, result_markdown, trial_lines
+from optevo.reporting.progress import Progress
+from optevo.reporting.text import TEST_MARK, result_markdown, trial_lines
 from optevo.storage.opening import open_storage, shown
 from optevo.study.config import StudyConfig
 from optevo.study.studies import best_trials, counted, create_or_resume, is_complete, load_study

@@ -35,7 +35,8 @@ Score = Callable[[str, str, int], float | None]
 class Line(Space):
     """Plain descent at one of twenty rates, three of which ascend, and a number that changes nothing."""
 
-    name = "line"
+    name = title = "line"
+    evolves = True
 
     def distributions(self) -> dict[str, BaseDistribution]:
         return {"x": FloatDistribution(0, 1), "dormant": FloatDistribution(0, 1)}
@@ -50,11 +51,8 @@ class Line(Space):
     def sample(self, rng: np.random.Generator) -> Params:
         return {"x": float(rng.random()), "dormant": float(rng.random())}
 
-    def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
-        return {"x": first["x"], "dormant": second["dormant"]}
-
-    def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
-        x = float(np.clip(params["x"] + rng.normal(0, 0.1), 0, 1))
+    def vary(self, parents: Sequence[Params], rng: np.random.Generator, decay: float) -> Params:
+        x = float(np.clip(parents[0]["x"] + rng.normal(0, 0.1), 0, 1))
         return {"x": x, "dormant": float(rng.random())}
 
 
@@ -82,7 +80,9 @@ class Scored(Bench):
     def run(self, candidate: Any, task: int, seed: int, **options: Any) -> Run:
         return self._run(candidate, task, seed, "alone")
 
-    def run_together(self, candidates: Sequence[Any], task: int, seed: int, check: Any) -> list[Run]:
+    def run_together(
+        self, candidates: Sequence[Any], task: int, seed: int, check: Any, stack: Any = None
+    ) -> list[Run]:
         # As rounding does, who else is in the stack shows in the last digits.
         names = [candidate.canonical() for candidate in candidates]
         self.stacks.append(names)

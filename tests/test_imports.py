@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import optevo
+import optevo.optim
+import optevo.tasks
 
 PACKAGE = Path(optevo.__file__).parent
 STUDY = """
@@ -130,22 +132,31 @@ def test_it_runs_without(code, forbidden):
     assert run.stdout.split() == []
 
 
-#: What each room may import of optevo; `errors`, `keys` and `escaping` stand outside all rooms.
+#: What each room may import of optevo; `errors`, `keys`, `escaping` and the like stand outside all rooms.
 WALLS = {
     "errors": set(),
     "keys": set(),
     "escaping": set(),
-    "optim": {"errors"},
-    "tasks": {"errors"},
+    "lazy": set(),
+    "optuna_private": set(),
+    "optim": {"errors", "lazy"},
+    "tasks": {"errors", "lazy"},
     "spaces": {"errors", "optim"},
-    "samplers": {"keys", "spaces"},
-    "liveness": {"keys"},
-    "study": {"errors", "keys", "escaping", "optim", "tasks", "spaces", "samplers", "liveness"},
+    "samplers": {"keys", "optuna_private", "spaces"},
+    "liveness": {"keys", "optuna_private"},
+    "study": {
+        *("errors", "keys", "escaping", "optuna_private", "optim", "tasks", "spaces", "samplers", "liveness")
+    },
     "training": {"errors", "optim", "tasks"},
-    "evaluation": {"errors", "keys", "optim", "training", "samplers", "spaces", "liveness"},
+    "evaluation": {
+        *("errors", "keys", "optuna_private", "optim", "training", "samplers", "spaces", "liveness")
+    },
     "measurement": {"errors", "keys", "study", "training", "liveness", "optim"},
-    "storage": {"errors", "keys", "escaping", "study", "liveness"},
-    "workers": {"errors", "keys", "evaluation", "training", "study", "samplers", "storage", "liveness"},
+    "storage": {"errors", "keys", "escaping", "optuna_private", "study", "liveness"},
+    "workers": {
+        *("errors", "keys", "optuna_private", "evaluation", "training", "study", "samplers", "storage"),
+        "liveness",
+    },
     "reporting": {"errors", "keys", "escaping", "measurement", "training", "study", "samplers"},
     "run": {
         "errors",
@@ -163,7 +174,7 @@ WALLS = {
         *("storage", "workers", "reporting", "run"),
     },
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"lazy"},
 }
 #: What they may name for type checkers besides.
 FOR_TYPES = {
@@ -268,6 +279,20 @@ def test_no_modules_import_one_another_in_a_circle():
 def test_a_circle_is_found():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+def test_optunas_private_members_are_used_in_one_module():
+    private = re.compile(r"\._(storage|trial_id|study_id|thread_local|contains|validate)\b|optuna\.\S*\._")
+    users = [m.relative_to(PACKAGE).as_posix() for m in MODULES if private.search(m.read_text("utf-8"))]
+    assert set(users) <= {"optuna_private.py", "storage/proxy.py"}
+
+
+@pytest.mark.parametrize("package", [optevo, optevo.optim, optevo.tasks], ids=lambda one: one.__name__)
+def test_a_package_lists_the_names_that_it_imports_on_first_use(package):
+    assert set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match="nothing_of_this_name"):
+        _ = package.nothing_of_this_name
 
 
 def test_the_house_is_small():

@@ -165,7 +165,7 @@ def repair(
 def show(which: Which = "best", storage: Storage = DEFAULT_STORAGE, study: Study = None) -> None:
     """A trial: its rule, lineage and runs. `best` is the winner on fresh seeds, once those were measured."""
     from optevo.measurement.fresh_seeds import stored_result
-    from optevo.reporting.progress import trial_lines
+    from optevo.reporting.text import trial_lines
 
     loaded, config = _load(storage, study)
     result = stored_result(loaded, config)
@@ -336,7 +336,7 @@ def _pick(study: optuna.Study, config: StudyConfig, which: str) -> FrozenTrial:
 
 
 def _print_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
-    from optevo.reporting.progress import result_table, trial_lines
+    from optevo.reporting.text import result_table, trial_lines
 
     console.print(result_table(result))
     for line in trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]):

@@ -40,7 +40,7 @@ def compare(
     data_dir: DataDir = None,
 ) -> None:
     """Compare studies' winners on the test split: trained with the final budget, once a study."""
-    from optevo.reporting.caveats import marks
+    from optevo.reporting.caveats import caveats
     from optevo.reporting.comparison import check_comparable
     from optevo.reporting.tables import difference_cells, study_cells, wide, write_tables
 
@@ -54,14 +54,14 @@ def compare(
         raise UserError(f"--reference {reference!r} is none of the studies compared: {', '.join(studies)}")
     entries = measured_entries(loaded, steps, seeds, again, Machine(workers, device, data_dir))
     summary, differences, found = write_tables(output, entries, reference, measure)
-    first = entries[0].final
+    first = entries[0].test
     name = "metric" if measure == "metric" else "fitness"
     _print(f"{name} on the test split, {first.steps:,} steps: mean ± sd over seeds", wide(summary))
     if len(differences):
         _print("paired by task and seed", difference_cells(differences))
     _print("found with", study_cells(found))
-    for mark in marks(entries, measure):
-        console.print(mark, soft_wrap=True)
+    for caveat in caveats(entries, measure):
+        console.print(caveat, soft_wrap=True)
     console.print(
         f"tables are in {output}/: comparison.md, runs.csv, summary.csv, differences.csv, studies.csv"
     )
@@ -88,8 +88,8 @@ def ablate(
     from optevo.measurement.ablation import kept_variants, measure_variants, variants_config
     from optevo.measurement.test_split import check_fresh
     from optevo.reporting.ablation import ablation_cells, ablation_frame, account, account_cells
-    from optevo.reporting.progress import TEST_MARK
     from optevo.reporting.tables import write_files
+    from optevo.reporting.text import TEST_MARK
 
     _check_measure(measure)
     _check_folder(output)
@@ -125,7 +125,7 @@ def ablate(
         )
         n_runs = len(every) * seeds * len(budget.evaluation.tasks)
         runs = machine.train(training, "variants on the validation split", n_runs)
-    frame, parts = ablation_frame(runs, measure), account(runs, variants.account, measure)
+    frame, parts = ablation_frame(runs, measure), account(runs, measure, variants.account)
     said = f"{budget.evaluation.steps:,} steps, {seeds} seeds, validation split"
     text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
     text += [f"**{escaped(mark)}**\n" for mark in warned]
@@ -153,7 +153,7 @@ def report(
     """Write one HTML page about studies, with figures, that opens without a network."""
     from optevo.measurement.fresh_seeds import stored_result
     from optevo.measurement.test_split import stored_evaluation
-    from optevo.reporting.caveats import marks
+    from optevo.reporting.caveats import caveats
     from optevo.reporting.comparison import (
         OVERALL,
         Entry,
@@ -186,18 +186,18 @@ def report(
     notes: list[str] = []
     try:
         check_comparable([entry.config for entry in entries])
-        check_budgets([(e.final.study, e.final.steps, e.final.seeds) for e in entries])
+        check_budgets([(e.study, e.steps, e.seeds) for e in (entry.test for entry in entries)])
     except UserError as error:  # each of them can be told of all the same
         notes, entries = [f"Not compared: {error}."], []
     if entries:
-        evaluations = [entry.final for entry in entries]
+        evaluations = [entry.test for entry in entries]
         summary, first = summary_frame(evaluations, measure), evaluations[0]
         if len(first.tasks) == 1:  # the mean over one task is no news
             summary = summary[summary["task"] == OVERALL]
         notes = [
             f"{'The metric' if measure == 'metric' else 'Fitness'} on the test split after {first.steps:,} "
             f"steps, {len(first.seeds)} seeds; intervals are at 95 %.",
-            *marks(entries, measure),
+            *caveats(entries, measure),
             *left_out,
         ]
         if len(evaluations) > 1:

@@ -85,7 +85,7 @@ def load(
 @app.command()
 def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
     """Bring a database of an older optevo or Optuna up to date. Back it up, and stop its workers, before."""
-    from optevo.storage.copying import upgrade as upgrade_storage
+    from optevo.storage.migrations import upgrade as upgrade_storage
 
     for line in upgrade_storage(storage):
         console.print(line, highlight=False, soft_wrap=True)

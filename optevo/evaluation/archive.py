@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.evaluation.racing import thresholds
+from optevo.optuna_private import all_trials
 from optevo.samplers import sampler_of
 from optevo.training.run import Run, read_run
 
@@ -81,7 +82,7 @@ class Archive:
             self._by_form[form] = Record(trial.number, tuple(read_run(run) for run in stored))
 
     def _trials(self) -> list[FrozenTrial]:
-        return self.study._storage.get_all_trials(self.study._study_id, deepcopy=False)
+        return all_trials(self.study)
 
 
 def _runs(trial: FrozenTrial) -> Sequence[dict[str, Any]]:

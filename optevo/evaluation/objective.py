@@ -18,6 +18,7 @@ from optevo.evaluation.archive import Archive
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.liveness.lost import GONE
+from optevo.optuna_private import stored_trial
 from optevo.samplers import sampler_of
 from optevo.samplers.slots import Slot, claimed
 from optevo.spaces import Candidate, Space
@@ -184,7 +185,7 @@ class Objective:
         """
         start = time.perf_counter()
         study, sampler = known.study, sampler_of(known.study)
-        frozen = study._storage.get_trial(trial._trial_id)
+        frozen = stored_trial(study, trial)
         slot = claimed(frozen)
         assert slot is not None
         members = sampler.group(study, slot)
@@ -204,7 +205,7 @@ class Objective:
                         member.add(run)
         seconds = (time.perf_counter() - start) / len(stack)
         for other, (params, entry) in others.items():
-            if study._storage.get_trial(trial._trial_id).state.is_finished():
+            if stored_trial(study, trial).state.is_finished():
                 raise optuna.exceptions.UpdateFinishedTrialError("the group was given to another worker")
             member = entry.member
             if member.value is None or sampler.slot_table(study).decided(other):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -60,12 +61,9 @@ class Candidate(abc.ABC):
         """
         return None
 
-    def step_size(self) -> float | None:
-        """How far a step goes at the peak of the schedule, in units of the weights; None where unknown.
-
-        Default: None.
-        """
-        return None
+    def step_size(self) -> float:
+        """How far a step goes at the peak of the schedule, about, in units of the weights. Default: NaN."""
+        return math.nan
 
 
 class Stacked(Protocol):

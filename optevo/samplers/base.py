@@ -14,8 +14,16 @@ from optuna.search_space import intersection_search_space
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
+from optevo.optuna_private import (
+    all_trials,
+    in_optimize_loop,
+    set_trial_system_attr,
+    set_trial_user_attr,
+    stored_trial,
+    trial_id,
+)
 from optevo.samplers.claiming import claim, earlier_params
-from optevo.samplers.memory import SamplerCache, StudyCaches, all_trials
+from optevo.samplers.memory import SamplerCache, StudyCaches
 from optevo.samplers.operators import (
     Generic,
     Params,
@@ -93,22 +101,22 @@ class SlotSampler(BaseSampler):
         endless: bool = True,
         asynchronous: bool = False,
     ) -> None:
-        if population_size < 1:
-            raise ValueError(f"Invalid population_size: {population_size}, expected at least 1")
-        if not 0 <= n_elites < population_size:
+        for name, value, least in (
+            ("population_size", population_size, 1),
+            ("n_elites", n_elites, 0),
+            ("n_generations", n_generations, 1),
+            ("seed", seed, 0),
+            ("group_size", group_size, 1),
+            ("max_failures", max_failures, 1),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"Invalid {name}: {value}, expected at least {least}")
+        if n_elites >= population_size:
             raise ValueError(f"Invalid n_elites: {n_elites}, expected 0 to {population_size - 1}")
-        if n_generations is not None and n_generations < 1:
-            raise ValueError(f"Invalid n_generations: {n_generations}, expected at least 1")
         if len(presets) > population_size:
             raise ValueError(f"Invalid presets: {len(presets)} of them in a population of {population_size}")
-        if seed is not None and seed < 0:
-            raise ValueError(f"Invalid seed: {seed}, expected at least 0")
-        if group_size < 1:
-            raise ValueError(f"Invalid group_size: {group_size}, expected at least 1")
         if asynchronous and group_size > 1:
             raise ValueError("Invalid group_size: an asynchronous search has no groups, set it to 1")
-        if max_failures is not None and max_failures < 1:
-            raise ValueError(f"Invalid max_failures: {max_failures}, expected at least 1")
         if not patience >= 0:
             raise ValueError(f"Invalid patience: {patience}, expected at least 0 seconds")
         if space is not None:
@@ -169,15 +177,15 @@ class SlotSampler(BaseSampler):
             trial,
             lambda: self.slot_table(study),
             self._lock,
-            patience=self.patience if study._thread_local.in_optimize_loop else 0.0,
+            patience=self.patience if in_optimize_loop(study) else 0.0,
             endless=self.endless,
         )
-        self._cache(study).slots[trial._trial_id] = slot
+        self._cache(study).slots[trial_id(trial)] = slot
         attrs = self.lineage(study, slot)
         if trial.system_attrs.get("fixed_params"):
             attrs |= {keys.PARENTS: [], keys.ORIGIN: "enqueued"}
         for key, value in attrs.items():
-            study._storage.set_trial_user_attr(trial._trial_id, key, value)
+            set_trial_user_attr(study, trial, key, value)
         trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -188,8 +196,7 @@ class SlotSampler(BaseSampler):
         slot = self.slot(study, trial)
         if slot is None or slot.generation == 0:
             return {}
-        trials = all_trials(study)
-        population = self._population(study, slot)
+        trials, population = all_trials(study), self._population(study, slot)
         return intersection_search_space([trials[m.number] for m in population], include_pruned=True)
 
     def sample_relative(
@@ -201,8 +208,7 @@ class SlotSampler(BaseSampler):
             return {}
         slot = self.slot(study, trial)
         if slot is None:  # called without `study.ask`: no slot, so a draw
-            rng = self._rng(study, _LOOSE, trial.number)
-            return (self.space or Generic(search_space)).sample(rng)
+            return (self.space or Generic(search_space)).sample(self._rng(study, _LOOSE, trial.number))
         if self.asynchronous and slot.generation:
             child = self._asynchronous_child(study, trial, slot, search_space)
         else:
@@ -229,11 +235,11 @@ class SlotSampler(BaseSampler):
     ) -> None:
         """Mark a trial late whose slot another has decided meanwhile."""
         slot = self.slot(study, trial)
-        self._cache(study).slots.pop(trial._trial_id, None)
+        self._cache(study).slots.pop(trial_id(trial), None)
         if not self.endless:  # then slots are only taken over from trials that have been failed
             return
         if slot is not None and self.slot_table(study).decided(slot):
-            study._storage.set_trial_system_attr(trial._trial_id, keys.LATE, True)
+            set_trial_system_attr(study, trial, keys.LATE, True)
 
     def reseed_rng(self) -> None:
         """Nothing to do: randomness follows from the slot, so parallel workers never repeat each other."""
@@ -250,11 +256,11 @@ class SlotSampler(BaseSampler):
 
     def slot(self, study: Study, trial: FrozenTrial) -> Slot | None:
         """A trial's slot, None where it has none."""
-        known = self._cache(study).slots.get(trial._trial_id)
+        known = self._cache(study).slots.get(trial_id(trial))
         if known is not None:
             return known
         # `trial` was read before `before_trial` wrote the claim.
-        return claimed(study._storage.get_trial(trial._trial_id))
+        return claimed(stored_trial(study, trial))
 
     def failed_before(self, study: Study, slot: Slot) -> Sequence[FrozenTrial]:
         """Trials that had failed in a slot when its present trial was given it, but for interrupted ones."""
@@ -317,10 +323,8 @@ class SlotSampler(BaseSampler):
         )
 
     def _rng(self, study: Study, *purpose: int) -> np.random.Generator:
-        return np.random.default_rng([self._study_seed(study), *purpose])
-
-    def _study_seed(self, study: Study) -> int:
-        return self._cache(study).seed if self.seed is None else self.seed
+        seed = self._cache(study).seed if self.seed is None else self.seed
+        return np.random.default_rng([seed, *purpose])
 
     # Parents and children
 
@@ -345,8 +349,7 @@ class SlotSampler(BaseSampler):
         """The parameters of a trial's parents; asynchronous, of those that it was given when it began."""
         if not self.asynchronous:
             return [member.params for member in self._mates(study, slot)]
-        numbers = study._storage.get_trial(trial._trial_id).user_attrs.get(keys.PARENTS, [])
-        trials = all_trials(study)
+        trials, numbers = all_trials(study), stored_trial(study, trial).user_attrs.get(keys.PARENTS, [])
         return [trials[number].params for number in numbers]
 
     def _asynchronous_child(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
+from optevo.optuna_private import all_trials, storage_of, study_id
 from optevo.samplers.operators import Params, identity
 from optevo.samplers.slots import Slot, SlotTable
 
@@ -70,8 +71,8 @@ class StudyCaches:
     ) -> SamplerCache:
         """What is known of the study; begun anew where `trials` show another study in its place."""
         with self._lock:
-            studies = self._by_storage.setdefault(study._storage, {})
-            known = studies.get(study._study_id)
+            studies = self._by_storage.setdefault(storage_of(study), {})
+            known = studies.get(study_id(study))
             if known is not None and (not trials or known.start == trials[0].datetime_start):
                 return known
             trials = all_trials(study) if trials is None else trials
@@ -82,10 +83,5 @@ class StudyCaches:
             known = SamplerCache(make_table(), seed, start)
             known.table.update(trials, study.direction)
             if trials:
-                studies[study._study_id] = known
+                studies[study_id(study)] = known
             return known
-
-
-def all_trials(study: Study) -> list[FrozenTrial]:
-    """Every trial of a study, in order; not to be changed."""
-    return study._storage.get_all_trials(study._study_id, deepcopy=False)

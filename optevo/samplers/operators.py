@@ -14,7 +14,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-Params = dict[str, Any]
+from optevo import optuna_private
+from optevo.spaces.base import Params
 
 
 class Variation(Protocol):
@@ -129,7 +130,7 @@ def contains(d: BaseDistribution, value: Any) -> bool:
     if isinstance(d, CategoricalDistribution):
         same = (c for c in d.choices if type(c) is type(value))
         return any(value == c or (c != c and value != value) for c in same)  # noqa: PLR0124  NaN
-    return isinstance(value, (int, float)) and d._contains(float(value))
+    return isinstance(value, (int, float)) and optuna_private.contains(d, float(value))
 
 
 def _transform(value: float, d: BaseDistribution) -> float:

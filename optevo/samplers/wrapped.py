@@ -11,9 +11,9 @@ from optuna.samplers import BaseSampler, GridSampler
 from optuna.trial import FrozenTrial
 
 from optevo import keys
+from optevo.optuna_private import all_trials, set_trial_system_attr, trial_id
 from optevo.samplers.base import SlotSampler
 from optevo.samplers.claiming import earlier_params
-from optevo.samplers.memory import all_trials
 from optevo.samplers.slots import Slot
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class SlotGridSampler(GridSampler):
         """Write the point's number under the names that `GridSampler` reads."""
         attrs = {"search_space": self._search_space, "grid_id": trial.user_attrs[keys.SLOT]}
         for key, value in attrs.items():
-            study._storage.set_trial_system_attr(trial._trial_id, key, value)
+            set_trial_system_attr(study, trial, key, value)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:
         """Nothing: the slots say when the grid is done."""
@@ -107,13 +107,13 @@ class SeededSampler(SlotSampler):
     def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:
         """The sampler's."""
         self._wrapped(study, trial).sampler.after_trial(study, trial, state, values)
-        self._cache(study).own.pop(trial._trial_id, None)
+        self._cache(study).own.pop(trial_id(trial), None)
         super().after_trial(study, trial, state, values)
 
     def _wrapped(self, study: Study, trial: FrozenTrial) -> _Wrapped:
         """What proposes for a trial; each has its own, since threads share this sampler."""
-        running = self._cache(study).own
-        if trial._trial_id not in running:
+        running, key = self._cache(study).own, trial_id(trial)
+        if key not in running:
             slot = self.slot(study, trial)
             index = trial.number if slot is None else slot.index
             fixed: Mapping[str, Any] = {}
@@ -123,8 +123,8 @@ class SeededSampler(SlotSampler):
                 # Attempts that got as far as being described have all their parameters.
                 described = [t for t in all_trials(study) if keys.CANONICAL in t.user_attrs]
                 fixed = earlier_params(described, slot)
-            running[trial._trial_id] = _Wrapped(self._make(index), fixed)
-        made: _Wrapped = running[trial._trial_id]
+            running[key] = _Wrapped(self._make(index), fixed)
+        made: _Wrapped = running[key]
         return made
 
     def _make(self, index: int) -> BaseSampler:

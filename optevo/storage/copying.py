@@ -1,4 +1,4 @@
-"""Studies brought from one storage to another, and from older versions of optevo to this one.
+"""Studies brought from one storage to another.
 
 A copy is whole once it has its fingerprint, which is written last, as when a study is created. First of all
 it names the storage that it comes from, so that the next copy knows one that was cut off; `optevo run` takes
@@ -10,22 +10,19 @@ from __future__ import annotations
 import copy as copying
 import datetime
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
-from optuna.study import Study
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.status import running_trial
-from optevo.storage.opening import open_storage, shown, upgrade_tables
+from optevo.storage.opening import open_storage, shown
 from optevo.study.check import readable
-from optevo.study.config import parse_config
 
 logger = logging.getLogger(__name__)
 
@@ -121,13 +118,26 @@ def copy_into(
     study: FrozenStudy,
     trials: Sequence[FrozenTrial],
     target: BaseStorage,
-    origin: str,
+    origin: str | None,
 ) -> None:
+    """Write a study as a copy, the fingerprint last; trials that were running are failed ones.
+
+    Args:
+        source: Where it lies.
+        study: The study.
+        trials: All of its own.
+        target: Which has none of its name.
+        origin: What the copy names as its source. Default: None, a file that cannot be half a copy.
+
+    Raises:
+        UserError: It has appeared there meanwhile, or some of it was written twice.
+    """
     try:
         study_id = target.create_new_study(study.directions, study.study_name)
     except DuplicatedStudyError:  # written, with the answer lost; or somebody else was quicker
         raise UserError(f"study {study.study_name!r} has just appeared in the target; copy again") from None
-    target.set_study_user_attr(study_id, keys.COPY_OF, origin)
+    if origin is not None:
+        target.set_study_user_attr(study_id, keys.COPY_OF, origin)
     copies = [_ended(trial) for trial in trials]
     for trial in copies:
         target.create_new_trial(study_id, template_trial=trial)
@@ -138,12 +148,12 @@ def copy_into(
             "away for a while; the same command makes it anew"
         )
     # After the trials, and the configuration after the rest: with it a study looks whole to most commands.
-    for key, value in source.get_study_system_attrs(study._study_id).items():
+    for key, value in sorted(source.get_study_system_attrs(study._study_id).items()):
         target.set_study_system_attr(study_id, key, value)
     attrs = source.get_study_user_attrs(study._study_id)
     attrs.pop(keys.COPY_OF, None)
     last = (keys.CONFIG, keys.FINGERPRINT)
-    for key in (*(key for key in attrs if key not in last), *last):
+    for key in (*sorted(attrs.keys() - last), *last):
         target.set_study_user_attr(study_id, key, attrs[key])
 
 
@@ -180,56 +190,3 @@ def content(trial: FrozenTrial) -> tuple[Any, ...]:
         repr([sorted(a.items()) for a in attrs]),
         times,
     )
-
-
-def _to_2(study: Study, config: dict[str, Any]) -> None:
-    """How version 1 evaluated, which had no keys for it."""
-    evaluation = {"precision": "float32", "gate": False, "pruner": "none", "batch_candidates": 1}
-    config["evaluation"] = {**evaluation, **config["evaluation"]}
-    if keys.COSTS not in study.user_attrs:
-        study.set_user_attr(keys.COSTS, {})
-
-
-def _to_3(study: Study, config: dict[str, Any]) -> None:
-    """Version 2 bred from whole generations only."""
-    if config["sampler"]["kind"] == "genetic":
-        config["sampler"] = {"asynchronous": False, **config["sampler"]}
-
-
-# By the version that they start from. Each changes the configuration that it is given, and can be repeated.
-MIGRATIONS: dict[int, Callable[[Study, dict[str, Any]], None]] = {1: _to_2, 2: _to_3}
-
-
-def upgrade(url: str) -> Iterator[str]:
-    """Bring a database to the installed versions of Optuna and optevo; yields a line for whatever was done.
-
-    Nobody may work on its studies meanwhile. One that was cut off can be repeated.
-
-    Raises:
-        UserError: A study or the tables are of a newer version. Or see `open_storage`.
-    """
-    before, now = upgrade_tables(url)
-    yield f"Optuna's tables: {now}" if before == now else f"Optuna's tables: {before} → {now}"
-    storage = open_storage(url)
-    for stored in storage.get_all_studies():
-        name, attrs = stored.study_name, stored.user_attrs
-        if keys.FINGERPRINT not in attrs:
-            yield f"study {name!r}: not made by optevo, or its creation was cut off; left as it is"
-            continue
-        version = attrs.get(keys.SCHEMA)
-        if not isinstance(version, int) or not 1 <= version <= keys.SCHEMA_VERSION:
-            raise UserError(
-                f"study {name!r} has optevo's schema version {version}, this optevo knows versions up to "
-                f"{keys.SCHEMA_VERSION}: install the optevo that made it"
-            )
-        if version == keys.SCHEMA_VERSION:
-            yield f"study {name!r}: schema version {version}"
-            continue
-        study, config = optuna.load_study(study_name=name, storage=storage), attrs[keys.CONFIG]
-        for step in range(version, keys.SCHEMA_VERSION):
-            MIGRATIONS[step](study, config)
-        parsed = parse_config(config, f"study {name!r}")
-        study.set_user_attr(keys.CONFIG, parsed.to_dict())
-        study.set_user_attr(keys.FINGERPRINT, parsed.fingerprint())
-        study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)  # last: until then all is done again
-        yield f"study {name!r}: schema version {version} → {keys.SCHEMA_VERSION}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,8 @@ from optuna.storages import BaseStorage
 from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
-from optevo.storage.errors import StorageBusy, explain, first_line, is_secret
-from optevo.storage.retrying import KEEPALIVE, RetryingRDBStorage
+from optevo.storage.errors import StorageBusy, busy, explain, first_line, is_secret
+from optevo.storage.retrying import KEEPALIVE, RetryingRDBStorage, insist
 from optevo.storage.sqlite import BUSY_SECONDS, check_sqlite
 
 _RACES = ("already exists", "unique", "locked", "no such table")
@@ -106,20 +105,27 @@ def _open_database(
         "skip_compatibility_check": any_version,
         "skip_table_creation": any_version,
     }
+
+    def attempt() -> RetryingRDBStorage:
+        try:
+            storage = RetryingRDBStorage(url, **options)
+            if create and storage.engine.name == "sqlite":
+                with storage.engine.connect() as connection:
+                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # kept in the file
+        except (sqlalchemy.exc.DBAPIError, StorageInternalError) as e:
+            cause = _driver_error(e)
+            text = first_line(cause, parsed)
+            # Several processes that create one fresh database together trip over each other's tables.
+            if create and any(word in str(cause).lower() for word in _RACES):
+                raise busy(name, text) from None
+            raise explain(cause, parsed, name) or UserError(
+                f"cannot use the storage {name}: {text}\nIs it there, writable, and Optuna's?"
+            ) from None
+        return storage
+
     try:
-        storage = _insistently(lambda: RetryingRDBStorage(url, **options), parsed, create)
-        if create and storage.engine.name == "sqlite":
-            with storage.engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # kept in the file
-    except (sqlalchemy.exc.DBAPIError, StorageInternalError) as e:
-        cause = _driver_error(e)
-        problem = explain(cause, parsed, name)
-        if problem is not None:
-            raise problem from None
-        text = first_line(cause, parsed)
-        raise UserError(
-            f"cannot use the storage {name}: {text}\nIs it there, writable, and Optuna's?"
-        ) from None
+        # One that is starting up is waited for; one that doesn't answer may have a mistyped name.
+        return insist(attempt, StorageBusy, seconds=_STARTING_SECONDS)
     except ImportError as e:
         raise UserError(f"the driver for {name} is missing: {_install(parsed)}: {e}") from None
     except RuntimeError:
@@ -127,26 +133,6 @@ def _open_database(
             f"{name} has another schema version than Optuna {optuna.__version__}\n"
             f"Back the database up, then run: optevo storage upgrade --storage {name}"
         ) from None
-    return storage
-
-
-def _insistently(make: Callable[[], RetryingRDBStorage], url: URL, create: bool) -> RetryingRDBStorage:
-    """Several processes that create one fresh database together trip over each other's tables: try again.
-
-    So does a server that says it is starting up; one that doesn't answer may have a mistyped name.
-    """
-    attempts, until = 50 if create else 1, time.monotonic() + _STARTING_SECONDS
-    while True:
-        try:
-            return make()
-        except (sqlalchemy.exc.DBAPIError, StorageInternalError) as e:
-            attempts -= 1
-            cause = _driver_error(e)
-            raced = attempts > 0 and any(word in str(cause).lower() for word in _RACES)
-            starting = isinstance(explain(cause, url, ""), StorageBusy) and time.monotonic() < until
-            if not (raced or starting):
-                raise
-            time.sleep(0.1)
 
 
 def _engine_options(url: URL) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 import logging
+import math
 import os
 import sqlite3
 import threading
@@ -38,6 +40,7 @@ from optevo.errors import UserError
 from optevo.storage.errors import StorageUnreachable, busy, damaged, explain, first_line
 
 S = TypeVar("S", bound=type[BaseStorage])
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 OUTAGE_SECONDS = 600.0
@@ -64,6 +67,40 @@ def never() -> bool:
     return False
 
 
+def insist(
+    attempt: Callable[[], T],
+    error: type[StorageUnreachable] = StorageUnreachable,
+    *,
+    seconds: float | None = None,
+    should_stop: Callable[[], bool] = never,
+    tell: Callable[[StorageUnreachable], None] = lambda error: None,
+) -> T:
+    """What `attempt` returns, made again as long as it raises `error`; pauses grow to a second or two.
+
+    Args:
+        attempt: What to do.
+        error: After which to do it again.
+        seconds: For how long after the first failure. Default: None, `OUTAGE_SECONDS`.
+        should_stop: Asked after each failure; True ends it. Default: never.
+        tell: Called with each error that another attempt follows. Default: nothing.
+
+    Raises:
+        StorageUnreachable: `error`, when it is time to give up.
+    """
+    until, pause = math.inf, _FIRST_PAUSE
+    while True:
+        try:
+            return attempt()
+        except error as problem:
+            now = time.monotonic()
+            until = min(until, now + (OUTAGE_SECONDS if seconds is None else seconds))
+            if should_stop() or now > until:
+                raise
+            tell(problem)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
 class Retrying:
     """What both kinds of storage keep for it; their methods are wrapped below.
 
@@ -79,19 +116,11 @@ class Retrying:
     def _explain(self, error: Exception) -> UserError | None:
         raise NotImplementedError
 
-    def _pause(self, error: StorageUnreachable, begun: float, pause: float) -> None:
-        """Wait a little.
-
-        Raises:
-            StorageUnreachable: `error`, when it is time to give up.
-        """
-        if self.should_stop() or time.monotonic() - begun > OUTAGE_SECONDS:
-            raise error
+    def _tell(self, error: StorageUnreachable) -> None:
         if not self._silent:
             self._silent = True
             cause = first_line(error).partition("; nothing stored")[0]
             logger.warning("%s: trying again for up to %.0f minutes", cause, OUTAGE_SECONDS / 60)
-        time.sleep(pause)
 
     def _answered(self) -> None:
         if self._silent:
@@ -122,26 +151,26 @@ def _retried(method: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if getattr(_CALLS, "open", False):
             return method(self, *args, **kwargs)
-        begun, pause = None, _FIRST_PAUSE
+        attempts = itertools.count()
+
+        def attempt() -> Any:
+            try:
+                return once(self, next(attempts) > 0, args, kwargs)
+            except UserError:
+                raise
+            except Exception as error:
+                problem = self._explain(error)
+                if problem is None:
+                    raise
+                raise problem from error
+
         _CALLS.open = True
         try:
-            while True:
-                try:
-                    result = once(self, begun is not None, args, kwargs)
-                except Exception as error:
-                    problem = error if isinstance(error, UserError) else self._explain(error)
-                    if not isinstance(problem, StorageUnreachable):
-                        if problem is None or problem is error:
-                            raise
-                        raise problem from error
-                    begun = begun or time.monotonic()
-                    self._pause(problem, begun, pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
-                else:
-                    self._answered()
-                    return result
+            result = insist(attempt, should_stop=self.should_stop, tell=self._tell)
         finally:
             _CALLS.open = False
+        self._answered()
+        return result
 
     return call
 

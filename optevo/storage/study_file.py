@@ -1,21 +1,30 @@
 """A study as one text file, to be kept in git or sent to somebody, and read back without a loss.
 
-How it is written: see `optevo.storage.study_format`. Trials that were running are in the file as such; who
-loads it gets them as failed ones, see `optevo.storage.copying`.
+The file is a journal of Optuna's: JSON, a trial or a study's attribute a line, which `optuna-dashboard FILE`
+and Optuna's `JournalStorage` open as it is. Lines are in the order of `optevo.storage.copying.copy_into`: the
+fingerprint is the last, so that a file that was cut off lacks it. All of a study is in it but one attribute,
+`keys.COPY_OF`; trials that were running are failed ones. The same study gives the same bytes.
+
+Files of earlier versions, one JSON object each, are read as well.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import optuna
+from optuna.distributions import json_to_distribution
 from optuna.exceptions import StorageInternalError
-from optuna.storages import InMemoryStorage
-from optuna.study._frozen import FrozenStudy
-from optuna.trial import FrozenTrial
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from optevo import keys
@@ -23,7 +32,37 @@ from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.storage.copying import content, copy_into, make_room, running, study_of
 from optevo.storage.opening import open_storage, shown
-from optevo.storage.study_format import Damaged, by_name, parsed, study_storage, study_text
+from optevo.study.check import check_study
+
+# What making a study of a file's values may raise.
+_WRONG = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
+
+
+class _Damaged(Exception):
+    """What is wrong with a file's text."""
+
+
+class _Lines(BaseJournalBackend):
+    """A journal in memory: its file is written at once, and no lock is left beside it."""
+
+    def __init__(self, text: str = "") -> None:
+        self._lines = text.split("\n")[:-1]  # what ends without a newline is cut off
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        return map(json.loads, self._lines[log_number_from:])
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._lines += map(json.dumps, logs)
+
+    def text(self) -> str:
+        """The same for the same study: without this process's name, and attributes by name."""
+        lines = []
+        for log in self.read_logs(0):
+            attrs = {
+                key: dict(sorted(log[key].items())) for key in ("user_attrs", "system_attrs") if key in log
+            }
+            lines.append(json.dumps({**log, **attrs, "worker_id": ""}, separators=(",", ":")) + "\n")
+        return "".join(lines)
 
 
 def save_study(url: str, name: str, path: Path, *, force: bool = False) -> str:
@@ -42,11 +81,22 @@ def save_study(url: str, name: str, path: Path, *, force: bool = False) -> str:
         UserError: There is no such study, it isn't optevo's, it is damaged, workers are at it, or the file
             can't be written. Or see `open_storage`.
     """
-    study, trials = study_of(open_storage(url), url, name, "save", force=force)
-    text = study_text(study, trials)
-    _check_lossless(text, study, trials)
+    source = open_storage(url)
+    study, trials = study_of(source, url, name, "save", force=force)
+    journal = _Lines()
+    copy = JournalStorage(journal)
+    copy_into(source, study, trials, copy, None)
+    text = journal.text()
+    try:
+        if _content(_replayed(text)) != _content(copy):  # before anyone deletes the database
+            raise _Damaged("it would change")
+    except _Damaged as error:
+        raise UserError(
+            f"study {name!r} can't be saved without a loss: {printable(str(error))}; "
+            "keep its database, or a copy by `optevo storage copy`"
+        ) from None
     _write(path, text)
-    size = f"{len(text.encode()) / 1000:.0f} kB"
+    size = f"{len(text) / 1000:.0f} kB"
     return f"wrote {path}: study {name!r}, {len(trials)} trials, {size}" + _told(trials, "are failed ones")
 
 
@@ -83,7 +133,7 @@ def load_file(path: Path, url: str) -> str:
     return f"study {name!r}: {len(trials)} trials loaded into {shown(url)}" + _told(trials, "have failed now")
 
 
-def read_study(path: Path) -> InMemoryStorage:
+def read_study(path: Path) -> BaseStorage:
     """The study of a file, alone in a storage in memory, for `optuna.load_study` and our own.
 
     Raises:
@@ -97,8 +147,8 @@ def read_study(path: Path) -> InMemoryStorage:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text ({error}); give a file of `optevo storage save`") from None
     try:
-        return study_storage(parsed(text))
-    except Damaged as error:
+        return _replayed(text)
+    except _Damaged as error:
         raise UserError(
             f"{path}: {printable(str(error))}; the file is damaged or was changed: "
             "save the study again, or use the file's last good version"
@@ -107,33 +157,79 @@ def read_study(path: Path) -> InMemoryStorage:
         raise UserError(f"{path}: {error}") from None
 
 
-def _check_lossless(text: str, study: FrozenStudy, trials: Sequence[FrozenTrial]) -> None:
-    """See that the text gives back what it was made from, before anyone deletes the database.
+def _replayed(text: str) -> BaseStorage:
+    """The study of a file's text.
 
     Raises:
-        UserError: It doesn't; the message says where.
+        _Damaged: It is no journal, though it begins like one, or holds more or less than a study.
+        UserError: It is another file, or no study as optevo makes them, see `check_study`.
     """
-    lost = ""
     try:
-        memory = study_storage(json.loads(text))
-    except Damaged as error:
-        lost = printable(str(error))
-    else:
-        (again,) = memory.get_all_studies()
-        kept = {key: value for key, value in study.user_attrs.items() if key != keys.COPY_OF}
-        if repr(by_name(again.user_attrs)) != repr(by_name(kept)):
-            lost = "the study's attributes would change"
-        if repr(by_name(again.system_attrs)) != repr(by_name(study.system_attrs)):
-            lost = "the study's system attributes would change"
-        stored = memory.get_all_trials(again._study_id, deepcopy=False)
-        for mine, theirs in zip(stored, trials, strict=True):
-            if content(mine) != content(theirs):
-                lost = f"trial {theirs.number} would change"
-    if lost:
-        raise UserError(
-            f"study {study.study_name!r} can't be saved without a loss: {lost}; "
-            "keep its database, or a copy by `optevo storage copy`"
+        journal = text.startswith('{"op_code":')
+        storage = JournalStorage(_Lines(text)) if journal else _earlier(text)
+        (study,) = storage.get_all_studies()
+        assert isinstance(study.study_name, str)
+        for trial in storage.get_all_trials(study._study_id):  # copies, so that it isn't nested too deeply
+            trial._validate()
+            content(trial), sum(trial.intermediate_values.values())
+    except _WRONG as error:
+        said = f"{type(error).__name__}: {str(error)[:200]}"
+        raise _Damaged(f"it can't be read, perhaps since it was cut off ({said})") from None
+    for key in (keys.SCHEMA, keys.CONFIG, keys.FINGERPRINT):
+        if key not in study.user_attrs:
+            raise _Damaged(f"the study lacks {key!r}: it is not optevo's, or was cut off")
+    check_study(optuna.load_study(study_name=study.study_name, storage=storage))
+    return storage
+
+
+def _earlier(text: str) -> InMemoryStorage:
+    """The study of an earlier file: one JSON object, in which a trial's values come in the study's order."""
+    data = json.loads(text) if text.startswith("{") else None
+    if not isinstance(data, dict) or data.get("format") != "optevo study":
+        raise UserError("this is no file of `optevo storage save`")
+    if data["version"] != 1 or data["directions"] != ["MAXIMIZE"]:
+        raise ValueError(f"its version is {data['version']!r}, its directions are {data['directions']!r}")
+    storage = InMemoryStorage()
+    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], data["name"])
+    for key, value in data["user_attrs"].items():
+        storage.set_study_user_attr(study_id, key, value)
+    for key, value in data["system_attrs"].items():
+        storage.set_study_system_attr(study_id, key, value)
+    shared = _distributions(data["distributions"])
+    for number, row in enumerate(data["trials"]):
+        params = row.get("params", {})
+        if isinstance(params, list):
+            params = dict(zip(shared, params, strict=True))
+        own = {**shared, **_distributions(row.get("distributions", {}))}
+        start, complete = (
+            datetime.datetime.fromisoformat(row[key]) if key in row else None for key in ("start", "complete")
         )
+        trial = FrozenTrial(
+            number=number,
+            trial_id=number,
+            state=TrialState[row["state"]],
+            value=None,
+            values=row.get("values"),
+            datetime_start=start,
+            datetime_complete=complete,
+            params=params,
+            distributions={name: own[name] for name in params},
+            user_attrs=row.get("user_attrs", {}),
+            system_attrs=row.get("system_attrs", {}),
+            intermediate_values=dict(row.get("intermediate", ())),
+        )
+        storage.create_new_trial(study_id, trial)
+    return storage
+
+
+def _distributions(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: json_to_distribution(json.dumps(one)) for name, one in table.items()}
+
+
+def _content(storage: BaseStorage) -> str:
+    (study,) = storage.get_all_studies()
+    trials = storage.get_all_trials(study._study_id, deepcopy=False)
+    return repr((study.user_attrs, study.system_attrs, study.directions, *map(content, trials)))
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,21 +10,12 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
-from optevo.study.schema import (
-    ACCEPTED,
-    FINAL,
-    MEASURED,
-    RUNS,
-    STUDY,
-    SYSTEM,
-    TRIAL,
-    Shape,
-    domains_of,
-    is_number,
-)
+from optevo.study.schema import ACCEPTED, FINAL, MEASURED, SOME_RUNS, STUDY, SYSTEM, TRIAL, VALUES, domains_of
 
 if TYPE_CHECKING:
     import optuna
@@ -59,10 +50,10 @@ def check_study(study: optuna.Study) -> None:
     if trials or keys.FINGERPRINT in attrs:  # written last and before any trial, so the others are there
         _need(where, attrs, keys.ENVIRONMENT, keys.COSTS, keys.FINGERPRINT)
     for key, value in attrs.items():
-        if key.startswith(keys.ACCEPTED) and not ACCEPTED.fits(value):
-            _refuse(where, key, ACCEPTED.words, value)
-        if key.startswith(f"{keys.RERUN}:") and not (value and RUNS.fits(value)):
-            _refuse(where, key, RUNS.words, value)
+        if key.startswith(keys.ACCEPTED):
+            _check_shape(where, key, value, ACCEPTED)
+        if key.startswith(f"{keys.RERUN}:"):
+            _check_shape(where, key, value, SOME_RUNS)
         if key.startswith((keys.FRESH, keys.ABLATION, keys.FINAL)):
             _check_measured(where, key, value, attrs[keys.CONFIG], trials)
     domains = domains_of(attrs[keys.CONFIG])
@@ -81,16 +72,16 @@ def _check_measured(
     """A run outside the search, named as by `optevo.measurement.pool.run_key`, or a reading's header."""
     parts = key.split(":")
     if key.startswith(keys.FINAL) and len(parts) == 3:  # optevo:final:1
-        if not FINAL.fits(value):
-            _refuse(where, key, FINAL.words, value)
+        _check_shape(where, key, value, FINAL)
         if value["trial"] >= len(trials) or trials[value["trial"]].state.name != "COMPLETE":
             _refuse(where, f"{key}.trial", "the number of a complete trial", value["trial"])
         return
     task, seed = parts[-2:]
     if not (len(parts) > 4 and all(n.isdecimal() and len(n) < 20 for n in (task, seed))):
         raise UserError(f"{where}: {printable(key[:80])!r} names no task and seed; {_REMEDY}")
-    if not MEASURED.fits(value) or value["seed"] != int(seed):
-        _refuse(where, key, f"{MEASURED.words} with seed {seed[:20]}", value)
+    _check_shape(where, key, value, MEASURED)
+    if value["seed"] != int(seed):
+        _refuse(where, key, f"a run with seed {seed}", value)
     try:
         names = [one["name"] for one in config["evaluation"]["tasks"]]
     except (LookupError, TypeError):
@@ -99,7 +90,9 @@ def _check_measured(
         _refuse(where, key, f"a run of one of the tasks {', '.join(map(str, names))}", value["task"])
 
 
-def _check_trial(where: str, trial: FrozenTrial, n_trials: int, domains: Mapping[str, Shape]) -> None:
+def _check_trial(
+    where: str, trial: FrozenTrial, n_trials: int, domains: Mapping[str, TypeAdapter[Any]]
+) -> None:
     attrs, state = trial.user_attrs, trial.state.name
     _check_shapes(where, attrs, TRIAL)
     _check_shapes(where, trial.system_attrs, SYSTEM)
@@ -114,8 +107,8 @@ def _check_trial(where: str, trial: FrozenTrial, n_trials: int, domains: Mapping
             _refuse(where, key, f"below {n_trials}, the number of trials", others)
     if state not in ("COMPLETE", "PRUNED"):
         return
-    values = trial.values or ()
-    if len(values) > 1 or not all(map(is_number, values)) or (state == "COMPLETE" and not values):
+    _check_shape(where, "value", trial.values or [], VALUES)
+    if state == "COMPLETE" and not trial.values:
         _refuse(where, "value", "one finite number", trial.values)
     _check_shapes(where, trial.params, domains)
     if state == "COMPLETE":
@@ -123,15 +116,25 @@ def _check_trial(where: str, trial: FrozenTrial, n_trials: int, domains: Mapping
         _need(where, trial.params, *domains)
 
 
-def _check_shapes(where: str, found: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
+def _check_shapes(where: str, found: Mapping[str, Any], shapes: Mapping[str, TypeAdapter[Any]]) -> None:
     for key, value in found.items():
         shape = shapes.get(key)
         if shape is None and type(key) is not str:  # SQLite keeps any type in any column
             raise UserError(f"{where}: an attribute is called {printable(repr(key)[:80])}; {_REMEDY}")
         if shape is None and key.startswith(keys.FITNESS_PREFIX):
             shape = shapes.get(keys.FITNESS_PREFIX)
-        if shape is not None and not shape.fits(value):
-            _refuse(where, key, shape.words, value)
+        if shape is not None:
+            _check_shape(where, key, value, shape)
+
+
+def _check_shape(where: str, key: str, value: Any, shape: TypeAdapter[Any]) -> None:
+    try:
+        shape.validator.validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        said = printable(f"{repr(first['input'])[:80]}, {first['msg'][:80]}")
+        raise UserError(f"{where}: {key!r} is wrong{place and f' at {place}'}: {said}; {_REMEDY}") from None
 
 
 def _need(where: str, found: Mapping[str, Any], *names: str) -> None:

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.lost import worker_identity
+from optevo.optuna_private import set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import claimed
 from optevo.study.check import check_study, readable
@@ -32,7 +33,7 @@ def make_sampler(config: StudyConfig, device: str = "") -> SlotSampler:
 
     def name(study: optuna.Study, trial: FrozenTrial) -> None:
         # A trial killed between this and its claim is known to be dead.
-        study._storage.set_trial_user_attr(trial._trial_id, keys.WORKER, worker_identity(device))
+        set_trial_user_attr(study, trial, keys.WORKER, worker_identity(device))
 
     sampler.on_trial = name
     return sampler

@@ -20,6 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from optevo.tasks.base import Task
 from optevo.training.dense import CrossEntropy, chain, logits
+from optevo.training.fitness import tenths
 from optevo.training.precision import autocast
 from optevo.training.run import Run
 from optevo.training.single import (
@@ -28,7 +29,6 @@ from optevo.training.single import (
     generator_for,
     isolated,
     not_fine,
-    tenths,
 )
 
 if TYPE_CHECKING:

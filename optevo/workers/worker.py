@@ -21,6 +21,7 @@ from optevo.evaluation.objective import Interrupted, Objective
 from optevo.liveness.heartbeat import HUNG_SECONDS, Heartbeat
 from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
 from optevo.liveness.processes import orphaned, when_orphaned
+from optevo.optuna_private import stored_trial
 from optevo.samplers import NoSlot, sampler_of
 from optevo.storage.errors import StorageUnreachable
 from optevo.storage.opening import count_states, open_storage
@@ -115,7 +116,7 @@ def work(
 
     outcome = _Outcome(Objective(bench, config.make_space(), check), heartbeat)
     while not stop.requested and _await_slot(study, config, stop, monitor, limit):
-        outcome.trial_id = None
+        outcome.trial = None
         try:
             study.optimize(outcome, n_trials=1, catch=(Exception,))
         except NoSlot:
@@ -153,10 +154,10 @@ class _Outcome:
         self.objective, self.heartbeat = objective, heartbeat
         self.error: Exception | None = None
         self.failed_slots: set[tuple[int, int]] = set()  # since the last trial that did not fail
-        self.trial_id: int | None = None
+        self.trial: optuna.Trial | None = None
 
     def __call__(self, trial: optuna.Trial) -> float:
-        self.error, self.trial_id = None, trial._trial_id
+        self.error, self.trial = None, trial
         try:
             with self.heartbeat.beating(trial):
                 value = self.objective(trial)
@@ -179,7 +180,7 @@ class _Outcome:
 
     def given_away(self, study: optuna.Study) -> bool:
         """Whether somebody else has finished this worker's last trial."""
-        return self.trial_id is not None and study._storage.get_trial(self.trial_id).state.is_finished()
+        return self.trial is not None and stored_trial(study, self.trial).state.is_finished()
 
 
 def _await_slot(

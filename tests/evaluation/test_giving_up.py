@@ -92,7 +92,7 @@ def test_three_exceptions_count_minus_one_with_their_tracebacks(
     assert (last.state, last.value) == (TrialState.PRUNED, -1.0)
     assert last.user_attrs[keys.ATTEMPTS] == [trial.number for trial in failed]
     assert last.user_attrs[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
-    assert counted(study) == config(sampler=sampler).sampler.n_trials
+    assert counted(study) == config(sampler=sampler).n_trials
 
 
 def test_it_is_a_member_that_ranks_last():

@@ -29,8 +29,8 @@ from optevo.optim.terms.presets import PRESETS
 from optevo.optim.terms.variants import HYPER, SCALED, SCHEDULED, TUNED, Rescheduled
 from optevo.optim.terms.variants import variants as made_variants
 from optevo.reporting.ablation import ablation_frame, account, account_cells, difference
-from optevo.reporting.progress import TEST_MARK
 from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE, holm
+from optevo.reporting.text import TEST_MARK
 from optevo.storage import opening
 from optevo.training.run import Run
 
@@ -68,6 +68,7 @@ def variants(winner: TermGenome, adamw: Any = None) -> dict[str, Any]:
 
 
 GENOMES = {**PRESETS, "whole": WHOLE, **{f"random {seed}": random_genome(seed) for seed in range(12)}}
+ACCOUNT = made_variants(WHOLE, PRESETS["adamw"]).account
 every_genome = pytest.mark.parametrize("winner", GENOMES.values(), ids=GENOMES)
 
 
@@ -356,7 +357,7 @@ def test_a_variant_that_diverges_counts_zero():
 
 @pytest.mark.parametrize("measure", ["metric", "fitness"])
 def test_the_accounts_three_parts_add_up_to_the_whole(runs: dict[str, tuple[Run, ...]], measure: str):
-    whole, *parts = [estimate for _, estimate, _ in account(runs, measure)]
+    whole, *parts = [estimate for _, estimate, _ in account(runs, measure, ACCOUNT)]
     assert len(parts) == 3
     assert sum(part.mean for part in parts) == pytest.approx(whole.mean, abs=1e-12)
     gain = by_seed(runs[WINNER], measure).mean() - by_seed(runs[TUNED], measure).mean()
@@ -369,13 +370,13 @@ def test_the_accounts_parts_add_up_where_a_run_diverged(runs: dict[str, tuple[Ru
         *runs[SCHEDULED][1:],
     )
     for measure in ("metric", "fitness"):
-        whole, *parts = [estimate.mean for _, estimate, _ in account(runs, measure)]
+        whole, *parts = [estimate.mean for _, estimate, _ in account(runs, measure, ACCOUNT)]
         assert sum(parts) == pytest.approx(whole, abs=1e-12)
 
 
 def test_each_part_of_the_account_is_the_step_that_its_name_says(runs: dict[str, tuple[Run, ...]]):
     mean = {name: by_seed(own).mean() for name, own in runs.items()}
-    found = {what: estimate.mean for what, estimate, _ in account(runs, "metric")}
+    found = {what: estimate.mean for what, estimate, _ in account(runs, "metric", ACCOUNT)}
     assert found == pytest.approx(
         {
             "the winner − tuned AdamW": mean[WINNER] - mean[TUNED],
@@ -392,7 +393,7 @@ def test_the_accounts_verdicts_are_after_holms_correction():
     noise = {name: rng.normal(0, 0.02, 5) for name in (WINNER, SCALED, SCHEDULED, TUNED)}
     means = {WINNER: 0.60, SCALED: 0.55, SCHEDULED: 0.52, TUNED: 0.50}
     runs = {name: runs_of({"a": (means[name] + noise[name]).tolist()}) for name in means}
-    found = account(runs, "metric")
+    found = account(runs, "metric", ACCOUNT)
     p = [estimate.p for _, estimate, _ in found]
     for (_, estimate, verdict), adjusted in zip(found, holm(p), strict=True):
         called = adjusted < 0.05 and (estimate.low > 0 or estimate.high < 0)
@@ -403,11 +404,11 @@ def test_the_accounts_verdicts_are_after_holms_correction():
 @pytest.mark.parametrize("missing", [TUNED, SCHEDULED, SCALED])
 def test_without_adamws_variants_there_is_no_account(runs: dict[str, tuple[Run, ...]], missing: str):
     del runs[missing]
-    assert account(runs, "metric") == []
+    assert account(runs, "metric", ACCOUNT) == []
 
 
 def test_the_accounts_cells_show_sign_and_interval(runs: dict[str, tuple[Run, ...]]):
-    header, *rows = account_cells(account(runs, "metric"))
+    header, *rows = account_cells(account(runs, "metric", ACCOUNT))
     assert len(rows) == 4
     assert {len(row) for row in rows} == {len(header)}
     assert all(row[1][0] in "+-" for row in rows)

@@ -175,7 +175,7 @@ def test_two_studies_in_one_database_do_not_mix(memory: InMemoryStorage):
 def test_a_genetic_study_has_exactly_as_many_trials_as_it_says(memory: InMemoryStorage):
     study = create(memory)
     finish(study)
-    assert counted(study) == config().sampler.n_trials == 6 + 2 * 4
+    assert counted(study) == config().n_trials == 6 + 2 * 4
 
 
 @pytest.mark.parametrize("n", [2, 3, 15])

@@ -104,7 +104,7 @@ def search(one: StudyConfig) -> optuna.Study:
     study = optuna.create_study(sampler=make_sampler(one), direction="maximize")
     objective = Objective(make_bench(one, "cpu", Path()), one.make_space())
     with contextlib.suppress(NoSlot):  # a group's lead adds the others' trials
-        study.optimize(objective, n_trials=one.sampler.n_trials)
+        study.optimize(objective, n_trials=one.n_trials)
     return study
 
 

@@ -213,6 +213,10 @@ class TunedBaseline(Candidate):
         optimizer = self.optimizer(params, total_steps)
         return optimizer, LambdaLR(optimizer, self.schedule(total_steps))
 
+    def step_size(self) -> float:
+        """The learning rate."""
+        return self.lr
+
     def schedule(self, total_steps: int) -> WarmupCosine:
         """The learning-rate factor over a run of `total_steps` steps."""
         if self.schedule_name == "none":
@@ -232,10 +236,6 @@ class TunedBaseline(Candidate):
         if self.schedule_name != "none":
             words = f"warmup over {WARMUP_SHARE:.0%} of the run and cosine decay"
         return ", ".join([*parts, words])
-
-    def step_size(self) -> float:
-        """The learning rate."""
-        return self.lr
 
     def canonical(self) -> str:
         """A string that two of them share only when they are the same optimizer with the same schedule."""

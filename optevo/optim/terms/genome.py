@@ -133,6 +133,10 @@ class TermGenome(Candidate):
         steps = self.warmup_steps if self.warmup else 0
         return WarmupCosine(total_steps, warmup_steps=steps, cosine=self.cosine_decay)
 
+    def step_size(self) -> float:
+        """Learning rate times the sum of the coefficients' magnitudes."""
+        return self.lr * math.fsum(map(abs, self.rule().coefficients))
+
     def canonical(self) -> str:
         """A string that two genomes share only when they are the same optimizer with the same schedule.
 
@@ -170,10 +174,6 @@ class TermGenome(Candidate):
         from optevo.optim.terms.gate import gate  # noqa: PLC0415  torch only where it is needed
 
         return gate(self.rule())
-
-    def step_size(self) -> float:
-        """The learning rate times the sum of the coefficients' magnitudes."""
-        return self.lr * math.fsum(map(abs, self.rule().coefficients))
 
     def optimizer(self, params: Iterable[Any], **options: Any) -> GenomeOptimizer:
         """A `GenomeOptimizer` of this genome over `params`; options are those of its constructor."""

@@ -18,6 +18,14 @@ from optevo.study.studies import create_or_resume, is_complete, load_study
 Loaded = tuple[optuna.Study, StudyConfig]
 ADAMW = {"kind": "adamw", "lr": [1e-4, 1e-3, 1e-2], "weight_decay": [0.0, 0.1]}
 EVALUATION = {"tasks": ["digits", "mnist"], "steps": 20, "seeds": [0, 1]}
+SUMMARY = pd.DataFrame(
+    [("ours", "overall", 0.9, 0.01, 5), ("ours", "digits", 0.9, 0.02, 5), ("adam", "overall", 0.8, 0.01, 5)],
+    columns=["study", "task", "mean", "sd", "n"],
+)
+DIFFERENCES = pd.DataFrame(
+    [("ours", "adam", "overall", 0.1, 0.05, 0.15, 0.001, 0.002, 5, "better")],
+    columns=["study", "reference", "task", "mean", "low", "high", "p", "p_holm", "n", "verdict"],
+)
 
 
 def run(task: str, seed: int, fitness: float, **changes: Any) -> dict[str, Any]:
@@ -103,7 +111,6 @@ def tamper(study: optuna.Study, number: int, key: str, value: Any) -> None:
     study.get_trials(deepcopy=False)[number].user_attrs[key] = value
 
 
-# By state, for `in_state`.
 STUDIES: dict[str, Callable[[], Loaded]] = {
     "complete": search,
     "empty": lambda: search(n_trials=0),
@@ -123,18 +130,6 @@ STUDIES: dict[str, Callable[[], Loaded]] = {
 
 
 @functools.cache
-def in_state(state: str) -> Loaded:
-    """A study in a state of `STUDIES`, made once; whoever changes it makes one of their own."""
+def example(state: str) -> Loaded:
+    """One of `STUDIES`, to be read and not changed."""
     return STUDIES[state]()
-
-
-SUMMARY = pd.DataFrame(
-    [("ours", "overall", 0.9, 0.01, 5), ("ours", "digits", 0.9, 0.02, 5), ("adam", "overall", 0.8, 0.01, 5)],
-    columns=["study", "task", "mean", "sd", "n"],
-)
-
-
-DIFFERENCES = pd.DataFrame(
-    [("ours", "adam", "overall", 0.1, 0.05, 0.15, 0.001, 0.002, 5, "better")],
-    columns=["study", "reference", "task", "mean", "low", "high", "p", "p_holm", "n", "verdict"],
-)
