@@ -42,19 +42,19 @@ class TaskBrokenError(RuntimeError):
 
 
 class Stop:
-    """Turns SIGINT and SIGTERM into a polite request; a second signal ends the process at once."""
+    """Turns SIGINT and SIGTERM into a polite request; a second signal ends the process at once.
+
+    Attributes:
+        requested: Whether the worker is to stop at its next training step.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
 
-    def request(self) -> None:
-        """Ask the worker to stop at its next training step."""
-        self.requested = True
-
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.request()
+        self.requested = True
         signal.signal(signum, signal.SIG_DFL)
 
     def check(self) -> None:
@@ -93,7 +93,7 @@ def work(
     stop, monitor = Stop(), LivenessMonitor()
 
     def abandon() -> None:
-        stop.request()
+        stop.requested = True
         time.sleep(_ABANDONED_SECONDS)
         os._exit(EXIT_TERMINATED)  # a task that hangs never asks
 
@@ -108,7 +108,7 @@ def work(
 
     def check() -> None:
         if orphaned(parent):
-            stop.request()
+            stop.requested = True
         stop.check()
         heartbeat.pulse()
         if heartbeat.given_away:
