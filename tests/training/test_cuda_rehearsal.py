@@ -169,6 +169,19 @@ def test_groups_with_settings_of_their_own_do_not_wait(
     assert cuda.waits == []
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_bias_correction_counts_on_the_cpu_whatever_the_default_device(
+    compiler: dict[Any, Any], cuda: FakeCuda, compiled: bool
+) -> None:
+    params = weights()
+    with torch.device(CUDA):
+        optimizer = PRESETS["adamw"].optimizer(params, compiled=compiled)
+        take_steps(optimizer, params)
+    assert cuda.waits == []
+    assert {optimizer.state[p]["step"].device.type for p in params} == {"cpu"}
+    assert {float(optimizer.state[p]["step"]) for p in params} == {3.0}
+
+
 def test_a_learning_rate_on_the_device_costs_a_wait_a_step(cuda: FakeCuda) -> None:
     params, cuda.answer = weights(), 1
     optimizer = PRESETS["adam"].optimizer(params, lr=torch.full((), 1e-3, device=CUDA))
