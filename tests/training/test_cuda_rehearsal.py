@@ -190,12 +190,16 @@ def test_a_learning_rate_on_the_device_costs_a_wait_a_step(cuda: FakeCuda) -> No
     assert cuda.places() == {"optimizer._group_scalars": 3}
 
 
+@pytest.mark.parametrize("default", ["cpu", CUDA])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_no_exported_optimizer_waits_in_a_step(cuda: FakeCuda, preset: str) -> None:
+def test_no_exported_optimizer_waits_in_a_step(
+    cuda: FakeCuda, preset: str, default: str | torch.device
+) -> None:
     names: dict[str, Any] = {}
     exec(export_source(PRESETS[preset], class_name="Exported"), names)
     params = weights()
-    take_steps(names["Exported"](params), params)
+    with torch.device(default):
+        take_steps(names["Exported"](params), params)
     assert cuda.waits == []
 
 
