@@ -143,7 +143,8 @@ class _Stack:
         scalars = torch.stack([_scalars(candidate, steps) for candidate in candidates], dim=2)
         self.scalars = scalars.to(flat)  # steps × 14 × K
         self.buffers = {name: b.expand(k, *b.shape).clone() for name, b in self.loss.named_buffers()}
-        self.numbers = torch.arange(k, device=flat.device)  # of the candidates in the rows
+        self.rows = list(range(k))  # the candidates' numbers, and the same on the device
+        self.numbers = torch.arange(k, device=flat.device)
         self.taken = 0
         self._lay_out(flat.contiguous())
 
@@ -160,10 +161,10 @@ class _Stack:
 
     def drop(self, numbers: Collection[int]) -> None:
         """Go on without these candidates: a row that diverged costs as much as any."""
-        here = self.numbers.tolist()
-        rows = torch.tensor([i for i, k in enumerate(here) if k not in numbers], device=self.flat.device)
-        if len(rows) == len(here):
+        kept = [i for i, k in enumerate(self.rows) if k not in numbers]
+        if len(kept) == len(self.rows):
             return
+        self.rows, rows = [self.rows[i] for i in kept], torch.tensor(kept, device=self.flat.device)
         self.numbers, self.scalars = self.numbers[rows], self.scalars[:, :, rows]
         self.m, self.v = (None if x is None else x[rows] for x in (self.m, self.v))
         self.buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
@@ -197,7 +198,7 @@ class _Stack:
 
     def member(self, number: int) -> nn.Module:
         """The model with the weights of a candidate that was not dropped, until the next call."""
-        k = self.numbers.tolist().index(number)
+        k = self.rows.index(number)
         with torch.no_grad():
             for p, leaf in zip(self.trained, self.leaves, strict=True):
                 p.copy_(leaf[k])

@@ -22,6 +22,7 @@ from optevo.tasks import TASKS, Split, Task, get_task
 from optevo.tasks.vision import Digits
 from optevo.training.precision import PRECISIONS, autocast
 from optevo.training.single import train
+from optevo.training.stacked import stacks, train_stacked
 
 #: Tenths of 12 steps end after all of them but the 3rd and the 9th: those two have no look.
 STEPS, LOOKS, BATCH = 12, 10, 16
@@ -86,6 +87,24 @@ def test_a_run_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, 
     assert cuda.places() == looks + constants(task) + scoring(task)
 
 
+@pytest.mark.parametrize(("name", "precision"), [*((name, "float32") for name in TASKS if name != "cifar10")])
+def test_a_stack_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, precision: str) -> None:
+    task, splits = made(name)
+    cuda.waits.clear()
+    candidates = [PRESETS["evolved"], PRESETS["sgd"], PRESETS["adam"]]
+    runs = train_stacked(
+        *(task, splits, candidates),
+        **{"seed": 0, "steps": STEPS, "batch_size": BATCH, "precision": precision},
+        check=cuda.begin_step,
+    )
+    assert [run.diverged_at for run in runs] == [None] * 3
+    assert not [wait for wait in cuda.waits if wait.step in (3, 9)]
+    # A look finds out whether anyone diverged, and who.
+    looks = Counter({"stacked.train_stacked": moved(task) + 2 * LOOKS, "stacked._Stack.__init__": 1})
+    assert cuda.places() == looks + constants(task) + scoring(task, len(runs))
+    assert stacks(task, CUDA)
+
+
 def test_looks_are_25_steps_apart_where_tenths_are_longer(cuda: FakeCuda) -> None:
     task, splits = made("digits")
     train(task, splits, PRESETS["adam"], seed=0, steps=60, batch_size=BATCH, check=cuda.begin_step)
@@ -107,6 +126,23 @@ def test_a_diverged_run_reads_where_and_is_not_scored(cuda: FakeCuda) -> None:
     waits = Counter(wait.where for wait in cuda.waits if wait.step == 5)
     assert waits == {"single._first_bad": 2, "single._curve": 1}
     assert "base.Task.score" not in cuda.places()
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_a_stack_goes_on_without_one_that_diverged(cuda: FakeCuda, name: str) -> None:
+    task, splits = made(name)
+
+    def check() -> None:
+        cuda.begin_step()
+        cuda.answer = int(cuda.step == 5)  # the second candidate's losses are too great
+
+    candidates = [PRESETS["evolved"], PRESETS["sgd"], PRESETS["adam"]]
+    runs = train_stacked(task, splits, candidates, seed=0, steps=STEPS, batch_size=BATCH, check=check)
+    assert [run.diverged_at for run in runs] == [None, 5, None]
+    # That somebody did, and who: here number 1 three times over, and each time since when.
+    dropping = Counter(wait.where for wait in cuda.waits if wait.step == 5)
+    assert dropping == {"stacked.train_stacked": 2 + 3 * 2, "stacked._Stack.drop": 1}
+    assert not [wait for wait in cuda.waits if wait.step in (3, 9)]
 
 
 # --- optimizers ---------------------------------------------------------------------------------------------
