@@ -87,7 +87,9 @@ def test_a_run_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, 
     assert cuda.places() == looks + constants(task) + scoring(task)
 
 
-@pytest.mark.parametrize(("name", "precision"), [*((name, "float32") for name in TASKS if name != "cifar10")])
+@pytest.mark.parametrize(
+    ("name", "precision"), [*((name, "float32") for name in TASKS), ("cifar10", "bfloat16")]
+)
 def test_a_stack_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, precision: str) -> None:
     task, splits = made(name)
     cuda.waits.clear()
@@ -128,7 +130,7 @@ def test_a_diverged_run_reads_where_and_is_not_scored(cuda: FakeCuda) -> None:
     assert "base.Task.score" not in cuda.places()
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist"])
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
 def test_a_stack_goes_on_without_one_that_diverged(cuda: FakeCuda, name: str) -> None:
     task, splits = made(name)
 
