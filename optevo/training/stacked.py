@@ -231,4 +231,4 @@ def _scalars(candidate: TermGenome, steps: int) -> Tensor:
         ).folded()
         for t in range(steps)
     ]
-    return torch.tensor(rows, dtype=torch.float64)
+    return torch.tensor(rows, dtype=torch.float64, device="cpu")

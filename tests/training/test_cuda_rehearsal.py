@@ -20,6 +20,7 @@ from optevo.optim.terms import kernels
 from optevo.optim.terms.export import export_source
 from optevo.tasks import TASKS, Split, Task, get_task
 from optevo.tasks.vision import Digits
+from optevo.training import stacked
 from optevo.training.precision import PRECISIONS, autocast
 from optevo.training.single import train
 from optevo.training.stacked import stacks, train_stacked
@@ -113,6 +114,21 @@ def test_looks_are_25_steps_apart_where_tenths_are_longer(cuda: FakeCuda) -> Non
     looks = [wait.step for wait in cuda.waits if wait.where == "single._first_bad"]
     assert looks == sorted({25, 50, *range(6, 61, 6)})
     assert {wait.step for wait in cuda.waits} <= {0, 1, *looks}
+
+
+def test_the_default_device_changes_nothing(cuda: FakeCuda) -> None:
+    task, splits = made("digits")
+    options = {"seed": 0, "steps": STEPS, "batch_size": BATCH, "check": cuda.begin_step}
+    places = []
+    for device in ("cpu", CUDA):
+        stacked._scalars.cache_clear()
+        with torch.device(device):
+            cuda.waits.clear()
+            train(task, splits, PRESETS["adamw"], **options)
+            train_stacked(task, splits, [PRESETS["adamw"], PRESETS["sgd"]], **options)
+        places.append(cuda.places())
+        task.normalise = copy.copy(task.normalise)
+    assert places[0] == places[1]
 
 
 def test_a_diverged_run_reads_where_and_is_not_scored(cuda: FakeCuda) -> None:
