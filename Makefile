@@ -17,9 +17,9 @@ $(STAMP): requirements.txt pyproject.toml
 quickstart: $(STAMP)
 	$(BIN)/optevo run studies/quickstart.toml --export evolved.py
 
-# A process a core; a file's tests stay together, since they share what is costly to make.
+# A process a core, each begun with neighbouring tests, since they share what is costly to make.
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -25,7 +25,7 @@ from optevo.reporting.frames import runs, trials
 from optevo.reporting.statistics import Estimate, paired
 from optevo.storage.opening import open_storage
 from optevo.study.config import StudyConfig
-from optevo.study.studies import load_study, make_space
+from optevo.study.studies import load_study
 
 # Mean fitness over three seeds, *Evolving Deep Learning Optimizers*: per task and overall as in the paper.
 PUBLISHED = {
@@ -39,7 +39,7 @@ PUBLISHED = {
 
 def fitness(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     """A row a run: optimizer, task, seed, fitness, metric, loss, steps, seconds."""
-    space = make_space(config)
+    space = config.make_space()
     named = {space.candidate(params).canonical(): preset for preset, params in space.presets().items()}
     every = trials(study, config)
     kept = every[every["counted"] & every["canonical"].isin(set(named))]

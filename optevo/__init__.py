@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from optevo import lazy
 
 if TYPE_CHECKING:
     from optevo.errors import UserError
@@ -25,18 +26,15 @@ __all__ = [
 ]
 
 # Resolved on first use: the sampler comes without torch, the optimizer without optuna.
-_HOMES = {
-    "PRESETS": "optevo.optim",
-    "GeneticSampler": "optevo.samplers",
-    "GenomeOptimizer": "optevo.optim",
-    "TermGenome": "optevo.optim",
-    "TermSpace": "optevo.spaces",
-    "UserError": "optevo.errors",
-    "export_source": "optevo.optim",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "PRESETS": "optevo.optim",
+        "GeneticSampler": "optevo.samplers",
+        "GenomeOptimizer": "optevo.optim",
+        "TermGenome": "optevo.optim",
+        "TermSpace": "optevo.spaces",
+        "UserError": "optevo.errors",
+        "export_source": "optevo.optim",
+    },
+)

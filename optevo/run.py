@@ -15,19 +15,19 @@ from rich.console import Console
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, measure, store_result, stored_result
-from optevo.optim.baselines.registry import BASELINES
-from optevo.reporting.progress import TEST_MARK, Progress, result_markdown, trial_lines
-from optevo.spaces import BaselineSpace
+from optevo.reporting.progress import Progress
+from optevo.reporting.text import TEST_MARK, result_markdown, trial_lines
 from optevo.storage.opening import open_storage, shown
 from optevo.study.config import StudyConfig
-from optevo.study.studies import best_trials, counted, create_or_resume, is_complete, load_study, make_space
+from optevo.study.studies import best_trials, counted, create_or_resume, is_complete, load_study
 from optevo.tasks.base import Task
-from optevo.training.bench import worker_devices
 from optevo.training.benches import ScoredBench, make_bench
+from optevo.training.devices import worker_devices
 from optevo.training.stacked import stacks
 from optevo.workers.dask_client import connect
 from optevo.workers.dask_pool import DaskPool
-from optevo.workers.local_pool import LocalPool, WorkerPool
+from optevo.workers.local_pool import LocalPool
+from optevo.workers.pool import WorkerPool
 from optevo.workers.supervisor import watch
 
 
@@ -76,9 +76,8 @@ def run(
     bench = make_bench(config, "cpu", data_root)
     costs = bench.rehearse()
     scored = isinstance(bench, ScoredBench)
-    space = make_space(config)
-    if isinstance(space, BaselineSpace):
-        space.rehearse()
+    space = config.make_space()
+    space.rehearse()
     if cluster is not None:
         connect(cluster).close()
         devices = worker_devices("cpu" if scored else "auto", None)  # for measuring the best, in the end
@@ -168,12 +167,9 @@ def check_exportable(config: StudyConfig) -> None:
             "--export: a study with [rerun] candidates = 0 names no winner; leave the option out and use "
             "`optevo export N`, with a trial's number"
         )
-    baseline = BASELINES.get(config.space.kind)
-    if baseline is not None and baseline.wants is not None:
-        raise UserError(
-            f"--export: {config.space.kind} cannot be written as a class, it wants {baseline.wants}; leave "
-            f"the option out and use {baseline.factory} with what the study finds"
-        )
+    reason = config.make_space().not_exportable()
+    if reason is not None:
+        raise UserError(f"--export: {reason}")
 
 
 def _measured(config: StudyConfig, storage_url: str) -> Result | None:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-# Before torch is imported: the machines that run the tests share their cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from postgres import postgres  # noqa: F401  a fixture
+
+# Before torch is imported: the machines that run the tests share their cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# What is compiled once is read by the next run: a kernel takes seconds to make and half a second to load.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optevo"
+KERNELS = f"test-kernels-torch-{importlib.metadata.version('torch')}"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / KERNELS))
+# A database writes through to its disk at every step of a study: in memory that costs nothing.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2 * 1024**3:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # A deadline would measure the neighbours; a fixed order makes a red run repeatable.
 settings.register_profile(
@@ -66,3 +79,45 @@ def quiet_optuna() -> Iterator[None]:
 def url(tmp_path: Path) -> str:
     """Of a database that is not there yet."""
     return f"sqlite:///{tmp_path / 'a.db'}"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet_optuna: None) -> None:
+    """A folder and an environment of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPTEVO_STORAGE", raising=False)
+
+
+@pytest.fixture
+def optevo(
+    here: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """The command line in this process: what takes seconds to import is imported once."""
+    from command_line import Answer  # noqa: PLC0415
+
+    from optevo.cli import main as cli  # noqa: PLC0415
+
+    def call(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["optevo", *arguments])
+        capsys.readouterr()
+        status: Any = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            status = error.code or 0
+        return Answer(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Measurements made in this process, by `measuring.Inline`."""
+    from measuring import Inline  # noqa: PLC0415
+
+    from optevo.measurement import pool  # noqa: PLC0415
+
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(Inline, "asked", [], raising=False)
+    monkeypatch.setattr(Inline, "lives", 10_000, raising=False)
+    return Inline

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.liveness.lost import worker_identity
 from optevo.storage.opening import open_storage
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import create_or_resume, is_complete, make_space
+from optevo.study.studies import create_or_resume, is_complete
 
 GENETIC = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elites": 2}
 TPE = {"kind": "tpe", "n_trials": 15}
@@ -39,14 +40,16 @@ def config(**changes: Any) -> StudyConfig:
     return parse_config(data, "test")
 
 
-def create(url: str, **changes: Any) -> optuna.Study:
-    return create_or_resume(config(**changes), open_storage(url, create=True), "cpu")
+def create(place: str | BaseStorage, **changes: Any) -> optuna.Study:
+    """A study at a URL, or in a storage; `InMemoryStorage` where no database is meant takes a tenth."""
+    storage = open_storage(place, create=True) if isinstance(place, str) else place
+    return create_or_resume(config(**changes), storage, "cpu")
 
 
 def fitness(trial: optuna.Trial) -> float:
     """Cheap, deterministic, of the parameters alone."""
-    params = make_space(config()).suggest(trial)
-    trial.set_user_attr(keys.CANONICAL, make_space(config()).candidate(params).canonical())
+    params = config().make_space().suggest(trial)
+    trial.set_user_attr(keys.CANONICAL, config().make_space().candidate(params).canonical())
     return -abs(params["lr"] - 0.003) - 0.01 * params["n_terms"] - 0.001 * params["beta1"]
 
 

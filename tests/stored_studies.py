@@ -16,7 +16,6 @@ from sqlalchemy.engine import make_url
 
 from optevo import keys
 from optevo.storage.opening import open_storage
-from optevo.study.studies import make_space
 
 
 def made(url: str, name: str = "one", *, worker: dict[str, Any] | None = None) -> optuna.Study:
@@ -54,7 +53,7 @@ def _make(url: str, name: str) -> optuna.Study:
     study.set_user_attr("a note", {"winner": 2, "ünïcode": [1.5, None, "\ud800", "\u2028"], "a": {}})
     study.set_user_attr("not finite", [float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 2**70])
     study._storage.set_study_system_attr(study._study_id, "dashboard:note", "a\nnote")
-    space = make_space(config())
+    space = config().make_space()
     for n in range(7):
         trial = study.ask()
         space.suggest(trial)

@@ -1,8 +1,9 @@
-"""Three walls: samplers and spaces without torch, optimizers and tasks without Optuna, imports one way."""
+"""The walls between the rooms: what each may import, what runs without torch or Optuna, and no circle."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import optevo
+import optevo.optim
+import optevo.tasks
 
 PACKAGE = Path(optevo.__file__).parent
 STUDY = """
@@ -43,7 +46,7 @@ import optuna
 from optevo.study.config import parse_config
 from optevo.training.benches import make_worker_bench
 from optevo.evaluation.objective import Objective
-from optevo.study.studies import make_sampler, make_space
+from optevo.study.studies import make_sampler
 from optevo.tasks import TASKS, ScoredTask
 optuna.logging.disable_default_handler()
 class Stub(ScoredTask):
@@ -55,7 +58,7 @@ sampler = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elite
 evaluation = {"tasks": ["stub"], "gate": False}
 config = parse_config({"name": "scored", "sampler": sampler, "evaluation": evaluation}, "this test")
 study = optuna.create_study(sampler=make_sampler(config), direction="maximize")
-study.optimize(Objective(make_worker_bench(config, "auto", Path()), make_space(config)), n_trials=16)
+study.optimize(Objective(make_worker_bench(config, "auto", Path()), config.make_space()), n_trials=16)
 assert {t.user_attrs["generation"] for t in study.trials} == {0, 1, 2}
 """
 REPORTING = """
@@ -65,6 +68,15 @@ from optevo.reporting.page import report
 EVALUATION = """
 from optevo.evaluation import archive, candidate_runs, curve, racing
 from optevo.measurement import fresh_seeds
+"""
+TRAINING = """
+from pathlib import Path
+import optevo.training.bench, optevo.training.stacked
+from optevo.optim import PRESETS
+from optevo.tasks import get_task
+from optevo.training.single import train
+task = get_task("digits")
+assert train(task, task.load(Path()), PRESETS["adam"], seed=0, steps=2).metric is not None
 """
 TASK = """
 import torch
@@ -90,6 +102,7 @@ optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
             ("torch", "distributed", "grpc"),
         ),
         (TASK, ("optuna",)),
+        (TRAINING, ("optuna",)),
         (EVALUATION, ("torch",)),
         (SCORED, ("torch",)),
         ("import optevo.workers.worker", ("torch",)),
@@ -106,6 +119,7 @@ optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
         "the command line",
         "status",
         "a model",
+        "training",
         "evaluation",
         "a scored study",
         "a worker",
@@ -118,54 +132,177 @@ def test_it_runs_without(code, forbidden):
     assert run.stdout.split() == []
 
 
-def imports(module: Path) -> Iterator[str]:
-    """Every module of optevo that `module` imports anywhere, for type checking only or not."""
-    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+#: What each room may import of optevo; `errors`, `keys`, `escaping` and the like stand outside all rooms.
+WALLS = {
+    "errors": set(),
+    "keys": set(),
+    "escaping": set(),
+    "lazy": set(),
+    "optuna_private": set(),
+    "optim": {"errors", "lazy"},
+    "tasks": {"errors", "lazy"},
+    "spaces": {"errors", "optim"},
+    "samplers": {"keys", "optuna_private", "spaces"},
+    "liveness": {"keys", "optuna_private"},
+    "study": {
+        *("errors", "keys", "escaping", "optuna_private", "optim", "tasks", "spaces", "samplers", "liveness")
+    },
+    "training": {"errors", "optim", "tasks"},
+    "evaluation": {
+        *("errors", "keys", "optuna_private", "optim", "training", "samplers", "spaces", "liveness")
+    },
+    "measurement": {"errors", "keys", "study", "training", "liveness", "optim"},
+    "storage": {"errors", "keys", "escaping", "optuna_private", "study", "liveness"},
+    "workers": {
+        *("errors", "keys", "optuna_private", "evaluation", "training", "study", "samplers", "storage"),
+        "liveness",
+    },
+    "reporting": {"errors", "keys", "escaping", "measurement", "training", "study", "samplers"},
+    "run": {
+        "errors",
+        "escaping",
+        "tasks",
+        "study",
+        "training",
+        "measurement",
+        "storage",
+        "workers",
+        "reporting",
+    },
+    "cli": {
+        *("errors", "keys", "escaping", "tasks", "samplers", "liveness", "study", "training", "measurement"),
+        *("storage", "workers", "reporting", "run"),
+    },
+    "__main__": {"cli"},
+    "__init__": {"lazy"},
+}
+#: What they may name for type checkers besides.
+FOR_TYPES = {
+    "__init__": {"errors", "optim", "samplers", "spaces"},
+    "training": {"study"},
+    "evaluation": {"study"},
+}
+NEVER = [("optim", "optuna"), ("tasks", "optuna"), ("training", "optuna"), ("samplers", "torch")]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: Path) -> str:
+    first, *rest = module.relative_to(PACKAGE).parts
+    return first if rest else module.stem
+
+
+def imports(module: Path) -> Iterator[tuple[str, bool, bool]]:
+    """What a module imports anywhere: full name, whether only for types, whether as it is imported."""
+    tree = ast.parse(module.read_text("utf-8"))
+    guards = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    for_types = {inner for guard in guards for inner in ast.walk(guard)}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module.name} has a relative import"
-            names = [
-                f"{node.module}.{a.name}" if node.module == "optevo" else node.module for a in node.names
-            ]
+            assert node.level == 0, f"{module} has a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        yield from (name for name in names if name and name.split(".")[0] == "optevo")
+        yield from ((name, node in for_types, node.col_offset == 0) for name in names)
 
 
-def parts(package: str) -> set[str]:
-    """The parts of optevo that a package imports besides itself."""
-    modules = sorted((PACKAGE / package).rglob("*.py"))
-    assert modules
-    return {name.split(".")[1] for module in modules for name in imports(module)} - {package}
+def target(name: str) -> str | None:
+    """What a module imports anywhere: full name, if only for types, if as it is imported itself."""
+    parts = name.split(".")
+    if parts[0] != "optevo" or len(parts) < 2 or parts[1].startswith("__"):
+        return None
+    return parts[1]
 
 
-@pytest.mark.parametrize(
-    ("package", "allowed"),
-    [
-        ("optim", {"errors"}),
-        ("tasks", {"errors"}),
-        ("spaces", {"errors", "keys", "optim"}),
-        ("samplers", {"errors", "keys", "optim", "spaces"}),
-    ],
-)
-def test_imports_point_one_way(package, allowed):
-    assert parts(package) <= allowed
+def test_the_table_of_walls_has_every_room():
+    assert WALLS.keys() == {room(module) for module in MODULES}
 
 
-def test_nothing_but_the_command_line_knows_the_analysis():
-    others = [m for m in PACKAGE.rglob("*.py") if m.parent.name != "analysis"]
-    users = {m.name for m in others if any(n.startswith("optevo.reporting") for n in imports(m))}
-    assert users == {"cli_analysis.py", "cli_winners.py"}
+@pytest.mark.parametrize("name", WALLS)
+def test_a_room_imports_what_its_walls_let_through(name):
+    allowed = {False: WALLS[name] | {name}, True: WALLS[name] | FOR_TYPES.get(name, set()) | {name}}
+    for module in MODULES:
+        if room(module) != name:
+            continue
+        for full, for_types, _ in imports(module):
+            to = target(full)
+            assert to is None or to in allowed[for_types], f"{module.relative_to(PACKAGE)} imports {full}"
 
 
-@pytest.mark.parametrize(
-    ("package", "library"), [("optim", "optuna"), ("tasks", "optuna"), ("samplers", "torch")]
-)
-def test_a_package_never_names_the_library_behind_the_wall(package, library):
-    for module in sorted((PACKAGE / package).rglob("*.py")):
-        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            assert not [name for name in names if name.split(".")[0] == library], module.name
+@pytest.mark.parametrize(("name", "library"), NEVER)
+def test_a_room_never_names_the_library_behind_the_wall(name, library):
+    for module in MODULES:
+        named = [full for full, *_ in imports(module) if full.split(".")[0] == library]
+        assert room(module) != name or not named, f"{module.relative_to(PACKAGE)}: {named}"
+
+
+def circle(edges: dict[str, set[str]]) -> list[str] | None:
+    """A way along edges that comes back to where it began, if there is one."""
+    done: set[str] = set()
+
+    def follow(node: str, way: list[str]) -> list[str] | None:
+        if node in way:
+            return [*way[way.index(node) :], node]
+        if node in done:
+            return None
+        for other in sorted(edges.get(node, ())):
+            if found := follow(other, [*way, node]):
+                return found
+        done.add(node)
+        return None
+
+    return next(filter(None, (follow(node, []) for node in sorted(edges))), None)
+
+
+def test_no_rooms_import_one_another_in_a_circle():
+    edges: dict[str, set[str]] = {}
+    for module in MODULES:
+        found = {target(name) for name, for_types, _ in imports(module) if not for_types}
+        edges.setdefault(room(module), set()).update({to for to in found if to} - {room(module)})
+    assert circle(edges) is None
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    named = {".".join(["optevo", *m.relative_to(PACKAGE).with_suffix("").parts]): m for m in MODULES}
+    known = {name.removesuffix(".__init__"): name for name in named}
+    edges: dict[str, set[str]] = {}
+    for name, module in named.items():
+        edges[name] = set()
+        for full, for_types, at_once in imports(module):
+            if at_once and not for_types:
+                home = full if full in known else full.rpartition(".")[0]
+                edges[name] |= {known[home]} & named.keys() if home in known else set()
+    assert circle(edges) is None
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+def test_optunas_private_members_are_used_in_one_module():
+    private = re.compile(r"\._(storage|trial_id|study_id|thread_local|contains|validate)\b|optuna\.\S*\._")
+    users = [m.relative_to(PACKAGE).as_posix() for m in MODULES if private.search(m.read_text("utf-8"))]
+    assert set(users) <= {"optuna_private.py", "storage/proxy.py"}
+
+
+@pytest.mark.parametrize("package", [optevo, optevo.optim, optevo.tasks], ids=lambda one: one.__name__)
+def test_a_package_lists_the_names_that_it_imports_on_first_use(package):
+    assert set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match="nothing_of_this_name"):
+        _ = package.nothing_of_this_name
+
+
+def test_the_house_is_small():
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
+    long = [m for m in MODULES if m.read_text("utf-8").count("\n") > 400]
+    assert long == []
+
+
+def test_shared_code_asks_no_candidate_space_or_sampler_what_it_is():
+    asks = re.compile(r"isinstance\([a-z_.]*(candidate|space|sampler)")
+    own = ("optim", "spaces", "samplers")
+    found = [m for m in MODULES if room(m) not in own and asks.search(m.read_text("utf-8"))]
+    assert found == []

@@ -31,7 +31,7 @@ from optevo import keys
 from optevo.evaluation.objective import Objective
 from optevo.storage.opening import open_storage, shown
 from optevo.study.config import StudyConfig, load_config
-from optevo.study.studies import COUNTED, create_or_resume, make_sampler, make_space
+from optevo.study.studies import COUNTED, create_or_resume, make_sampler
 from optevo.training.benches import make_bench
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ def alone(config: StudyConfig, folder: Path) -> optuna.Study:
     """The same search by one worker in this process and in memory."""
     study = optuna.create_study(sampler=make_sampler(config), direction="maximize")
     with contextlib.chdir(folder):
-        objective = Objective(make_bench(config, "cpu", folder), make_space(config))
+        objective = Objective(make_bench(config, "cpu", folder), config.make_space())
     study.optimize(objective, n_trials=config.sampler.n_trials)
     return study
 

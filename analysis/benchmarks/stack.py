@@ -21,7 +21,7 @@ from analysis.benchmarks.common import console, middle, parser, print_header, ta
 from optevo.evaluation.objective import Objective
 from optevo.storage.opening import open_storage
 from optevo.study.config import parse_config
-from optevo.study.studies import create_or_resume, make_space
+from optevo.study.studies import create_or_resume
 from optevo.training.bench import Bench
 
 
@@ -38,7 +38,7 @@ def generation(size: int, batch: int, *, steps: int, seed: int, url: str, device
         "benchmark",
     )
     study = create_or_resume(config, open_storage(url, create=True), device)
-    objective = Objective(Bench(config, device, Path()), make_space(config))
+    objective = Objective(Bench(config, device, Path()), config.make_space())
     start = time.perf_counter()
     study.optimize(objective, n_trials=-(-size // batch))
     seconds = time.perf_counter() - start

@@ -165,7 +165,7 @@ def repair(
 def show(which: Which = "best", storage: Storage = DEFAULT_STORAGE, study: Study = None) -> None:
     """A trial: its rule, lineage and runs. `best` is the winner on fresh seeds, once those were measured."""
     from optevo.measurement.fresh_seeds import stored_result
-    from optevo.reporting.progress import trial_lines
+    from optevo.reporting.text import trial_lines
 
     loaded, config = _load(storage, study)
     result = stored_result(loaded, config)
@@ -261,8 +261,8 @@ def worker(
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
     from optevo.liveness.processes import PipeSafeOutput, die_with_parent
     from optevo.tasks.roots import data_root
-    from optevo.workers.local_pool import EXIT_TASK_BROKEN
-    from optevo.workers.worker import TaskBroken, work
+    from optevo.workers.pool import EXIT_TASK_BROKEN
+    from optevo.workers.worker import TaskBrokenError, work
 
     storage = os.environ.get("OPTEVO_STORAGE")
     if storage is None:
@@ -272,7 +272,7 @@ def worker(
     sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)
     try:
         work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
-    except TaskBroken:
+    except TaskBrokenError:
         traceback.print_exc()
         sys.exit(EXIT_TASK_BROKEN)
 
@@ -281,9 +281,10 @@ def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[RunningT
     from optuna.trial import TrialState
 
     from optevo import keys
+    from optevo.samplers import sampler_of
     from optevo.study.studies import counted, is_complete
 
-    trials = study.get_trials(deepcopy=False)
+    sampler, trials = sampler_of(study), study.get_trials(deepcopy=False)
     by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
     complete = by_state[TrialState.COMPLETE]
     gone = sum(running_trial.state != "live" for running_trial in at_work)
@@ -298,7 +299,7 @@ def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[RunningT
     return [
         study.study_name,
         config.sampler.kind,
-        generation if config.sampler.kind == "genetic" else "",
+        generation if sampler.has_generations and sampler.n_generations != 1 else "",
         f"{counted(study)}/{config.n_trials}",
         str(len(by_state[TrialState.PRUNED])),
         str(sum(keys.ERROR in t.user_attrs for t in by_state[TrialState.FAIL]))
@@ -335,7 +336,7 @@ def _pick(study: optuna.Study, config: StudyConfig, which: str) -> FrozenTrial:
 
 
 def _print_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
-    from optevo.reporting.progress import result_table, trial_lines
+    from optevo.reporting.text import result_table, trial_lines
 
     console.print(result_table(result))
     for line in trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]):
@@ -347,7 +348,6 @@ def _export(
 ) -> None:
     from optevo import __version__, keys
     from optevo.measurement.fresh_seeds import stored_result
-    from optevo.study.studies import make_space
 
     if keys.CANONICAL not in trial.user_attrs:
         raise UserError(f"trial {trial.number} has no optimizer to export: it is {trial.state.name}")
@@ -370,7 +370,7 @@ def _export(
         row = result.rows[-1]
         provenance["fitness on fresh seeds"] = f"{row.mean:.4f} ± {row.sd:.4f}, n = {len(row.by_seed)}"
     try:
-        source = make_space(config).candidate(trial.params).source(class_name, provenance)
+        source = config.make_space().candidate(trial.params).source(class_name, provenance)
     except ValueError as error:
         raise UserError(str(error)) from None
     output.write_text(source, encoding="utf-8")

@@ -40,7 +40,7 @@ def compare(
     data_dir: DataDir = None,
 ) -> None:
     """Compare studies' winners on the test split: trained with the final budget, once a study."""
-    from optevo.reporting.caveats import marks
+    from optevo.reporting.caveats import caveats
     from optevo.reporting.comparison import check_comparable
     from optevo.reporting.tables import difference_cells, study_cells, wide, write_tables
 
@@ -54,14 +54,14 @@ def compare(
         raise UserError(f"--reference {reference!r} is none of the studies compared: {', '.join(studies)}")
     entries = measured_entries(loaded, steps, seeds, again, Machine(workers, device, data_dir))
     summary, differences, found = write_tables(output, entries, reference, measure)
-    first = entries[0].final
+    first = entries[0].test
     name = "metric" if measure == "metric" else "fitness"
     _print(f"{name} on the test split, {first.steps:,} steps: mean ± sd over seeds", wide(summary))
     if len(differences):
         _print("paired by task and seed", difference_cells(differences))
     _print("found with", study_cells(found))
-    for mark in marks(entries, measure):
-        console.print(mark, soft_wrap=True)
+    for caveat in caveats(entries, measure):
+        console.print(caveat, soft_wrap=True)
     console.print(
         f"tables are in {output}/: comparison.md, runs.csv, summary.csv, differences.csv, studies.csv"
     )
@@ -85,21 +85,20 @@ def ablate(
 ) -> None:
     """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
     from optevo.escaping import escaped, markdown_table, printable
-    from optevo.measurement.ablation import kept_variants, measure_variants, variants, variants_config
+    from optevo.measurement.ablation import kept_variants, measure_variants, variants_config
     from optevo.measurement.test_split import check_fresh
-    from optevo.optim.terms.genome import TermGenome
     from optevo.reporting.ablation import ablation_cells, ablation_frame, account, account_cells
-    from optevo.reporting.progress import TEST_MARK
     from optevo.reporting.tables import write_files
-    from optevo.study.studies import make_space
+    from optevo.reporting.text import TEST_MARK
 
     _check_measure(measure)
     _check_folder(output)
     ((loaded, config),) = load_complete(storage, [study])
     machine = Machine(workers, device, data_dir)
-    winner = make_space(config).candidate(winner_of(loaded, result_of(loaded, config, machine)).params)
-    if not isinstance(winner, TermGenome):
-        raise UserError(f"study {study!r} is a sweep of {config.space.kind}: there is no rule to take apart")
+    space = config.make_space()
+    winner = space.candidate(winner_of(loaded, result_of(loaded, config, machine)).params)
+    if space.variants(winner, None) is None:
+        raise UserError(f"study {study!r} searches {space.title}: there is no rule to take apart")
     sweep = tuned_adamw(storage, adamw, config)
     tuned = None
     if sweep is None:
@@ -109,13 +108,15 @@ def ablate(
             "`optevo run studies/baselines/adamw.toml` makes one; --adamw names one"
         )
     else:
-        tuned = make_space(sweep[1]).candidate(winner_of(sweep[0], result_of(*sweep, machine)).params)
+        tuned = sweep[1].make_space().candidate(winner_of(sweep[0], result_of(*sweep, machine)).params)
     budget = variants_config(config, steps or config.evaluation.steps, seeds)
     configs = [config, *([sweep[1]] if sweep else [])]
     for one in configs:
         check_fresh(one, budget.evaluation.seeds, "the variants")
     warned = [printable(f"{one.name}: {TEST_MARK}") for one in configs if one.evaluation.split == "test"]
-    every = variants(winner, tuned)
+    variants = space.variants(winner, tuned)
+    assert variants is not None
+    every = variants.candidates
     runs = kept_variants(loaded, budget, every)
     if runs is None:
         machine.check(loaded, budget)
@@ -124,7 +125,7 @@ def ablate(
         )
         n_runs = len(every) * seeds * len(budget.evaluation.tasks)
         runs = machine.train(training, "variants on the validation split", n_runs)
-    frame, parts = ablation_frame(runs, measure), account(runs, measure)
+    frame, parts = ablation_frame(runs, measure), account(runs, measure, variants.account)
     said = f"{budget.evaluation.steps:,} steps, {seeds} seeds, validation split"
     text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
     text += [f"**{escaped(mark)}**\n" for mark in warned]
@@ -152,7 +153,7 @@ def report(
     """Write one HTML page about studies, with figures, that opens without a network."""
     from optevo.measurement.fresh_seeds import stored_result
     from optevo.measurement.test_split import stored_evaluation
-    from optevo.reporting.caveats import marks
+    from optevo.reporting.caveats import caveats
     from optevo.reporting.comparison import (
         OVERALL,
         Entry,
@@ -185,18 +186,18 @@ def report(
     notes: list[str] = []
     try:
         check_comparable([entry.config for entry in entries])
-        check_budgets([(e.final.study, e.final.steps, e.final.seeds) for e in entries])
+        check_budgets([(e.study, e.steps, e.seeds) for e in (entry.test for entry in entries)])
     except UserError as error:  # each of them can be told of all the same
         notes, entries = [f"Not compared: {error}."], []
     if entries:
-        evaluations = [entry.final for entry in entries]
+        evaluations = [entry.test for entry in entries]
         summary, first = summary_frame(evaluations, measure), evaluations[0]
         if len(first.tasks) == 1:  # the mean over one task is no news
             summary = summary[summary["task"] == OVERALL]
         notes = [
             f"{'The metric' if measure == 'metric' else 'Fitness'} on the test split after {first.steps:,} "
             f"steps, {len(first.seeds)} seeds; intervals are at 95 %.",
-            *marks(entries, measure),
+            *caveats(entries, measure),
             *left_out,
         ]
         if len(evaluations) > 1:

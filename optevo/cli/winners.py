@@ -36,7 +36,7 @@ class Machine:
 
     @property
     def devices(self) -> list[str]:
-        from optevo.training.bench import worker_devices
+        from optevo.training.devices import worker_devices
 
         return worker_devices(self._device, self._workers)
 
@@ -120,7 +120,6 @@ def result_of(study: optuna.Study, config: StudyConfig, machine: Machine) -> Res
     """How the study's best did on fresh seeds; measured now, where `run` was stopped before."""
     from optevo.measurement.fresh_seeds import stored_result
     from optevo.run import measure_best
-    from optevo.study.studies import make_space
 
     result = stored_result(study, config)
     if result is None and config.rerun.candidates == 0:
@@ -136,7 +135,7 @@ def result_of(study: optuna.Study, config: StudyConfig, machine: Machine) -> Res
         # The winner is measured twice, on seeds of which it is named by one half; of presets some may be it.
         named = config.rerun.candidates if config.rerun.candidates > 1 else 0
         n = (
-            (named + 1 + len(make_space(config).presets()))
+            (named + 1 + len(config.make_space().presets()))
             * config.rerun.seeds
             * len(config.evaluation.tasks)
         )
@@ -152,7 +151,6 @@ def tuned_adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded |
     """The sweep that is named; else the fittest finished one with the study's tasks and steps."""
     from optevo.reporting.comparison import check_comparable
     from optevo.storage.opening import open_storage
-    from optevo.study.config import BaselineConfig
     from optevo.study.studies import best_trials, is_complete, load_study, study_names
 
     if name is not None:
@@ -175,7 +173,7 @@ def tuned_adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded |
             and sweep.evaluation.split == "validation"
         )
         usable = usable and sweep.evaluation.steps == config.evaluation.steps
-        if not isinstance(sweep.space, BaselineConfig) or sweep.space.kind != "adamw":
+        if sweep.space.kind != "adamw":
             continue
         if usable and is_complete(study):
             found.append((best_trials(study, 1)[0].value or 0.0, (study, sweep)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.evaluation.racing import thresholds
-from optevo.samplers import GeneticSampler
-from optevo.training.run import Run
+from optevo.optuna_private import all_trials
+from optevo.samplers import sampler_of
+from optevo.training.run import Run, read_run
 
 if TYPE_CHECKING:
     import optuna
@@ -50,26 +51,26 @@ class Archive:
 
     def thresholds(self, generation: int, n_runs: int) -> list[float]:
         """What racing asks of a trial of `generation` after each run; see `racing.thresholds`."""
-        sampler = self.study.sampler
-        if generation == 0 or not isinstance(sampler, GeneticSampler):
+        sampler = sampler_of(self.study)
+        if generation == 0 or not sampler.has_generations:
             return []
         key = (generation, n_runs)
         if key not in self._thresholds:
-            trials, board = self._trials(), sampler.board(self.study)
-            last = min(generation, board.generation) - 1  # an asynchronous one may not have finished
-            members = board.populations.get(last, [])
+            trials, table = self._trials(), sampler.slot_table(self.study)
+            last = min(generation, table.generation) - 1  # an asynchronous one may not have finished
+            members = table.populations.get(last, [])
             fitness = [[run["fitness"] for run in _runs(trials[member.number])] for member in members]
             self._thresholds = {key: thresholds(fitness, n_runs)}
         return self._thresholds[key]
 
     def _update(self, generation: int) -> None:
-        sampler = self.study.sampler
-        if generation <= self._read or not isinstance(sampler, GeneticSampler):
+        sampler = sampler_of(self.study)
+        if generation <= self._read or not sampler.has_generations:
             return
-        trials, board = self._trials(), sampler.board(self.study)
-        finished = min(generation, board.generation)
+        trials, table = self._trials(), sampler.slot_table(self.study)
+        finished = min(generation, table.generation)
         for g in range(self._read, finished):
-            for member in sorted(board.populations[g], key=lambda m: (m.slot.generation, m.slot.index)):
+            for member in sorted(table.populations[g], key=lambda m: (m.slot.generation, m.slot.index)):
                 trial = trials[member.number]
                 self._add(trial)
         self._read = finished
@@ -81,15 +82,10 @@ class Archive:
             self._by_form[form] = Record(trial.number, tuple(read_run(run) for run in stored))
 
     def _trials(self) -> list[FrozenTrial]:
-        return self.study._storage.get_all_trials(self.study._study_id, deepcopy=False)
+        return all_trials(self.study)
 
 
 def _runs(trial: FrozenTrial) -> Sequence[dict[str, Any]]:
     finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     runs: Sequence[dict[str, Any]] = trial.user_attrs.get(keys.RUNS, []) if finished else []
     return runs
-
-
-def read_run(stored: Mapping[str, Any]) -> Run:
-    """A run as `dataclasses.asdict` stored it."""
-    return Run(**{**stored, "losses": tuple(stored["losses"])})

@@ -1,4 +1,4 @@
-"""A candidate's course through the runs of a trial: what it has earned, and whether it goes on."""
+"""A candidate's runs in a trial: what it has earned by them, and whether it goes on."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from optevo.evaluation.racing import behind, worth
-from optevo.optim.terms.genome import TermGenome
-from optevo.spaces import Candidate
-from optevo.training.fitness import DIVERGED, combine
-from optevo.training.run import Run
+from optevo.optim.candidate import Candidate
+from optevo.training.fitness import DIVERGED
+from optevo.training.run import Run, total_fitness
 
 
 @dataclass
@@ -22,8 +21,8 @@ class CandidateRuns:
         known: Runs of an earlier trial with the same canonical form, in order; taken over, not trained again.
         thresholds: What racing asks after each run, see `racing.thresholds`; empty for no racing.
         runs: Those finished, in order.
-        verdict: Why the course ended before its last run, None while it goes on and where it did not.
-        value: The fitness, for a course that has ended.
+        verdict: Why they ended before the last one, None while they go on and where they did not.
+        value: The fitness, once they have ended.
     """
 
     candidate: Candidate
@@ -36,11 +35,7 @@ class CandidateRuns:
 
     def enter(self) -> None:
         """Through the gate: a rule that cannot descend ends here, with the fitness of a diverged one."""
-        if not isinstance(self.candidate, TermGenome):
-            return
-        from optevo.optim.terms.gate import reject  # noqa: PLC0415  imports torch, for the gate alone
-
-        reason = reject(self.candidate.rule())
+        reason = self.candidate.gate()
         if reason is not None:
             self._end(DIVERGED, reason)
 
@@ -55,7 +50,7 @@ class CandidateRuns:
         return min(len(self.known), len(self.runs))
 
     def take_known(self) -> None:
-        """Go on with runs that are known, as far as they reach and the course goes."""
+        """Go on with runs that are known, as far as they reach."""
         while not self.ended and len(self.runs) < len(self.known):
             self.add(self.known[len(self.runs)])
 
@@ -79,18 +74,3 @@ class CandidateRuns:
 
     def _end(self, value: float, verdict: str | None) -> None:
         self.value, self.verdict = value, verdict
-
-
-def by_task(runs: Sequence[Run]) -> dict[str, list[float]]:
-    """Fitness of each run by task, in order."""
-    values: dict[str, list[float]] = {}
-    for run in runs:
-        values.setdefault(run.task, []).append(run.fitness)
-    return values
-
-
-def total_fitness(runs: Sequence[Run]) -> float:
-    """Mean over seeds, then tasks; −1 where any run diverged."""
-    if any(run.diverged_at is not None for run in runs):
-        return DIVERGED
-    return combine(by_task(runs))

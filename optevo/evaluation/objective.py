@@ -15,12 +15,14 @@ from optuna.trial import TrialState
 from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.archive import Archive
-from optevo.evaluation.candidate_runs import CandidateRuns, by_task
+from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.liveness.lost import GONE
-from optevo.samplers import GeneticSampler, SeededSampler
+from optevo.optuna_private import stored_trial
+from optevo.samplers import sampler_of
 from optevo.samplers.slots import Slot, claimed
 from optevo.spaces import Candidate, Space
+from optevo.training.run import by_task
 
 if TYPE_CHECKING:
     from optevo.training.base import BaseBench
@@ -87,21 +89,21 @@ class Objective:
         for key, value in _description(candidate).items():
             trial.set_user_attr(key, value)
         entry = self._enter(known, candidate, trial.user_attrs[keys.GENERATION])
-        if self._give_up(trial, entry.course):
+        if self._give_up(trial, entry.member):
             seconds = time.perf_counter() - start
         elif self.bench.config.evaluation.batch_candidates > 1:
             seconds = self._train_group(known, trial, entry)
         else:
-            self._train(known, trial, entry.course)
+            self._train(known, trial, entry.member)
             seconds = time.perf_counter() - start
         for key, value in self._outcome(entry, seconds).items():
             trial.set_user_attr(key, value)
-        course = entry.course
-        assert course.value is not None
-        trial.report(course.value, step=self._last_step(known))
-        if course.verdict is not None:
-            raise optuna.TrialPruned(course.verdict)
-        return course.value
+        member = entry.member
+        assert member.value is not None
+        trial.report(member.value, step=self._last_step(known))
+        if member.verdict is not None:
+            raise optuna.TrialPruned(member.verdict)
+        return member.value
 
     def _open(self, study: optuna.Study) -> StudyState:
         if self._known is None or self._known.study is not study:
@@ -110,25 +112,24 @@ class Objective:
         return self._known
 
     def _enter(self, known: StudyState, candidate: Candidate, generation: int) -> _Entry:
-        """The candidate at the start of its course, as far as what is known carries it."""
+        """The candidate at the start of its runs, as far as what is known carries it."""
         config, n_runs = self.bench.config.evaluation, len(known.order)
         record = known.archive.record(candidate.canonical(), generation)
         thresholds = known.archive.thresholds(generation, n_runs) if config.pruner == "racing" else []
-        course = CandidateRuns(candidate, n_runs, record.runs if record else (), thresholds)
+        member = CandidateRuns(candidate, n_runs, record.runs if record else (), thresholds)
         if config.gate:
-            course.enter()
-        course.take_known()
-        return _Entry(course, record.number if record else None)
+            member.enter()
+        member.take_known()
+        return _Entry(member, record.number if record else None)
 
-    def _give_up(self, trial: optuna.Trial, course: CandidateRuns) -> bool:
-        """End the course of a slot in which too many trials have failed; whether it was."""
-        sampler = trial.study.sampler
-        assert isinstance(sampler, (GeneticSampler, SeededSampler))
+    def _give_up(self, trial: optuna.Trial, member: CandidateRuns) -> bool:
+        """End the runs of a slot in which too many trials have failed; whether it was."""
+        sampler = sampler_of(trial.study)
         slot = Slot(trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT])
         failed = sampler.failed_before(trial.study, slot)
         errors = [t for t in failed if keys.ERROR in t.user_attrs]
         lost = sum(t.system_attrs.get(keys.LOST, "").endswith(GONE) for t in failed)
-        if course.ended or (len(errors) < MAX_FAILURES and lost < MAX_LOSSES):
+        if member.ended or (len(errors) < MAX_FAILURES and lost < MAX_LOSSES):
             return False
         reason = f"{lost} processes were lost at it"
         if len(errors) >= MAX_FAILURES:
@@ -136,41 +137,42 @@ class Objective:
                 f"failed {len(errors)} times: {errors[-1].user_attrs[keys.ERROR].strip().splitlines()[-1]}"
             )
         trial.set_user_attr(keys.ATTEMPTS, [t.number for t in failed])
-        course.fail(reason)
+        member.fail(reason)
         return True
 
-    def _train(self, known: StudyState, trial: optuna.Trial, course: CandidateRuns) -> None:
+    def _train(self, known: StudyState, trial: optuna.Trial, member: CandidateRuns) -> None:
         curve = make_curve(trial, self.bench.config, len(known.order))
         try:
-            for run in course.runs if course.verdict is None else []:
+            for run in member.runs if member.verdict is None else []:
                 curve.after(run)
-            while not course.ended:
-                task, seed = known.order[len(course.runs)]
-                run = self.bench.run(course.candidate, task, seed, on_point=curve.within, check=self.check)
-                course.add(run)
-                if not course.ended:
+            while not member.ended:
+                task, seed = known.order[len(member.runs)]
+                run = self.bench.run(member.candidate, task, seed, on_point=curve.within, check=self.check)
+                member.add(run)
+                if not member.ended:
                     curve.after(run)
         except Pruned as pruned:
-            if not course.ended:  # all copied: there is nothing left to save
-                course.stop(str(pruned))
+            if not member.ended:  # all copied: there is nothing left to save
+                member.stop(str(pruned))
 
     def _run_all(
-        self, courses: list[CandidateRuns], own: CandidateRuns, task: int, seed: int
+        self, training: list[CandidateRuns], own: CandidateRuns, task: int, seed: int
     ) -> list[Run | None]:
         """A run each. Where the stack raises, each alone; None for another's that raises: it will lead."""
         try:
-            return [*self.bench.run_together([c.candidate for c in courses], task, seed, self.check)]
+            candidates = [one.candidate for one in training]
+            return [*self.bench.run_together(candidates, task, seed, self.check, self.space.stack)]
         except Exception as error:
             if _machines_fault(error):
                 raise
             logger.warning("a stack failed, its members train one by one", exc_info=True)
-        return [self._run_alone(course, own, task, seed) for course in courses]
+        return [self._run_alone(one, own, task, seed) for one in training]
 
-    def _run_alone(self, course: CandidateRuns, own: CandidateRuns, task: int, seed: int) -> Run | None:
+    def _run_alone(self, member: CandidateRuns, own: CandidateRuns, task: int, seed: int) -> Run | None:
         try:
-            return self.bench.run(course.candidate, task, seed, check=self.check)
+            return self.bench.run(member.candidate, task, seed, check=self.check)
         except Exception as error:
-            if course is own or _machines_fault(error):
+            if member is own or _machines_fault(error):
                 raise
             logger.warning("a member of the group failed; its slot is evaluated on its own", exc_info=True)
             return None
@@ -182,9 +184,8 @@ class Objective:
         after a kill.
         """
         start = time.perf_counter()
-        study, sampler = known.study, known.study.sampler
-        assert isinstance(sampler, GeneticSampler)
-        frozen = study._storage.get_trial(trial._trial_id)
+        study, sampler = known.study, sampler_of(known.study)
+        frozen = stored_trial(study, trial)
         slot = claimed(frozen)
         assert slot is not None
         members = sampler.group(study, slot)
@@ -193,32 +194,34 @@ class Objective:
             for other, params in members.items()
             if other != slot
         }
-        stack = [own.course if other == slot else others[other][1].course for other in members]
+        stack = [own.member if other == slot else others[other][1].member for other in members]
         for i, (task, seed) in enumerate(known.order):
-            courses = [course for course in stack if not course.ended and len(course.runs) == i]
-            if courses:
-                for course, run in zip(courses, self._run_all(courses, own.course, task, seed), strict=True):
+            training = [member for member in stack if not member.ended and len(member.runs) == i]
+            if training:
+                for member, run in zip(
+                    training, self._run_all(training, own.member, task, seed), strict=True
+                ):
                     if run is not None:
-                        course.add(run)
+                        member.add(run)
         seconds = (time.perf_counter() - start) / len(stack)
         for other, (params, entry) in others.items():
-            if study._storage.get_trial(trial._trial_id).state.is_finished():
+            if stored_trial(study, trial).state.is_finished():
                 raise optuna.exceptions.UpdateFinishedTrialError("the group was given to another worker")
-            course = entry.course
-            if course.value is None or sampler.board(study).decided(other):
+            member = entry.member
+            if member.value is None or sampler.slot_table(study).decided(other):
                 continue
             finished = optuna.trial.create_trial(
-                state=TrialState.COMPLETE if course.verdict is None else TrialState.PRUNED,
-                value=course.value,
+                state=TrialState.COMPLETE if member.verdict is None else TrialState.PRUNED,
+                value=member.value,
                 params=params,
                 distributions=self.space.distributions(),
                 user_attrs={
                     **sampler.lineage(study, other),
-                    **_description(course.candidate),
+                    **_description(member.candidate),
                     **self._outcome(entry, seconds),
                 },
                 system_attrs={keys.CLAIM: [other.generation, other.index]},
-                intermediate_values={self._last_step(known): course.value},
+                intermediate_values={self._last_step(known): member.value},
             )
             finished.datetime_start = frozen.datetime_start
             study.add_trial(finished)
@@ -226,20 +229,20 @@ class Objective:
 
     def _outcome(self, entry: _Entry, seconds: float) -> dict[str, Any]:
         """What a trial keeps of how it went."""
-        course, steps = entry.course, self.bench.config.evaluation.steps
+        member, steps = entry.member, self.bench.config.evaluation.steps
         attrs: dict[str, Any] = {
-            keys.RUNS: [dataclasses.asdict(run) for run in course.runs],
-            keys.TRAINED_STEPS: sum(run.steps for run in course.runs[course.copied :]),
+            keys.RUNS: [dataclasses.asdict(run) for run in member.runs],
+            keys.TRAINED_STEPS: sum(run.steps for run in member.runs[member.copied :]),
             keys.SECONDS: seconds,
         }
-        for task, values in by_task(course.runs).items():
+        for task, values in by_task(member.runs).items():
             attrs[keys.FITNESS_PREFIX + task] = sum(values) / len(values)
-        if course.runs and course.runs[-1].diverged_at is not None:
-            attrs[keys.DIVERGED_AT] = (len(course.runs) - 1) * steps + course.runs[-1].diverged_at
-        if course.verdict is not None:
-            attrs[keys.PRUNED_BY] = course.verdict
-        if course.copied:
-            attrs |= {keys.COPIED_FROM: entry.source, keys.COPIED_RUNS: course.copied}
+        if member.runs and member.runs[-1].diverged_at is not None:
+            attrs[keys.DIVERGED_AT] = (len(member.runs) - 1) * steps + member.runs[-1].diverged_at
+        if member.verdict is not None:
+            attrs[keys.PRUNED_BY] = member.verdict
+        if member.copied:
+            attrs |= {keys.COPIED_FROM: entry.source, keys.COPIED_RUNS: member.copied}
         return attrs
 
     def _last_step(self, known: StudyState) -> int:
@@ -257,9 +260,9 @@ class StudyState:
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    """A course, and the earlier trial that its known runs are from."""
+    """A candidate's runs, and the earlier trial that those it knew already are from."""
 
-    course: CandidateRuns
+    member: CandidateRuns
     source: int | None
 
 

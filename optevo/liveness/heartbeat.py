@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from optuna.exceptions import UpdateFinishedTrialError
 
 from optevo import keys
+from optevo.optuna_private import set_trial_system_attr
 
 if TYPE_CHECKING:
     import optuna
@@ -70,7 +71,7 @@ class Heartbeat:
             count += 1
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             try:
-                trial.study._storage.set_trial_system_attr(trial._trial_id, keys.BEAT, [count, now])
+                set_trial_system_attr(trial.study, trial, keys.BEAT, [count, now])
             except UpdateFinishedTrialError:
                 self.given_away = True
                 return

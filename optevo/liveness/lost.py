@@ -26,6 +26,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
+from optevo.optuna_private import set_trial_system_attr, stored_trial
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +132,9 @@ def fail_lost_trials(study: optuna.Study, monitor: LivenessMonitor) -> list[int]
 def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
     """Mark a running trial FAIL; whether it still was running."""
     with contextlib.suppress(UpdateFinishedTrialError):
-        study._storage.set_trial_system_attr(trial._trial_id, keys.LOST, reason)
+        set_trial_system_attr(study, trial, keys.LOST, reason)
         study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    if study._storage.get_trial(trial._trial_id).state != TrialState.FAIL:
+    if stored_trial(study, trial).state != TrialState.FAIL:
         return False
     logger.warning("trial %d lost its worker (%s); its slot is evaluated again", trial.number, reason)
     return True

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from optevo import keys
-from optevo.evaluation.archive import read_run
-from optevo.evaluation.candidate_runs import total_fitness
 from optevo.measurement.pool import Measurer, again_when_killed, processes
-from optevo.study.studies import best_trials, make_space
-from optevo.training.run import Run
+from optevo.study.studies import best_trials
+from optevo.training.run import Run, read_run, total_fitness
 
 if TYPE_CHECKING:
     import optuna
@@ -117,7 +115,7 @@ def measure(
         RunFailed: Its processes were killed, again and again.
     """
     shortlist = {f"trial {t.number}": t for t in best_trials(study, config.rerun.candidates)}
-    space = make_space(config)
+    space = config.make_space()
     candidates = {name: space.candidate(trial.params) for name, trial in shortlist.items()}
     presets = {name: space.candidate(params) for name, params in space.presets().items()}
     n, first = config.rerun.seeds, max(config.evaluation.seeds) + 1

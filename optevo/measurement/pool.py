@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from optevo.errors import RunFailed, UserError
-from optevo.evaluation.archive import read_run
 from optevo.liveness.processes import when_orphaned
-from optevo.spaces import Candidate
+from optevo.optim.candidate import Candidate
 from optevo.training.benches import BaseBench, make_worker_bench
-from optevo.training.run import Run
+from optevo.training.run import Run, read_run
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue

@@ -16,9 +16,8 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.lost import host_name, state_of, worker_identity
 from optevo.measurement.pool import Measurer, again_when_killed, form_of, kept_runs, processes
-from optevo.spaces import Candidate
+from optevo.optim.candidate import Candidate
 from optevo.study.environment import environment
-from optevo.study.studies import make_space
 from optevo.training.run import Run
 
 if TYPE_CHECKING:
@@ -269,7 +268,7 @@ def _form(study: optuna.Study, config: StudyConfig, plan: Plan) -> str:
 
 
 def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidate:
-    return make_space(config).candidate(study.get_trials(deepcopy=False)[plan.trial].params)
+    return config.make_space().candidate(study.get_trials(deepcopy=False)[plan.trial].params)
 
 
 def _plans(study: optuna.Study) -> list[Plan]:

@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from optevo import lazy
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms.genome import TERMS, TermGenome
 from optevo.optim.terms.presets import PRESETS
@@ -33,14 +33,11 @@ __all__ = [
 ]
 
 # Importing torch takes seconds; a sampler that only breeds genomes never needs it.
-_LAZY = {
-    "GenomeOptimizer": "optevo.optim.terms.optimizer",
-    "ReferenceOptimizer": "optevo.optim.terms.reference",
-    "export_source": "optevo.optim.terms.export",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "GenomeOptimizer": "optevo.optim.terms.optimizer",
+        "ReferenceOptimizer": "optevo.optim.terms.reference",
+        "export_source": "optevo.optim.terms.export",
+    },
+)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from optevo.reporting.frames import Cost, best, cost, curves, lineage, runs, trials
-from optevo.reporting.populations import generations, schedules, terms
+from optevo.reporting.populations import generations, parts, schedules
 
 __all__ = [
     "Cost",
@@ -15,8 +15,8 @@ __all__ = [
     "curves",
     "generations",
     "lineage",
+    "parts",
     "runs",
     "schedules",
-    "terms",
     "trials",
 ]

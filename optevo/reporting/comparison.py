@@ -34,13 +34,13 @@ class Entry:
         study: The study.
         config: Its configuration.
         result: How its best did on fresh seeds of the validation split, and which of them won.
-        final: How the winner did on the test split.
+        test: How the winner did on the test split.
     """
 
     study: optuna.Study
     config: StudyConfig
     result: Result
-    final: TestEvaluation
+    test: TestEvaluation
 
 
 def check_comparable(configs: Sequence[StudyConfig]) -> None:
@@ -67,7 +67,7 @@ def check_comparable(configs: Sequence[StudyConfig]) -> None:
 
 
 def check_budgets(budgets: Sequence[tuple[str, int, Sequence[int]]]) -> None:
-    """Refuse readings of the test split that don't pair: (study, steps, seeds) of each.
+    """Refuse test evaluations that don't pair: (study, steps, seeds) of each.
 
     Raises:
         UserError: They have different steps or seeds.
@@ -101,9 +101,9 @@ def runs_frame(evaluations: Sequence[TestEvaluation]) -> pd.DataFrame:
     """A row a run on the test split."""
     rows = [
         {
-            "study": final.study,
-            "trial": final.trial,
-            "reading": final.attempt,
+            "study": evaluation.study,
+            "trial": evaluation.trial,
+            "reading": evaluation.attempt,
             "task": run.task,
             "seed": run.seed,
             "metric": run.metric,
@@ -113,8 +113,8 @@ def runs_frame(evaluations: Sequence[TestEvaluation]) -> pd.DataFrame:
             "seconds": round(run.seconds, 2),
             "diverged_at": run.diverged_at,
         }
-        for final in evaluations
-        for run in final.runs
+        for evaluation in evaluations
+        for run in evaluation.runs
     ]
     frame = pd.DataFrame(rows)
     return frame.astype({"diverged_at": "Int64"})
@@ -126,15 +126,15 @@ def summary_frame(evaluations: Sequence[TestEvaluation], measure: str) -> pd.Dat
     Overall is, seed by seed, the mean over tasks.
     """
     rows = []
-    for final in evaluations:
-        check_tasks(final.study, final.tasks)
-        by_task = {task: _scores(final, task, measure) for task in final.tasks}
+    for evaluation in evaluations:
+        check_tasks(evaluation.study, evaluation.tasks)
+        by_task = {task: _scores(evaluation, task, measure) for task in evaluation.tasks}
         by_task[OVERALL] = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
         for task, values in by_task.items():
-            diverged = [r for r in final.runs if r.diverged_at is not None and task in (r.task, OVERALL)]
+            diverged = [r for r in evaluation.runs if r.diverged_at is not None and task in (r.task, OVERALL)]
             rows.append(
                 {
-                    "study": final.study,
+                    "study": evaluation.study,
                     "task": task,
                     "mean": float(np.mean(values)),
                     "sd": float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
@@ -151,7 +151,7 @@ def differences_frame(evaluations: Sequence[TestEvaluation], reference: str, mea
     Holm's correction is over the comparisons overall, which are what is claimed, and separately over all of
     those by task.
     """
-    base = next(final for final in evaluations if final.study == reference)
+    base = next(evaluation for evaluation in evaluations if evaluation.study == reference)
     rows = []
     for other in evaluations:
         if other.study == reference:
@@ -199,12 +199,12 @@ def studies_frame(entries: Sequence[Entry]) -> pd.DataFrame:
     rows = []
     for entry in entries:
         row = entry.result.rows[-1]
-        trial = entry.study.get_trials(deepcopy=False)[entry.final.trial]
+        trial = entry.study.get_trials(deepcopy=False)[entry.test.trial]
         search, whole = cost(entry.study, rerun=False), cost(entry.study)
         rows.append(
             {
-                "study": entry.final.study,
-                "winner": f"trial {entry.final.trial}",
+                "study": entry.test.study,
+                "winner": f"trial {entry.test.trial}",
                 "rule": printable(str(trial.user_attrs.get("formula", ""))),
                 "hyperparameters": printable(str(trial.user_attrs.get("hyperparameters", ""))),
                 "selected_on": entry.config.evaluation.split,
@@ -217,15 +217,15 @@ def studies_frame(entries: Sequence[Entry]) -> pd.DataFrame:
                 "search_hours": round(search.hours, 4),
                 "rerun_steps": whole.steps - search.steps,
                 "rerun_hours": round(whole.hours - search.hours, 4),
-                "test_reading": entry.final.attempt,
-                "final_steps": entry.final.steps,
-                "final_seeds": len(entry.final.seeds),
+                "test_reading": entry.test.attempt,
+                "final_steps": entry.test.steps,
+                "final_seeds": len(entry.test.seeds),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _scores(final: TestEvaluation, task: str, measure: str) -> list[float]:
+def _scores(evaluation: TestEvaluation, task: str, measure: str) -> list[float]:
     """A task's runs by seed, in order."""
-    runs = sorted((run for run in final.runs if run.task == task), key=lambda run: run.seed)
+    runs = sorted((run for run in evaluation.runs if run.task == task), key=lambda run: run.seed)
     return [score(run, measure) for run in runs]

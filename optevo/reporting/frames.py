@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from optevo import keys
 from optevo.escaping import printable
 from optevo.samplers.slots import claimed
-from optevo.study.studies import COUNTED, make_space
+from optevo.study.studies import COUNTED
+from optevo.training.fitness import tenths
 
 if TYPE_CHECKING:
     import optuna
@@ -92,7 +93,9 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     """
     stored = _stored(study)
     deciders = _deciders(stored)
-    names = list(dict.fromkeys([*make_space(config).distributions(), *(p for t in stored for p in t.params)]))
+    names = list(
+        dict.fromkeys([*config.make_space().distributions(), *(p for t in stored for p in t.params)])
+    )
     tasks = list(dict.fromkeys(key for t in stored for key in t.user_attrs if _is_task(key)))
     rows = []
     for trial in stored:
@@ -113,7 +116,7 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
             }
         )
     columns = {**TRIALS, **{printable(key): NUMBER for key in tasks}}
-    return _frame(rows, columns, [_param_column(name) for name in names])
+    return frame_of(rows, columns, [_param_column(name) for name in names])
 
 
 def runs(study: optuna.Study) -> pd.DataFrame:
@@ -125,7 +128,7 @@ def runs(study: optuna.Study) -> pd.DataFrame:
         {**run, "trial": trial.number, "task": printable(run["task"]), "copied": copied}
         for trial, run, copied in _runs(study)
     ]
-    return _frame(rows, RUNS)
+    return frame_of(rows, RUNS)
 
 
 def curves(study: optuna.Study) -> pd.DataFrame:
@@ -137,11 +140,11 @@ def curves(study: optuna.Study) -> pd.DataFrame:
     planned = study.user_attrs.get(keys.CONFIG, {}).get("evaluation", {}).get("steps")
     for trial, run, _ in _runs(study):
         steps = planned if isinstance(planned, int) else run["steps"]
-        marks = sorted({round(steps * i / 10) for i in range(1, 11)} - {0})
-        for start, end, loss in zip([0, *marks], marks, run["losses"], strict=False):
+        ends = tenths(steps)
+        for start, end, loss in zip([0, *ends], ends, run["losses"], strict=False):
             row = {"trial": trial.number, "task": printable(run["task"]), "seed": run["seed"]}
             rows.append({**row, "step": (start + end) / 2, "loss": loss})
-    return _frame(rows, CURVES)
+    return frame_of(rows, CURVES)
 
 
 def lineage(study: optuna.Study, trial_number: int) -> pd.DataFrame:
@@ -167,7 +170,7 @@ def lineage(study: optuna.Study, trial_number: int) -> pd.DataFrame:
         rows += [{**known, "parent": parent} for parent in parents or [None]]
         waiting += [parent for parent in parents if parent not in seen]
         seen.update(parents)
-    return _frame(rows, LINEAGE)
+    return frame_of(rows, LINEAGE)
 
 
 def cost(study: optuna.Study, *, rerun: bool = True) -> Cost:
@@ -248,7 +251,7 @@ def _text(value: Any) -> str | None:
     return None if value is None else printable(str(value))
 
 
-def _frame(
+def frame_of(
     rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], others: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Columns of the given types, present without a row too; of `others` pandas finds the type."""

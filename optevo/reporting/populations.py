@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from optevo.optim.terms.genome import MAX_TERMS, TERMS, TermGenome
-from optevo.reporting.frames import FLAG, INTEGER, NUMBER, TEXT, _frame, trials
-from optevo.study.studies import make_space
+from optevo.reporting.frames import FLAG, INTEGER, NUMBER, TEXT, frame_of, trials
 
 if TYPE_CHECKING:
     import optuna
@@ -33,7 +32,7 @@ GENERATIONS = {
     "trained_steps": INTEGER,
     "cumulative_steps": INTEGER,
 }
-TERM_COUNTS = {"generation": INTEGER, "term": TEXT, "count": INTEGER, "weight": NUMBER, "members": INTEGER}
+PARTS = {"generation": INTEGER, "part": TEXT, "count": INTEGER, "members": INTEGER}
 SCHEDULES = {"trial": INTEGER, "step": INTEGER, "factor": NUMBER, "step_size": NUMBER}
 _MOST_POINTS = 200
 
@@ -70,76 +69,60 @@ def generations(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
                 "trained_steps": frame.loc[frame["generation"] == number, "trained_steps"].sum(),
             }
         )
-    result = _frame(rows, GENERATIONS)
+    result = frame_of(rows, GENERATIONS)
     result["best_so_far"] = result["best"].cummax()
     result["cumulative_steps"] = result["trained_steps"].cumsum()
     return result
 
 
-def terms(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
-    """Of term genomes: generation × term → how many the population uses, and their summed |alpha|.
+def parts(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
+    """How many of each building block a generation's members use together: a row a generation and part.
 
-    Every term has its row in every generation. Empty for other spaces. Dormant terms are not in use.
+    Every part has its row in every generation. Empty for a space without parts, see `optevo.spaces.Space`.
     """
-    frame = trials(study, config)
+    space, frame = config.make_space(), trials(study, config)
     populations = _populations(study)
-    counted, rows = frame[frame["counted"]], []
-    if "n_terms" not in frame:
-        return _frame([], TERM_COUNTS)
-    for number in _numbers(populations, counted):
+    stored, counted = study.get_trials(deepcopy=False), frame[frame["counted"]]
+    rows = []
+    for number in _numbers(populations, counted) if space.part_names else []:
         if number in populations:
-            members: Sequence[Mapping[Any, Any]] = [m.params for m in populations[number]]
+            members = [member.params for member in populations[number]]
         else:
-            members = counted[counted["generation"] == number].to_dict("records")
-        in_use = [pair for params in members for pair in _terms_in_use(params)]
-        for term in TERMS:
-            weights = [weight for kind, weight in in_use if kind == term]
-            row = {"generation": number, "term": term, "members": len(members)}
-            rows.append({**row, "count": len(weights), "weight": math.fsum(weights)})
-    return _frame(rows, TERM_COUNTS)
+            members = [stored[n].params for n in counted.loc[counted["generation"] == number, "number"]]
+        in_use = sum(map(space.parts, members), Counter[str]())
+        for name in space.part_names:
+            row = {"generation": number, "part": name, "count": in_use[name], "members": len(members)}
+            rows.append(row)
+    return frame_of(rows, PARTS)
 
 
 def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) -> pd.DataFrame:
     """The learning rate's factor and the step size over a run, of trials by number.
 
     Returns:
-        `factor` of the schedule at a step, and `step_size`, its
-        product with the learning rate and, for a term genome, with the sum of |alpha|; at most 200 steps a
-        trial. A trial without parameters is left out.
+        `factor` of the schedule at a step, and `step_size`, its product with the candidate's step size; at
+        most 200 steps a trial. A trial without all of its parameters is left out.
     """
-    space, total, rows = make_space(config), config.evaluation.steps, []
+    space, total, rows = config.make_space(), config.evaluation.steps, []
     stored = study.get_trials(deepcopy=False)
     shown = sorted({round(i * (total - 1) / (_MOST_POINTS - 1)) for i in range(_MOST_POINTS)})
     for number in numbers:
-        params = stored[number].params
         try:
-            candidate: Any = space.candidate(params)
+            candidate = space.candidate(stored[number].params)
         except (ValueError, KeyError):  # it ended before it had all of them
             continue
-        schedule = candidate.schedule(total)
-        peak = float(getattr(candidate, "lr", params.get("lr", math.nan)))
-        if isinstance(candidate, TermGenome):
-            peak *= math.fsum(map(abs, candidate.rule().coefficients))
+        schedule, peak = candidate.schedule(total), candidate.step_size()
         for step in shown:
             factor = schedule(step)
             rows.append({"trial": number, "step": step, "factor": factor, "step_size": peak * factor})
-    return _frame(rows, SCHEDULES)
+    return frame_of(rows, SCHEDULES)
 
 
 def _populations(study: optuna.Study) -> dict[int, list[Member]]:
-    """Finished generations, where the sampler keeps a board of slots."""
-    board = getattr(study.sampler, "board", None)
-    return {} if board is None else board(study).populations
+    """Finished generations, best member first."""
+    sampler: Any = study.sampler
+    return sampler.slot_table(study).populations
 
 
 def _numbers(populations: Mapping[int, Any], counted: pd.DataFrame) -> list[int]:
     return sorted({*populations, *(int(number) for number in counted["generation"].dropna())})
-
-
-def _terms_in_use(params: Mapping[Any, Any]) -> list[tuple[str, float]]:
-    n = params.get("n_terms")
-    if not isinstance(n, (int, float)) or math.isnan(n):
-        return []
-    in_use = range(min(int(n), MAX_TERMS))
-    pairs = [(params.get(f"term_{i}"), params.get(f"alpha_{i}")) for i in in_use]
-    return [(kind, abs(weight)) for kind, weight in pairs if isinstance(kind, str) and weight is not None]

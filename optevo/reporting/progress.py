@@ -1,30 +1,27 @@
-"""What people see: a running search, a trial, a result."""
+"""A running search, as the command that started it shows it."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from rich.table import Table
 from rich.text import Text
 
 from optevo import keys
-from optevo.escaping import markdown_table, printable
-from optevo.samplers import GeneticSampler
+from optevo.escaping import printable
+from optevo.reporting.text import TEST_MARK, formula
 from optevo.samplers.slots import claimed
-from optevo.study.studies import COUNTED, make_space
+from optevo.study.studies import COUNTED
 
 if TYPE_CHECKING:
     import optuna
 
-    from optevo.measurement.fresh_seeds import Result
     from optevo.study.config import StudyConfig
 
-#: What stands beside every number of a study whose file says `split = "test"`.
-TEST_MARK = "selected and scored on the test split: these numbers flatter what was selected"
 _LINE_SECONDS = 60.0  # the longest silence of a search that prints plain lines
 
 
@@ -57,9 +54,10 @@ class Progress:
         self.running = sum(t.state == TrialState.RUNNING for t in trials)
         self.failed = [t for t in trials if t.state == TrialState.FAIL and keys.ERROR in t.user_attrs]
         self.best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
-        self.generation = 0
-        if isinstance(self.study.sampler, GeneticSampler):
-            self.generation = self.study.sampler.board(self.study).generation
+        sampler: Any = self.study.sampler
+        self.slots = sampler.slot_table(self.study)
+        self.generation = self.slots.generation if sampler.has_generations else 0
+        self.last_generation = (self.slots.n_generations or 1) - 1
 
     def lines(self) -> list[str]:
         """What is new since the last call: ended generations, failures, and now and then a sign of life."""
@@ -82,13 +80,12 @@ class Progress:
         return new
 
     def _generation_line(self, generation: int) -> str:
-        assert isinstance(self.study.sampler, GeneticSampler)
-        members = self.study.sampler.board(self.study).populations[generation]
+        members = self.slots.populations[generation]
         values = [m.value for m in members if m.value > -float("inf")]
         if not values:
             return f"generation {generation}: every trial failed"
         best = self.trials[members[0].number]
-        last = (self.study.sampler.n_generations or 1) - 1
+        last = self.last_generation
         return (
             f"generation {generation:>{len(str(last))}}/{last}  best {values[0]:.4f}  "
             f"mean {statistics.fmean(values):.4f}  {formula(best)}"
@@ -107,8 +104,7 @@ class Progress:
 
     def _rows(self) -> Iterator[tuple[str, str]]:
         yield "study", self.study.study_name
-        if self.config.sampler.kind == "genetic":
-            last = self.config.sampler.n_generations - 1
+        if last := self.last_generation:
             yield "generation", f"{min(self.generation, last)} of {last}"
         states = f"{self.counted} of {self.total}, {self.pruned} pruned, {self.running} running"
         yield "trials", states + (f", {len(self.failed)} failed" if self.failed else "")
@@ -128,89 +124,6 @@ class Progress:
             return "time left unknown yet"
         rate = (time.monotonic() - self.start) / done
         return f"{_duration(rate * max(0, self.total - self.counted))} left"
-
-
-def formula(trial: FrozenTrial) -> str:
-    """A trial's update rule, empty before it was built."""
-    return printable(str(trial.user_attrs.get(keys.FORMULA, "")))
-
-
-def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
-    """A trial in words: rule, hyperparameters, lineage, fitness, runs. No line can steer a terminal."""
-    return [printable(line) for line in _trial_lines(study, config, trial)]
-
-
-def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
-    attrs = trial.user_attrs
-    value = "" if trial.value is None else f", fitness {trial.value:.4f}"
-    lines = [f"trial {trial.number} of study {study.study_name!r}: {trial.state.name}{value}"]
-    lines += [f"  {TEST_MARK}"] * (config.evaluation.split == "test")
-    if keys.FORMULA in attrs:
-        lines += [f"  {formula(trial)}", f"  {attrs.get(keys.HYPERPARAMETERS, '')}"]
-    if keys.ORIGIN in attrs:
-        origin = attrs[keys.ORIGIN]
-        if origin == "preset":
-            origin = " ".join(["preset", *list(make_space(config).presets())[attrs[keys.SLOT] :][:1]])
-        parents = " and ".join(str(number) for number in attrs[keys.PARENTS])
-        lines.append(
-            f"  generation {attrs[keys.GENERATION]}, slot {attrs[keys.SLOT]}, {origin}"
-            + (f" of trials {parents}" if parents else "")
-        )
-    for run in attrs.get(keys.RUNS, []):
-        outcome = f"diverged at step {run['diverged_at']}"
-        if run["diverged_at"] is None:
-            outcome = f"metric {run['metric']:.4f}"
-            if run["loss"] is not None:  # a task that scores by itself has none
-                outcome += f", training loss {run['loss']:.4f}"
-        lines.append(f"  {run['task']}, seed {run['seed']}: {outcome}, {run['seconds']:.1f} s")
-    if keys.COPIED_FROM in attrs:
-        copied = f"{attrs[keys.COPIED_RUNS]} of {len(attrs[keys.RUNS])} runs"
-        lines.append(f"  {copied} taken over from trial {attrs[keys.COPIED_FROM]}, the same optimizer")
-    if keys.PRUNED_BY in attrs:
-        lines.append(f"  pruned: {attrs[keys.PRUNED_BY]}")
-    if trial.state == TrialState.FAIL and keys.ERROR not in attrs:
-        why = trial.system_attrs.get(keys.LOST, "its process was lost")
-        if attrs.get(keys.INTERRUPTED):
-            why = "interrupted"
-        if attrs.get(keys.SURPLUS):
-            why = "surplus: every slot was taken"
-        lines.append(f"  not counted: {why}")
-    if keys.ERROR in attrs:
-        lines += ["  failed:", *(f"    {line}" for line in attrs[keys.ERROR].splitlines())]
-    return lines
-
-
-def result_cells(result: Result) -> list[list[str]]:
-    """A header and a row a candidate: fitness and each task's metric as mean ± sd over the fresh seeds."""
-    n = len(result.rows[0].by_seed)
-    cells = [["optimizer", "fitness in search", f"fitness, {n} fresh seeds", *map(printable, result.tasks)]]
-    for row in result.rows:
-        metrics = [row.metric(task) for task in result.tasks]
-        cells.append(
-            [
-                printable(row.name),
-                "" if row.search is None else f"{row.search:.4f}",
-                f"{row.mean:.4f} ± {row.sd:.4f}",
-                *("diverged" if m is None else f"{m[0]:.4f} ± {m[1]:.4f}" for m in metrics),
-            ]
-        )
-    return cells
-
-
-def result_table(result: Result) -> Table:
-    """`result_cells` for a terminal."""
-    header, *rows = result_cells(result)
-    table = Table(title="mean ± sd of fitness, and of each task's metric", title_justify="left")
-    for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left", overflow="fold")  # never cut a number
-    for row in rows:
-        table.add_row(*row, style="bold" if row is rows[-1] else None)
-    return table
-
-
-def result_markdown(result: Result) -> str:
-    """`result_cells` for a note."""
-    return markdown_table(result_cells(result))
 
 
 def _last_line(text: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from optevo.errors import UserError
 from optevo.escaping import escaped, markdown_table, printable
-from optevo.reporting.caveats import marks
+from optevo.reporting.caveats import caveats
 from optevo.reporting.comparison import (
     OVERALL,
     Entry,
@@ -88,7 +88,7 @@ def write_tables(
     Returns:
         The summary, the differences (empty for one study) and the studies.
     """
-    evaluations = [entry.final for entry in entries]
+    evaluations = [entry.test for entry in entries]
     summary = summary_frame(evaluations, measure)
     differences = differences_frame(evaluations, reference, measure)
     studies = studies_frame(entries)
@@ -98,15 +98,15 @@ def write_tables(
         "differences": differences,
         "studies": studies,
     }
-    final = evaluations[0]
+    first = evaluations[0]
     environments = list(dict.fromkeys(json.dumps(one.environment) for one in evaluations))
     what = "the task's metric" if measure == "metric" else "fitness"
     text = [
-        f"# {', '.join(escaped(f.study) for f in evaluations)} on the test split\n",
-        f"{final.steps:,} steps, seeds {final.seeds[0]} to {final.seeds[-1]}, {what}: mean ± sample standard "
+        f"# {', '.join(escaped(one.study) for one in evaluations)} on the test split\n",
+        f"{first.steps:,} steps, seeds {first.seeds[0]} to {first.seeds[-1]}, {what}: mean ± sample standard "
         f"deviation over seeds. Precision {entries[0].config.evaluation.precision}, batch size "
         f"{entries[0].config.evaluation.batch_size}.\n",
-        *(f"**{escaped(mark)}**\n" for mark in marks(entries, measure)),
+        *(f"**{escaped(caveat)}**\n" for caveat in caveats(entries, measure)),
         markdown_table(wide(summary), entities=False),
     ]
     if len(differences):
@@ -121,7 +121,7 @@ def write_tables(
         markdown_table(study_cells(studies), entities=False),
     ]
     for environment in environments:
-        names = [escaped(f.study) for f in evaluations if json.dumps(f.environment) == environment]
+        names = [escaped(one.study) for one in evaluations if json.dumps(one.environment) == environment]
         where = f" of {', '.join(names)}" * (len(environments) > 1)
         text += [f"\nEnvironment{where}: {escaped(environment)}\n"]
     files = {f"{name}.csv": frame.to_csv(index=False) for name, frame in tables.items()}

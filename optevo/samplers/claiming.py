@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
+from optevo.optuna_private import finish_trial, set_trial_system_attr, set_trial_user_attr, stored_trial
 from optevo.samplers.slots import Slot, SlotTable, claimed
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def claim(
     Raises:
         NoSlot: There is no open slot; the trial has been marked FAIL as surplus.
     """
-    own = claimed(study._storage.get_trial(trial._trial_id))
+    own = claimed(stored_trial(study, trial))
     with lock:
         if own is not None and not look().rivals(own, trial.number):  # a retry inherited its claim
             return own
@@ -79,8 +80,8 @@ def claim(
         _write(study, trial, None)
         jitter = jitter or random.Random()
         time.sleep(jitter.uniform(0, _POLL_SECONDS))
-    study._storage.set_trial_user_attr(trial._trial_id, keys.SURPLUS, True)
-    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    set_trial_user_attr(study, trial, keys.SURPLUS, True)
+    finish_trial(study, trial, TrialState.FAIL)
     raise NoSlot(f"generation {board.generation} has no open slot")
 
 
@@ -95,7 +96,7 @@ def earlier_params(trials: Sequence[FrozenTrial], slot: Slot) -> dict[str, Any]:
 
 def _write(study: Study, trial: FrozenTrial, slot: Slot | None) -> None:
     value = None if slot is None else [slot.generation, slot.index]
-    study._storage.set_trial_system_attr(trial._trial_id, keys.CLAIM, value)
+    set_trial_system_attr(study, trial, keys.CLAIM, value)
 
 
 class _Wait:

@@ -14,7 +14,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-Params = dict[str, Any]
+from optevo import optuna_private
+from optevo.spaces.base import Params
 
 
 class Variation(Protocol):
@@ -26,11 +27,8 @@ class Variation(Protocol):
     def sample(self, rng: np.random.Generator) -> Params:
         """A draw from the prior."""
 
-    def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
-        """A child of two parents."""
-
-    def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
-        """A mutant; `decay` in (0, 1] scales probabilities and widths."""
+    def vary(self, parents: Sequence[Params], rng: np.random.Generator, decay: float) -> Params:
+        """A child; `decay` in (0, 1] scales probabilities and widths."""
 
 
 def tournament(population: int, size: int, rng: np.random.Generator) -> int:
@@ -54,7 +52,7 @@ def unique_child(
     decay: float,
     attempts: int = 20,
 ) -> Params:
-    """A child of two parents that is not in `seen`, or the first attempt where the space is exhausted.
+    """A child of the parents that is not in `seen`, or the first attempt where the space is exhausted.
 
     Without parents the child is a draw from the prior.
     """
@@ -63,7 +61,7 @@ def unique_child(
         if not parents or attempt > attempts // 2:  # bred out: look elsewhere
             child = variation.sample(rng)
         else:
-            child = variation.mutate(variation.crossover(parents[0], parents[1], rng), rng, decay)
+            child = variation.vary(parents, rng, decay)
         first = first or child
         if identity(child) not in seen:
             return child
@@ -96,13 +94,10 @@ class Generic:
         """Every parameter uniform in its (log-)transformed range."""
         return {name: draw(d, rng) for name, d in self._distributions.items()}
 
-    def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
-        """Each parameter from either parent with ½, drawn anew where neither has a valid value."""
-        return {name: inherit(name, d, (first, second), rng) for name, d in self._distributions.items()}
-
-    def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
-        """Each parameter on its own."""
-        return {name: mutate_value(params[name], d, rng, decay) for name, d in self._distributions.items()}
+    def vary(self, parents: Sequence[Params], rng: np.random.Generator, decay: float) -> Params:
+        """Each parameter from any parent, drawn anew where none has a valid value; then mutated alone."""
+        child = {name: inherit(name, d, parents, rng) for name, d in self._distributions.items()}
+        return {name: mutate_value(child[name], d, rng, decay) for name, d in self._distributions.items()}
 
 
 def inherit(name: str, d: BaseDistribution, parents: Sequence[Params], rng: np.random.Generator) -> Any:
@@ -135,7 +130,7 @@ def contains(d: BaseDistribution, value: Any) -> bool:
     if isinstance(d, CategoricalDistribution):
         same = (c for c in d.choices if type(c) is type(value))
         return any(value == c or (c != c and value != value) for c in same)  # noqa: PLR0124  NaN
-    return isinstance(value, (int, float)) and d._contains(float(value))
+    return isinstance(value, (int, float)) and optuna_private.contains(d, float(value))
 
 
 def _transform(value: float, d: BaseDistribution) -> float:

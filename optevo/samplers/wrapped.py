@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -12,8 +11,10 @@ from optuna.samplers import BaseSampler, GridSampler
 from optuna.trial import FrozenTrial
 
 from optevo import keys
-from optevo.samplers.claiming import claim, earlier_params
-from optevo.samplers.slots import Slot, SlotTable
+from optevo.optuna_private import all_trials, set_trial_system_attr, trial_id
+from optevo.samplers.base import SlotSampler
+from optevo.samplers.claiming import earlier_params
+from optevo.samplers.slots import Slot
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -26,21 +27,18 @@ class SlotGridSampler(GridSampler):
         """Write the point's number under the names that `GridSampler` reads."""
         attrs = {"search_space": self._search_space, "grid_id": trial.user_attrs[keys.SLOT]}
         for key, value in attrs.items():
-            study._storage.set_trial_system_attr(trial._trial_id, key, value)
+            set_trial_system_attr(study, trial, key, value)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:
         """Nothing: the slots say when the grid is done."""
 
 
-class SeededSampler(BaseSampler):
+class SeededSampler(SlotSampler):
     """A sampler made for each trial, with a seed out of (study seed, slot).
 
     The built-in samplers seed one stream at construction: a resumed run starts it over. Here what is proposed
     depends on the seed, the slot, and the trials that have finished; where a trial failed, the next in its
-    slot evaluates the same parameters.
-
-    Slots are claimed as in the genetic search, of which this is one generation without elites: each of them
-    counts once, whatever the number of workers and kills.
+    slot evaluates the same parameters. There is one generation, and nothing is bred.
 
     Args:
         make: Makes a sampler from a seed below 2³².
@@ -49,6 +47,8 @@ class SeededSampler(BaseSampler):
         presets: Parameters that the first slots take.
     """
 
+    has_generations = False
+
     def __init__(
         self,
         make: Callable[[int], BaseSampler],
@@ -56,67 +56,36 @@ class SeededSampler(BaseSampler):
         n_trials: int,
         presets: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        self.make, self.seed, self.n_trials, self.presets = make, seed, n_trials, presets
-        self._current: tuple[int, BaseSampler] | None = None
-        self._fixed: dict[int, Mapping[str, Any]] = {}  # by trial id: what it is not free to propose
-        self._lock = threading.RLock()
-        self._board: tuple[int, SlotTable] | None = None
+        super().__init__(
+            population_size=n_trials,
+            n_generations=1,
+            seed=seed,
+            presets=presets,
+            max_failures=None,
+            patience=0.0,
+            endless=False,
+        )
+        self.make = make
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Give the trial its slot; writes the same attributes as the genetic sampler.
+        """Give the trial its slot.
 
         Raises:
             NoSlot: All are taken.
         """
-        slot = claim(study, trial, lambda: self.board(study), self._lock, patience=0.0, endless=False)
-        index = slot.index
-        # Attempts that got as far as being described have all their parameters.
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        trials = [t for t in trials if keys.CANONICAL in t.user_attrs]
-        preset = self.presets[index] if index < len(self.presets) else None
-        self._fixed = {trial._trial_id: earlier_params(trials, slot) if preset is None else preset}
-        attrs = {
-            keys.GENERATION: 0,
-            keys.SLOT: index,
-            keys.PARENTS: [],
-            keys.ORIGIN: "preset" if index < len(self.presets) else self._name(index),
-        }
-        for key, value in attrs.items():
-            study._storage.set_trial_user_attr(trial._trial_id, key, value)
-        trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
-        self._sampler(index).before_trial(study, trial)
+        super().before_trial(study, trial)
+        self._wrapped(study, trial).sampler.before_trial(study, trial)
 
-    def board(self, study: Study) -> SlotTable:
-        """The study's slots as the storage has them now."""
-        with self._lock:
-            if self._board is None or self._board[0] != study._study_id:
-                board = SlotTable(self.n_trials, n_elites=0, max_failures=None, n_generations=1)
-                self._board = (study._study_id, board)
-            board = self._board[1]
-            board.update(study._storage.get_all_trials(study._study_id, deepcopy=False), study.direction)
-            return board
-
-    def failed_before(self, study: Study, slot: Slot) -> Sequence[FrozenTrial]:
-        """Trials that have failed in a slot, but for interrupted ones."""
-        return self.board(study).failed(slot)
-
-    def _slot(self, study: Study, trial: FrozenTrial) -> int:
-        return int(study._storage.get_trial(trial._trial_id).user_attrs.get(keys.SLOT, trial.number))
-
-    def _name(self, slot: int) -> str:
-        return type(self._sampler(slot)).__name__.removeprefix("Slot")  # Optuna's name for the grid
-
-    def _sampler(self, slot: int) -> BaseSampler:
-        if self._current is None or self._current[0] != slot:
-            seed = int(np.random.SeedSequence([self.seed, slot]).generate_state(1)[0])
-            self._current = slot, self.make(seed)
-        return self._current[1]
+    def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
+        """The same attributes as those of a bred trial."""
+        name = type(self._make(slot.index)).__name__.removeprefix("Slot")  # Optuna's name for the grid
+        origin = "preset" if slot.index < len(self.presets) else name
+        return {keys.GENERATION: 0, keys.SLOT: slot.index, keys.PARENTS: [], keys.ORIGIN: origin}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The sampler's, none for a preset and a second attempt."""
-        if self._fixed.get(trial._trial_id):
-            return {}
-        return self._sampler(self._slot(study, trial)).infer_relative_search_space(study, trial)
+        one = self._wrapped(study, trial)
+        return {} if one.fixed else one.sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -124,19 +93,46 @@ class SeededSampler(BaseSampler):
         """The sampler's."""
         if not search_space:
             return {}
-        return self._sampler(self._slot(study, trial)).sample_relative(study, trial, search_space)
+        return self._wrapped(study, trial).sampler.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The preset's or the failed attempt's value, else the sampler's."""
-        fixed = self._fixed.get(trial._trial_id, {})
-        if param_name in fixed:
-            return fixed[param_name]
-        return self._sampler(self._slot(study, trial)).sample_independent(
-            study, trial, param_name, param_distribution
-        )
+        one = self._wrapped(study, trial)
+        if param_name in one.fixed:
+            return one.fixed[param_name]
+        return one.sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:
         """The sampler's."""
-        self._sampler(self._slot(study, trial)).after_trial(study, trial, state, values)
+        self._wrapped(study, trial).sampler.after_trial(study, trial, state, values)
+        self._cache(study).own.pop(trial_id(trial), None)
+        super().after_trial(study, trial, state, values)
+
+    def _wrapped(self, study: Study, trial: FrozenTrial) -> _Wrapped:
+        """What proposes for a trial; each has its own, since threads share this sampler."""
+        running, key = self._cache(study).own, trial_id(trial)
+        if key not in running:
+            slot = self.slot(study, trial)
+            index = trial.number if slot is None else slot.index
+            fixed: Mapping[str, Any] = {}
+            if index < len(self.presets):
+                fixed = self.presets[index]
+            elif slot is not None:
+                # Attempts that got as far as being described have all their parameters.
+                described = [t for t in all_trials(study) if keys.CANONICAL in t.user_attrs]
+                fixed = earlier_params(described, slot)
+            running[key] = _Wrapped(self._make(index), fixed)
+        made: _Wrapped = running[key]
+        return made
+
+    def _make(self, index: int) -> BaseSampler:
+        return self.make(int(np.random.SeedSequence([self.seed or 0, index]).generate_state(1)[0]))
+
+
+class _Wrapped(NamedTuple):
+    """A trial's sampler, and the parameters that it is not free to propose."""
+
+    sampler: BaseSampler
+    fixed: Mapping[str, Any]

@@ -1,19 +1,45 @@
-"""What may vary: the term genome, and a space for each baseline. Search spaces by name."""
+"""What may vary: the term genome, and a sweep of each baseline. Search spaces by kind."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 from optevo.optim.baselines.registry import BASELINES
-from optevo.spaces.base import Candidate, Params, Space
+from optevo.optim.candidate import Candidate
+from optevo.spaces.base import Params, Space
 from optevo.spaces.baselines import BaselineSpace
+from optevo.spaces.sections import BaselineSection, SpaceSection, TermsSection
 from optevo.spaces.terms import TermSpace
 
-#: What makes a space, by its kind; arguments are the keys of a study file's `[space]`.
-SPACES: dict[str, Callable[..., Space]] = {
-    TermSpace.name: TermSpace,
-    **{name: functools.partial(BaselineSpace, name) for name in BASELINES},
+
+class SpaceKind(NamedTuple):
+    """A kind of search space.
+
+    Attributes:
+        section: What a study file may say of it.
+        make: Makes the space, of the section's keys but `kind`.
+    """
+
+    section: type[SpaceSection]
+    make: Callable[..., Space]
+
+
+#: By the `kind` of a study file's ``[space]``; a new kind of space is one entry.
+SPACES: dict[str, SpaceKind] = {
+    TermSpace.name: SpaceKind(TermsSection, TermSpace),
+    **{name: SpaceKind(BaselineSection, functools.partial(BaselineSpace, name)) for name in BASELINES},
 }
 
-__all__ = ["SPACES", "BaselineSpace", "Candidate", "Params", "Space", "TermSpace"]
+
+__all__ = [
+    "SPACES",
+    "BaselineSpace",
+    "Candidate",
+    "Params",
+    "Space",
+    "SpaceKind",
+    "SpaceSection",
+    "TermSpace",
+]

@@ -6,8 +6,9 @@ Nothing here or in a space's module imports torch; a candidate does when it is b
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.distributions import (
@@ -17,48 +18,40 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from optevo.optim.candidate import Candidate, Stacked, Variants
+
 if TYPE_CHECKING:
     from optuna.trial import Trial
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
+    from torch import Tensor
 
 Params = dict[str, Any]
 
 
-class Candidate(Protocol):
-    """One point of a space: something that trains."""
-
-    def build(self, params: Iterable[Any], total_steps: int) -> tuple[Optimizer, LRScheduler]:
-        """Optimizer and scheduler for a run of `total_steps` steps."""
-
-    def formula(self) -> str:
-        """The update rule as one line."""
-
-    def describe(self) -> str:
-        """The hyperparameters as one line."""
-
-    def schedule(self, total_steps: int) -> Callable[[int], float]:
-        """The factor on the learning rate at each step of a run."""
-
-    def canonical(self) -> str:
-        """A string that two candidates share only when they are the same optimizer."""
-
-    def source(self, class_name: str, provenance: Mapping[str, str]) -> str:
-        """A self-contained Python file that holds the optimizer; ValueError for a useless class name."""
-
-
 class Space(abc.ABC):
-    """A search space; one that evolution can vary has `crossover` and `mutate`.
+    """A search space.
 
-    `sample`, `crossover` and `mutate` take and return flat parameters, always all of them, and draw from
-    the generator that they are given and from nothing else.
+    `sample` and `vary` take and return flat parameters, always all of them, and draw from the generator that
+    they are given and from nothing else.
+
+    Attributes:
+        name: Its kind, as a study file names it.
+        title: What is searched, for people.
+        evolves: Whether `vary` breeds children. Default: False.
+        n_parents: How many parents a child has. Default: 2.
+        package: The package, besides torch, whose version a study's numbers depend on. Default: None.
+        part_names: What `parts` counts, in order. Default: nothing.
     """
 
     name: str
+    title: str
+    evolves = False
+    n_parents = 2
+    package: str | None = None
+    part_names: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Every parameter by name, in the order in which a trial suggests them."""
+        """Every parameter, by name, in a fixed order."""
 
     @abc.abstractmethod
     def candidate(self, params: Mapping[str, Any]) -> Candidate:
@@ -72,17 +65,60 @@ class Space(abc.ABC):
     def sample(self, rng: np.random.Generator) -> Params:
         """A draw from the prior."""
 
-    def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
-        """A child of two parents; TypeError where the space does not evolve."""
-        raise TypeError(f"the space {self.name!r} does not evolve")
+    def vary(self, parents: Sequence[Params], rng: np.random.Generator, decay: float) -> Params:
+        """A child of `n_parents` parents; TypeError where the space does not evolve.
 
-    def mutate(self, params: Params, rng: np.random.Generator, decay: float) -> Params:
-        """A mutant; `decay` in (0, 1] scales every probability and width, and anneals over a search."""
+        Args:
+            parents: Their parameters.
+            rng: All randomness.
+            decay: In (0, 1]: scales every probability and width, and anneals over a search.
+        """
         raise TypeError(f"the space {self.name!r} does not evolve")
 
     def suggest(self, trial: Trial) -> Params:
         """Ask `trial` for every parameter of the space."""
         return {name: suggest(trial, name, d) for name, d in self.distributions().items()}
+
+    def grid(self) -> dict[str, list[Any]] | None:
+        """The values that a sweep tries, by parameter; None for a space that is no sweep, the default."""
+        return None
+
+    def rehearse(self) -> None:
+        """Find what is wrong with the space before a study begins. Default: nothing is.
+
+        Raises:
+            UserError: No candidate of it can train.
+        """
+        return
+
+    def not_exportable(self) -> str | None:
+        """Why no candidate of it can be written as a class; None where all can, the default."""
+        return None
+
+    def parts(self, params: Mapping[Any, Any]) -> Counter[str]:
+        """How often each building block is in use in a trial's parameters, complete or not. Default: none."""
+        return Counter()
+
+    def stack(self, candidates: Sequence[Candidate], steps: int) -> Callable[[Tensor], Stacked] | None:
+        """What makes the rules of several candidates as one, so that they can train together.
+
+        Args:
+            candidates: K of this space's.
+            steps: Training steps of the run.
+
+        Returns:
+            A function of the weights, shape (K, P). None, the default: they train one by one.
+        """
+        return None
+
+    def variants(self, winner: Candidate, tuned: Candidate | None) -> Variants | None:
+        """The winner without each of its parts; None where there is nothing to take apart, the default.
+
+        Args:
+            winner: Of this space.
+            tuned: AdamW as a sweep tuned it, where there is one.
+        """
+        return None
 
 
 def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:

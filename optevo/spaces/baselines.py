@@ -39,6 +39,9 @@ class BaselineSpace(Space):
         options: Mapping[str, Option] | None = None,
     ) -> None:
         baseline = BASELINES[name]
+        self.title = f"learning rate and weight decay of {name}"
+        package = baseline.factory.partition(".")[0]
+        self.package = package if package == "pytorch_optimizer" else None
         self.name, self.schedule, self.options = name, schedule, dict(options or {})
         self.values = {
             "lr": tuple(lr or baseline.lr),
@@ -106,6 +109,16 @@ class BaselineSpace(Space):
             raise UserError(f"space.kind = {self.name!r}: {error}; pip install pytorch-optimizer") from None
         except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(f"space.options: {self.name} refuses them: {error}") from None
+
+    def not_exportable(self) -> str | None:
+        """What the optimizer wants to know besides parameters and gradients, if anything."""
+        baseline = BASELINES[self.name]
+        if baseline.wants is None:
+            return None
+        return (
+            f"{self.name} cannot be written as a class, it wants {baseline.wants}; leave the option out and "
+            f"use {baseline.factory} with what the study finds"
+        )
 
     def grid(self) -> dict[str, list[float]]:
         """The values themselves, for Optuna's `GridSampler`."""

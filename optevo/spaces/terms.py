@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from optuna.distributions import (
@@ -20,9 +21,14 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from optevo.optim.candidate import Candidate, Stacked, Variants
 from optevo.optim.terms.genome import ALPHA_BOUND, BOUNDS, MAX_TERMS, TERMS, TermGenome
 from optevo.optim.terms.presets import PRESETS
+from optevo.optim.terms.variants import variants
 from optevo.spaces.base import Params, Space
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FLAGS = {  # probability of True under the prior
     "use_momentum": 0.7,
@@ -53,6 +59,9 @@ class TermSpace(Space):
     """
 
     name = "terms"
+    title = "term genomes"
+    evolves = True
+    part_names = TERMS
 
     def __init__(self, presets: tuple[str, ...] = tuple(PRESETS)) -> None:
         self._presets = {name: PRESETS[name] for name in presets}
@@ -123,6 +132,10 @@ class TermSpace(Space):
         genes["warmup_steps"] = int(rng.integers(WARMUP_PRIOR[0], WARMUP_PRIOR[1] + 1))
         return self.params(TermGenome(**genes))
 
+    def vary(self, parents: Sequence[Params], rng: np.random.Generator, decay: float) -> Params:
+        """The mutant of a crossover of two parents."""
+        return self.mutate(self.crossover(parents[0], parents[1], rng), rng, decay)
+
     def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
         """Head of the first parent's terms, tail of the second's; every other gene from either with ½."""
         a, b = self.candidate(first), self.candidate(second)
@@ -160,6 +173,25 @@ class TermSpace(Space):
             if rng.random() < FLAG_RATE * decay:
                 genes[flag] = not getattr(genome, flag)
         return self.params(dataclasses.replace(genome, terms=terms, alphas=alphas, **genes))
+
+    def parts(self, params: Mapping[Any, Any]) -> Counter[str]:
+        """How often each term is in use; dormant ones are not."""
+        n = params.get("n_terms")
+        if not isinstance(n, (int, float)) or math.isnan(n):
+            return Counter()
+        terms = (params.get(f"term_{i}") for i in range(min(int(n), MAX_TERMS)))
+        return Counter(term for term in terms if isinstance(term, str))
+
+    def stack(self, candidates: Sequence[Candidate], steps: int) -> Callable[[Tensor], Stacked]:
+        """See `optevo.optim.terms.stacked.StackedTerms`; imports torch."""
+        from optevo.optim.terms.stacked import StackedTerms  # noqa: PLC0415  torch only where it is needed
+
+        genomes = cast("Sequence[TermGenome]", candidates)
+        return lambda weights: StackedTerms(genomes, steps, weights)
+
+    def variants(self, winner: Candidate, tuned: Candidate | None) -> Variants:
+        """Without each term, flag and the schedule, and AdamW's rule in its place."""
+        return variants(cast(TermGenome, winner), tuned)
 
 
 _SCALARS = (*LOG_GENES, *LINEAR_GENES, *FLAGS, "clip_value")

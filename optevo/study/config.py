@@ -4,163 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from optevo.errors import UserError
-from optevo.optim.baselines.registry import BASELINES
-from optevo.optim.terms.presets import PRESETS
+from optevo.samplers import SAMPLERS, SamplerSection
+from optevo.spaces import SPACES, Space, SpaceSection, TermSpace
+from optevo.spaces.sections import Section, TermsSection
 from optevo.tasks import TASKS
 
 _MOST_ERRORS = 20  # of one file that a message lists
-_KINDS = "'genetic', 'random', 'tpe' or 'grid'"
-_SPACES = f"'terms' or a baseline: {', '.join(BASELINES)}"
-_TAGS = ("genetic", "random", "tpe", "grid", "terms", "baseline")  # of unions, as pydantic's paths name them
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class TermsConfig(_Section):
-    """The term genome may vary."""
-
-    kind: Literal["terms"] = "terms"
-    presets: tuple[str, ...] = ("sgd", "adam", "adamw", "rmsprop")  # members of generation 0
-
-    @field_validator("presets", mode="before")
-    @classmethod
-    def _known(cls, names: Any) -> Any:
-        if not isinstance(names, (list, tuple)):
-            raise ValueError("expected a list of preset names")
-        unknown = [name for name in names if not isinstance(name, str) or name not in PRESETS]
-        if unknown:
-            raise ValueError(f"unknown preset {unknown[0]!r}, expected some of {', '.join(PRESETS)}")
-        if len(set(names)) < len(names):
-            raise ValueError("a preset is named twice")
-        return tuple(names)
-
-
-class BaselineConfig(_Section):
-    """One of the usual optimizers, over learning rate × weight decay."""
-
-    kind: str  # one of `BASELINES`, by which this section was chosen
-    schedule: Literal["none", "warmup_cosine"] = "none"
-    lr: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)
-    weight_decay: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)
-    options: dict[str, Any] = {}  # its other hyperparameters, each like the baseline's own
-
-    @model_validator(mode="before")
-    @classmethod
-    def _filled_in(cls, data: Any) -> Any:
-        # Stored with the study, so that it stays the same when a baseline's own values change.
-        values, baseline = dict(data), BASELINES.get(data["kind"])
-        if baseline is None:
-            raise ValueError(f"space.kind = {data['kind']!r}: expected {_SPACES}")
-        for name in ("lr", "weight_decay"):
-            if name not in values:
-                values[name] = getattr(baseline, name)
-            elif isinstance(values[name], list):
-                values[name] = tuple(values[name])
-        return values
-
-    @field_validator("lr", "weight_decay")
-    @classmethod
-    def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("a value is named twice")
-        return values
-
-    @model_validator(mode="after")
-    def _options_fit(self) -> BaselineConfig:
-        known = BASELINES[self.kind].options
-        for name, value in self.options.items():
-            if name not in known:
-                raise ValueError(f"options: unknown {name!r}, {self.kind} has {', '.join(known)}")
-            if not _is_like(value, known[name]):
-                raise ValueError(f"options.{name} = {json.dumps(value)}: expected a value like {known[name]}")
-        return self
-
-
-def _is_like(value: Any, example: Any) -> bool:
-    """Whether an option is what its example is: a list of as many finite numbers, a finite number, a flag."""
-    if isinstance(example, list):
-        return (
-            isinstance(value, (list, tuple))
-            and len(value) == len(example)
-            and all(map(_is_like, value, example))
-        )
-    if isinstance(example, float):
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is type(example)
-
-
-def _kind_of_space(data: Any) -> str:
-    kind = data.get("kind", "terms") if isinstance(data, dict) else getattr(data, "kind", "terms")
-    return "baseline" if isinstance(kind, str) and kind in BASELINES else str(kind)
-
-
-SpaceConfig = Annotated[
-    Annotated[TermsConfig, Tag("terms")] | Annotated[BaselineConfig, Tag("baseline")],
-    Discriminator(_kind_of_space),
-]
-
-
-class GeneticConfig(_Section):
-    """The genetic algorithm of *Evolving Deep Learning Optimizers*, with its constants as defaults."""
-
-    kind: Literal["genetic"]
-    population_size: int = Field(default=50, ge=2, le=100_000)
-    n_generations: int = Field(default=50, ge=1, le=100_000)
-    n_elites: int = Field(default=3, ge=0)
-    tournament_size: int = Field(default=4, ge=1)
-    asynchronous: bool = False  # breed from whoever has finished: no waiting, and no repeating
-
-    @model_validator(mode="after")
-    def _fits(self) -> GeneticConfig:
-        if self.n_elites >= self.population_size:
-            raise ValueError(f"n_elites is {self.n_elites}, must be below population_size")
-        return self
-
-    @property
-    def n_trials(self) -> int:
-        """Evaluations of the whole search; elites are not evaluated again."""
-        return self.population_size + (self.n_generations - 1) * (self.population_size - self.n_elites)
-
-
-class TrialsConfig(_Section):
-    """Samplers that know no generations: `random` from the space's prior, Optuna's `tpe`."""
-
-    kind: Literal["random", "tpe"]
-    n_trials: int = Field(ge=1, le=100_000)
-
-
-class GridConfig(_Section):
-    """Every combination of a baseline's values, by Optuna's `GridSampler`."""
-
-    kind: Literal["grid"]
-
-
-class TaskConfig(_Section):
+class TaskConfig(Section):
     """A task's name, or `module:function` for one's own, with options for it."""
 
     name: str
-    options: dict[str, bool | int | Annotated[float, Field(allow_inf_nan=False)] | str] = {}
+    options: dict[str, bool | int | Annotated[float, Field(allow_inf_nan=False)] | str] = Field(default={})
 
     @field_validator("name")
     @classmethod
@@ -171,7 +37,7 @@ class TaskConfig(_Section):
         return name
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """How one trial is scored: every task with every seed."""
 
     tasks: tuple[TaskConfig, ...] = Field(min_length=1)
@@ -210,20 +76,20 @@ class EvaluationConfig(_Section):
         return self
 
 
-class RerunConfig(_Section):
+class RerunConfig(Section):
     """How the finished study's best are measured again, on seeds that the search never saw."""
 
     candidates: int = Field(default=3, ge=0)  # so many of the best go in for it; 0: nothing is measured again
     seeds: int = Field(default=5, ge=2, le=1000)  # runs a task, of every candidate and every preset
 
 
-class StudyConfig(_Section):
+class StudyConfig(Section):
     """One study: a file of these keys and nothing else."""
 
     name: str = Field(min_length=1, max_length=200)
     seed: Seed = 0
-    space: SpaceConfig = TermsConfig()
-    sampler: Annotated[GeneticConfig | TrialsConfig | GridConfig, Field(discriminator="kind")]
+    space: SerializeAsAny[SpaceSection] = TermsSection()
+    sampler: SerializeAsAny[SamplerSection]
     evaluation: EvaluationConfig
     rerun: RerunConfig = RerunConfig()
 
@@ -234,42 +100,14 @@ class StudyConfig(_Section):
             raise ValueError("a name has no null byte")
         return name
 
-    @model_validator(mode="after")
-    def _space_fits(self) -> StudyConfig:
-        if isinstance(self.space, BaselineConfig):
-            if self.sampler.kind == "genetic":
-                raise ValueError(
-                    f"sampler.kind: only the space 'terms' evolves; for {self.space.kind!r} take grid, tpe "
-                    "or random"
-                )
-        elif self.sampler.kind == "grid":
-            raise ValueError("sampler.kind: a grid is for a baseline's space, such as space.kind = 'adamw'")
-        elif len(self.space.presets) > self.places:
-            raise ValueError(
-                f"space.presets names {len(self.space.presets)}, the sampler has {self.places} places"
-            )
-        if self.evaluation.batch_candidates > 1 and getattr(self.sampler, "asynchronous", False):
-            raise ValueError(
-                "sampler.asynchronous: groups train together, so set evaluation.batch_candidates = 1"
-            )
-        if self.evaluation.batch_candidates > 1 and self.sampler.kind in ("tpe", "grid"):
-            raise ValueError(
-                f"evaluation.batch_candidates: {self.sampler.kind} proposes one trial at a time; set it to 1"
-            )
-        return self
-
     @property
     def n_trials(self) -> int:
         """Evaluations of the whole study."""
-        if isinstance(self.sampler, GridConfig):
-            assert isinstance(self.space, BaselineConfig)
-            return len(self.space.lr) * len(self.space.weight_decay)
-        return self.sampler.n_trials
+        return self.sampler.trials(self.make_space())
 
-    @property
-    def places(self) -> int:
-        """Trials of the first generation; all of them where there are no generations."""
-        return self.sampler.population_size if isinstance(self.sampler, GeneticConfig) else self.n_trials
+    def make_space(self) -> Space:
+        """The study's space, with its presets."""
+        return SPACES[self.space.kind].make(**self.space.model_dump(exclude={"kind"}))
 
     def fingerprint(self) -> str:
         """A digest of `search`."""
@@ -309,13 +147,56 @@ def parse_config(data: dict[str, Any], source: str) -> StudyConfig:
     Raises:
         UserError: A key or value is wrong.
     """
+    values, problems = dict(data), list[str]()
+    for key, kinds in (("space", SPACES), ("sampler", SAMPLERS)):
+        if key in values:
+            values[key], wrong = _section(key, values[key], kinds)
+            problems += wrong
     try:
-        return StudyConfig.model_validate(data)
+        config = StudyConfig.model_validate(values)
     except ValidationError as error:
-        items = error.errors(include_url=False)
-        lines = [f"{source}: {_explain(item)}" for item in items[:_MOST_ERRORS]]
-        lines += [f"… and {len(items) - _MOST_ERRORS} more"] if len(items) > _MOST_ERRORS else []
-        raise UserError("\n".join(lines)) from None
+        problems += map(_explain, error.errors(include_url=False))
+    else:
+        problems += [] if problems else _misfits(config)
+        if not problems:
+            return config
+    lines = [f"{source}: {problem}" for problem in problems[:_MOST_ERRORS]]
+    lines += [f"… and {len(problems) - _MOST_ERRORS} more"] if len(problems) > _MOST_ERRORS else []
+    raise UserError("\n".join(lines)) from None
+
+
+def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section, list[str]]:
+    """A section of the kind that it names, and what is wrong with it; one that is wrong is empty."""
+    empty = (SpaceSection if key == "space" else SamplerSection).model_construct(kind="")
+    *others, last = map(repr, kinds)
+    expected = f"expected {', '.join(others)} or {last}"
+    if not isinstance(data, dict):
+        return empty, [f"{key} = {json.dumps(data, default=str)}: expected a table"]
+    if key == "space":
+        data = {"kind": TermSpace.name, **data}
+    if "kind" not in data:
+        return empty, [f"key '{key}.kind' is missing: {expected}"]
+    kind = data["kind"]
+    if not isinstance(kind, str) or kind not in kinds:
+        return empty, [f"{key}.kind = {kind!r}: {expected}"]
+    try:
+        return kinds[kind].section.model_validate(data), []
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        return empty, [_explain({**item, "loc": (key, *item["loc"])}) for item in found]
+
+
+def _misfits(config: StudyConfig) -> list[str]:
+    """What does not go together, in a configuration whose parts are right."""
+    space = config.make_space()
+    try:
+        config.sampler.check(space, config.evaluation.batch_candidates)
+    except ValueError as error:
+        return [str(error)]
+    presets, places = len(space.presets()), config.sampler.places(space)
+    if presets > places:
+        return [f"space.presets names {presets}, the sampler has {places} places"]
+    return []
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -339,20 +220,12 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
 
 def _explain(item: Any) -> str:
     """One pydantic error as ``key = value: what is wrong``."""
-    loc = list(item["loc"])
-    if loc[:1] in (["sampler"], ["space"]) and len(loc) > 1 and loc[1] in _TAGS:
-        del loc[1]  # the tag of a discriminated union is part of pydantic's path, not of the file's
-    where = ".".join(map(str, loc))
+    where = ".".join(map(str, item["loc"]))
     message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
     if item["type"] == "extra_forbidden":
         return f"unknown key {where!r}; see the README's section on study files"
     if item["type"] == "missing":
         return f"key {where!r} is missing"
-    if item["type"] == "union_tag_invalid":
-        kinds = _KINDS if where == "sampler" else _SPACES
-        return f"{where}.kind = {item['ctx']['tag']!r}: expected {kinds}"
-    if item["type"] == "union_tag_not_found":
-        return f"key '{where}.kind' is missing: expected {_KINDS}"
     if not where or isinstance(item["input"], (dict, BaseModel)):
         return f"{where + ': ' if where else ''}{message}"
     return f"{where} = {json.dumps(item['input'], default=str)}: {message}"

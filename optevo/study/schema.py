@@ -157,16 +157,18 @@ TRIAL: dict[str, TypeAdapter[Any]] = {
 
 def domains_of(config: Mapping[str, Any]) -> dict[str, TypeAdapter[Any]]:
     """What each parameter of a configuration's space may be; nothing for a space that isn't known here."""
-    from optevo.spaces import SPACES, BaselineSpace, TermSpace  # noqa: PLC0415  heavier than the rest of this module
+    from optevo.spaces import SPACES  # noqa: PLC0415  heavier than the rest of this module
 
-    space = config.get("space")
-    kind = space.get("kind") if isinstance(space, dict) else None
-    known = SPACES.get(kind) if isinstance(kind, str) else None
+    section = config.get("space")
+    known = SPACES.get(str(section.get("kind"))) if isinstance(section, dict) else None
     if known is None:
         return {}
-    if kind != TermSpace.name:  # a study file sets the ranges
-        return dict.fromkeys(BaselineSpace.TUNED, TypeAdapter(Annotated[Number, Field(ge=0)]))
-    return {name: _domain(d) for name, d in known().distributions().items()}
+    try:
+        checked = known.section.model_validate(section)
+    except ValueError:
+        return {}  # the configuration is wrong, which others say better
+    space = known.make(**checked.model_dump(exclude={"kind"}))
+    return {name: _domain(d) for name, d in space.distributions().items()}
 
 
 def _domain(distribution: Any) -> TypeAdapter[Any]:

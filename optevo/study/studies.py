@@ -9,68 +9,33 @@ from collections.abc import Mapping
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, WilcoxonPruner
-from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.lost import worker_identity
-from optevo.optim.baselines.registry import BASELINES
-from optevo.samplers import GeneticSampler, SeededSampler, SlotGridSampler
-from optevo.samplers.slots import SlotTable, claimed
-from optevo.spaces import SPACES, BaselineSpace, Space
+from optevo.optuna_private import set_trial_user_attr
+from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
+from optevo.samplers.slots import claimed
 from optevo.study.check import check_study, readable
-from optevo.study.config import GeneticConfig, StudyConfig, differences, parse_config
+from optevo.study.config import StudyConfig, differences, parse_config
 from optevo.study.environment import differences as environment_differences
 from optevo.study.environment import environment
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def make_space(config: StudyConfig) -> Space:
-    """The study's space with its presets."""
-    return SPACES[config.space.kind](**config.space.model_dump(exclude={"kind"}))
+def make_sampler(config: StudyConfig, device: str = "") -> SlotSampler:
+    """The study's sampler, under which a trial names its process (and `device`) before anything else."""
+    make, groups = SAMPLERS[config.sampler.kind].make, config.evaluation.batch_candidates
+    sampler = make(config.sampler, config.make_space(), config.seed, groups)
 
+    def name(study: optuna.Study, trial: FrozenTrial) -> None:
+        # A trial killed between this and its claim is known to be dead.
+        set_trial_user_attr(study, trial, keys.WORKER, worker_identity(device))
 
-def make_sampler(config: StudyConfig, device: str = "") -> GeneticSampler | SeededSampler:
-    """The study's sampler, under which a trial names its process (and `device`) before anything else.
-
-    `random` is a single generation of draws from the space's prior.
-    """
-    space, chosen = make_space(config), config.sampler
-    presets = list(space.presets().values())
-    sampler: GeneticSampler | SeededSampler
-    if chosen.kind == "tpe":
-        sampler = SeededSampler(lambda seed: TPESampler(seed=seed), config.seed, config.n_trials, presets)
-    elif chosen.kind == "grid":
-        assert isinstance(space, BaselineSpace)
-        sampler = SeededSampler(
-            lambda _: SlotGridSampler(space.grid(), seed=config.seed), config.seed, config.n_trials
-        )
-    else:
-        bred = chosen if isinstance(chosen, GeneticConfig) else None
-        sampler = GeneticSampler(
-            population_size=config.places,
-            n_generations=bred.n_generations if bred else 1,
-            n_elites=bred.n_elites if bred else 0,
-            tournament_size=bred.tournament_size if bred else 4,
-            seed=config.seed,
-            space=space,
-            presets=presets,
-            group_size=config.evaluation.batch_candidates,
-            max_failures=None,  # the objective gives a slot up: it then counts −1 instead of leaving a gap
-            endless=False,
-            asynchronous=bred.asynchronous if bred else False,
-        )
-    inner = sampler.before_trial
-
-    def named(study: optuna.Study, trial: FrozenTrial) -> None:
-        # First of all: a trial killed between this and its claim is known to be dead.
-        study._storage.set_trial_user_attr(trial._trial_id, keys.WORKER, worker_identity(device))
-        inner(study, trial)
-
-    sampler.before_trial = named  # type: ignore[method-assign]
+    sampler.on_trial = name
     return sampler
 
 
@@ -164,9 +129,7 @@ def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
     attrs = study.user_attrs
     config = parse_config(attrs[keys.CONFIG], f"study {study.study_name!r}")
     fingerprint = config.fingerprint()
-    baseline = BASELINES.get(config.space.kind)
-    theirs = baseline and baseline.factory.partition(".")[0] == "pytorch_optimizer"
-    package = "pytorch_optimizer" if theirs else None
+    package = config.make_space().package
     changed = environment_differences(attrs[keys.ENVIRONMENT], package)
     if fingerprint != attrs[keys.FINGERPRINT]:
         changed.append(f"fingerprint: {attrs[keys.FINGERPRINT]} → {fingerprint}")
@@ -236,15 +199,9 @@ def _check_schema(study: optuna.Study) -> None:
         )
 
 
-def board(study: optuna.Study) -> SlotTable:
-    """The slots of a study of ours, as its storage has them now."""
-    assert isinstance(study.sampler, (GeneticSampler, SeededSampler))
-    return study.sampler.board(study)
-
-
 def is_complete(study: optuna.Study) -> bool:
     """Whether the search has nothing left to evaluate."""
-    return board(study).ended
+    return sampler_of(study).slot_table(study).ended
 
 
 def counted(study: optuna.Study) -> int:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from optevo import lazy
 from optevo.errors import UserError
 from optevo.tasks.scored import ScoredTask
 
@@ -31,19 +32,16 @@ TASKS: dict[str, str | Callable[..., Task | ScoredTask]] = {
     "char_lm": "optevo.tasks.text:CharLM",
 }
 
-_LAZY = {
-    "Split": "optevo.tasks.base",
-    "Task": "optevo.tasks.base",
-    "Dropout": "optevo.tasks.layers",
-    "build": "optevo.tasks.layers",
-    "initialise": "optevo.tasks.layers",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "Split": "optevo.tasks.base",
+        "Task": "optevo.tasks.base",
+        "Dropout": "optevo.tasks.layers",
+        "build": "optevo.tasks.layers",
+        "initialise": "optevo.tasks.layers",
+    },
+)
 
 
 def get_task(name: str, **options: Any) -> Task | ScoredTask:

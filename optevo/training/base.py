@@ -10,10 +10,15 @@ from optevo.errors import UserError
 from optevo.tasks import get_task
 
 if TYPE_CHECKING:
-    from optevo.spaces import Candidate
+    from torch import Tensor
+
+    from optevo.optim.candidate import Candidate, Stacked
     from optevo.study.config import StudyConfig
     from optevo.tasks import ScoredTask, Split, Task
     from optevo.training.run import Run
+
+#: `optevo.spaces.Space.stack`: of candidates and steps, what makes their rules one; None for no.
+Stack = Callable[["Sequence[Candidate]", int], "Callable[[Tensor], Stacked] | None"]
 
 
 class BaseBench(abc.ABC):
@@ -44,9 +49,22 @@ class BaseBench(abc.ABC):
 
     @abc.abstractmethod
     def run_together(
-        self, candidates: Sequence[Candidate], task: int, seed: int, check: Callable[[], None]
+        self,
+        candidates: Sequence[Candidate],
+        task: int,
+        seed: int,
+        check: Callable[[], None],
+        stack: Stack = lambda candidates, steps: None,
     ) -> list[Run]:
-        """A run of each candidate, in order."""
+        """A run of each candidate, in order.
+
+        Args:
+            candidates: Whom to evaluate.
+            task: Index of the task.
+            seed: Of the runs.
+            check: Called every step; what it raises ends the runs.
+            stack: Makes their rules one, see `optevo.spaces.Space.stack`. Default: they train one by one.
+        """
 
     @abc.abstractmethod
     def stacks(self, task: int) -> bool:

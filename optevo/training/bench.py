@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from optevo.errors import UserError
-from optevo.optim.terms.genome import TermGenome
-from optevo.spaces import Candidate
-from optevo.study.config import StudyConfig
 from optevo.tasks.base import SPLITS, Split, Task
-from optevo.training.base import BaseBench, make_tasks
+from optevo.training.base import BaseBench, Stack, make_tasks
+from optevo.training.devices import resolve_device
 from optevo.training.precision import autocast
 from optevo.training.run import Run
 from optevo.training.single import train
 from optevo.training.stacked import stacks, train_stacked
+
+if TYPE_CHECKING:
+    from optevo.optim.candidate import Candidate
+    from optevo.study.config import StudyConfig
 
 
 class Bench(BaseBench):
@@ -81,13 +81,20 @@ class Bench(BaseBench):
         return train(one, splits, candidate, seed=seed, **self._budget, **options)
 
     def run_together(
-        self, candidates: Sequence[Candidate], task: int, seed: int, check: Callable[[], None]
+        self,
+        candidates: Sequence[Candidate],
+        task: int,
+        seed: int,
+        check: Callable[[], None],
+        stack: Stack = lambda candidates, steps: None,
     ) -> list[Run]:
         """The same for several: as one stacked model where the device and the model gain by it."""
-        one, splits = self.tasks[task]
-        genomes = [candidate for candidate in candidates if isinstance(candidate, TermGenome)]
-        if len(genomes) == len(candidates) > 1 and self.stacks(task):
-            return train_stacked(one, splits, genomes, seed=seed, check=check, **self._budget)
+        if len(candidates) > 1 and self.stacks(task):
+            rules = stack(candidates, self.config.evaluation.steps)
+            if rules is not None:
+                one, splits = self.tasks[task]
+                n = len(candidates)
+                return train_stacked(one, splits, rules, n, seed=seed, check=check, **self._budget)
         return [self.run(candidate, task, seed, check=check) for candidate in candidates]
 
     @functools.cache  # noqa: B019  a worker has one bench
@@ -99,52 +106,6 @@ class Bench(BaseBench):
     def _budget(self) -> dict[str, Any]:
         evaluation = self.config.evaluation
         return evaluation.model_dump(include={"steps", "batch_size", "split", "precision"})
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto`, or a device's name.
-
-    Raises:
-        UserError: There is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError(f"device {name!r} was asked for, but torch sees no CUDA device; use --device cpu")
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise UserError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
-    elif device.type != "cpu":
-        raise UserError(f"device {name!r} is not supported; expected auto, cpu, cuda or cuda:N")
-    return device
-
-
-def worker_devices(name: str, workers: int | None) -> list[str]:
-    """A device for each worker process: `auto` and `cuda` spread them over the GPUs, where there are any.
-
-    Args:
-        name: As in `resolve_device`.
-        workers: Processes. None: one a core on a CPU, one a GPU.
-    """
-    device = resolve_device(name)
-    if device.type == "cpu":
-        cores = len(psutil.Process().cpu_affinity() or [0]) if psutil.LINUX else os.cpu_count() or 1
-        return ["cpu"] * (workers or cores)
-    chosen = [str(device)]
-    if device.index is None:
-        chosen = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    return [chosen[i % len(chosen)] for i in range(workers or len(chosen))]
-
-
-def share_device(device: str, processes: int) -> None:
-    """Limit this process to its part of a GPU's memory: one that asks for more fails, not the others."""
-    if device != "cpu" and processes > 1:
-        # A tenth is for the contexts.
-        torch.cuda.set_per_process_memory_fraction(0.9 / processes, device)
 
 
 def _load(task: Task, data_root: Path) -> dict[str, Split]:

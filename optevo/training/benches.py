@@ -53,7 +53,7 @@ def make_worker_bench(config: StudyConfig, device: str, data_root: Path, sharing
     if trained:
         import torch  # noqa: PLC0415  a scored study never needs it
 
-        from optevo.training.bench import share_device  # noqa: PLC0415
+        from optevo.training.devices import share_device  # noqa: PLC0415
 
         # Several one-thread processes beat a wide one, and sums come out the same for any number of them.
         torch.set_num_threads(1)

@@ -25,3 +25,8 @@ def combine(runs: Mapping[str, Sequence[float]]) -> float:
     """A trial's fitness: the mean over seeds within each task, then over tasks."""
     means = [sum(values) / len(values) for values in runs.values()]
     return sum(means) / len(means)
+
+
+def tenths(steps: int) -> list[int]:
+    """The steps after which a tenth of the run is over."""
+    return sorted({round(steps * i / 10) for i in range(1, 11)} - {0})

@@ -1,8 +1,12 @@
-"""One run's outcome, as it is stored; whatever made it. Pure Python."""
+"""One run's outcome, as it is stored, whatever made it; and what several are worth. Pure Python."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from optevo.training.fitness import DIVERGED, combine
 
 
 @dataclass(frozen=True)
@@ -33,3 +37,23 @@ class Run:
     steps: int
     seconds: float
     diverged_at: int | None
+
+
+def read_run(stored: Mapping[str, Any]) -> Run:
+    """A run as `dataclasses.asdict` stored it."""
+    return Run(**{**stored, "losses": tuple(stored["losses"])})
+
+
+def by_task(runs: Sequence[Run]) -> dict[str, list[float]]:
+    """Fitness of each run by task, in order."""
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        values.setdefault(run.task, []).append(run.fitness)
+    return values
+
+
+def total_fitness(runs: Sequence[Run]) -> float:
+    """Mean over seeds, then tasks; −1 where any run diverged."""
+    if any(run.diverged_at is not None for run in runs):
+        return DIVERGED
+    return combine(by_task(runs))

@@ -13,7 +13,7 @@ from optevo.training.fitness import DIVERGED
 from optevo.training.run import Run
 
 if TYPE_CHECKING:
-    from optevo.spaces import Candidate
+    from optevo.optim.candidate import Candidate
     from optevo.study.config import StudyConfig
     from optevo.tasks import ScoredTask
 
@@ -74,7 +74,12 @@ class ScoredBench(BaseBench):
         )
 
     def run_together(
-        self, candidates: Sequence[Candidate], task: int, seed: int, check: Callable[[], None]
+        self,
+        candidates: Sequence[Candidate],
+        task: int,
+        seed: int,
+        check: Callable[[], None],
+        stack: Any = None,
     ) -> list[Run]:
         """One after another."""
         return [self.run(candidate, task, seed, check=check) for candidate in candidates]

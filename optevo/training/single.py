@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from optevo.training.fitness import FINAL_STEPS, MAX_LOSS, fitness
+from optevo.training.fitness import FINAL_STEPS, MAX_LOSS, fitness, tenths
 from optevo.training.precision import PRECISIONS, autocast
 from optevo.training.run import Run
 
 if TYPE_CHECKING:
-    from optevo.spaces.base import Candidate
+    from optevo.optim.candidate import Candidate
     from optevo.tasks.base import Split, Task
 
 # Steps between looks at the losses. A look waits for the device; the verdict is that of looking every step.
@@ -213,11 +213,6 @@ def not_fine(losses: Tensor) -> Tensor:
 def _first_bad(losses: Tensor, start: int, end: int) -> int | None:
     where = not_fine(losses[start:end]).nonzero()
     return start + int(where[0]) if len(where) else None
-
-
-def tenths(steps: int) -> list[int]:
-    """The steps after which a tenth of the run is over."""
-    return sorted({round(steps * i / 10) for i in range(1, 11)} - {0})
 
 
 def _curve(losses: Tensor, marks: list[int]) -> list[float]:

@@ -1,17 +1,16 @@
 """Several candidates on one task with one seed, trained as one stacked model.
 
 They share the initial weights, the batches and the dropout masks, so one forward and backward pass with a
-leading dimension of K does the work of K. A rule is fourteen numbers a step, and a stack's are K columns of
-them. Networks that are chains of dense layers go through `torch.baddbmm`; all others through
+leading dimension of K does the work of K; their rules step as one, see `optevo.optim.candidate.Stacked`.
+Networks that are chains of dense layers go through `torch.baddbmm`; all others through
 `torch.func.vmap`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,11 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.conv import _ConvNd
 
-from optevo.optim.terms.genome import TermGenome
-from optevo.optim.terms.kernels import stacked_update
-from optevo.optim.terms.optimizer import rule_scalars
 from optevo.tasks.base import Task
 from optevo.training.dense import CrossEntropy, chain, logits
+from optevo.training.fitness import tenths
 from optevo.training.precision import autocast
 from optevo.training.run import Run
 from optevo.training.single import (
@@ -32,10 +29,10 @@ from optevo.training.single import (
     generator_for,
     isolated,
     not_fine,
-    tenths,
 )
 
 if TYPE_CHECKING:
+    from optevo.optim.candidate import Stacked
     from optevo.tasks.base import Split
 
 Batch = tuple[Tensor, Tensor]
@@ -59,7 +56,8 @@ def stacks(task: Task, device: torch.device) -> bool:
 def train_stacked(
     task: Task,
     splits: dict[str, Split],
-    candidates: Sequence[TermGenome],
+    rules: Callable[[Tensor], Stacked],
+    count: int,
     *,
     seed: int,
     steps: int,
@@ -75,7 +73,8 @@ def train_stacked(
     Args:
         task: What to train.
         splits: Its data, all on the device to train on.
-        candidates: K term genomes.
+        rules: Makes the candidates' rules, as one, for weights of shape (K, P).
+        count: K, how many candidates.
         seed: Of the runs.
         steps: Mini-batches.
         batch_size: Examples a mini-batch. Default: 128.
@@ -90,11 +89,11 @@ def train_stacked(
     start, device = time.perf_counter(), splits["train"].device
     with isolated(task.name, seed, device):
         model = task.model(generator_for(torch.device("cpu"), task.name, seed, "model")).to(device).train()
-        stack = _Stack(task, model, candidates, steps, precision)
+        stack = _Stack(task, model, count, rules, precision)
         batches = task.batches(splits["train"], batch_size, generator_for(device, task.name, seed, "batches"))
-        losses = torch.zeros(steps, len(candidates), device=device)
+        losses = torch.zeros(steps, count, device=device)
         diverged_at: dict[int, int] = {}
-        taken = [steps] * len(candidates)
+        taken = [steps] * count
         looked, marks = 0, tenths(steps)
         for step in range(1, steps + 1):
             check()
@@ -104,7 +103,7 @@ def train_stacked(
                 for k in bad.any(dim=0).nonzero().flatten().tolist():
                     diverged_at[k], taken[k] = looked + int(bad[:, k].nonzero()[0]), step
                 looked = step
-                if len(diverged_at) == len(candidates):
+                if len(diverged_at) == count:
                     break
                 stack.drop(diverged_at)
         runs = [
@@ -118,9 +117,9 @@ def train_stacked(
                 diverged_at=diverged_at.get(k),
                 precision=precision,
             )
-            for k in range(len(candidates))
+            for k in range(count)
         ]
-    seconds = (time.perf_counter() - start) / len(candidates)
+    seconds = (time.perf_counter() - start) / count
     return [dataclasses.replace(run, seconds=seconds) for run in runs]
 
 
@@ -128,23 +127,17 @@ class _Stack:
     """K copies of a model, their rules and their moments, each row of a matrix one copy."""
 
     def __init__(
-        self, task: Task, model: nn.Module, candidates: Sequence[TermGenome], steps: int, precision: str
+        self, task: Task, model: nn.Module, k: int, rules: Callable[[Tensor], Stacked], precision: str
     ) -> None:
-        k = len(candidates)
         self.model, self.precision = model, precision
         self.loss, self.dense = _Loss(task, model), chain(task, model)
         trained = [(name, p) for name, p in self.loss.named_parameters() if p.requires_grad]
         self.names, self.trained = [name for name, _ in trained], [p for _, p in trained]
         initial = [p.detach() for p in self.trained]
         flat = torch.cat([p.reshape(-1) for p in initial]).expand(k, -1)
-        rules = [candidate.rule() for candidate in candidates]
-        self.m = torch.zeros_like(flat) if any(rule.reads_m for rule in rules) else None
-        self.v = torch.zeros_like(flat) if any(rule.reads_v for rule in rules) else None
-        scalars = torch.stack([_scalars(candidate, steps) for candidate in candidates], dim=2)
-        self.scalars = scalars.to(flat)  # steps × 14 × K
+        self.rules = rules(flat)  # of all copies
         self.buffers = {name: b.expand(k, *b.shape).clone() for name, b in self.loss.named_buffers()}
         self.numbers = torch.arange(k, device=flat.device)  # of the candidates in the rows
-        self.taken = 0
         self._lay_out(flat.contiguous())
 
     def _lay_out(self, flat: Tensor) -> None:
@@ -156,7 +149,7 @@ class _Stack:
                 flat.split([p.numel() for p in self.trained], dim=1), self.trained, strict=True
             )
         ]
-        self.grads, self.work = torch.empty_like(flat), flat.new_empty(4, *flat.shape)
+        self.grads = torch.empty_like(flat)
 
     def drop(self, numbers: Collection[int]) -> None:
         """Go on without these candidates: a row that diverged costs as much as any."""
@@ -164,8 +157,8 @@ class _Stack:
         rows = torch.tensor([i for i, k in enumerate(here) if k not in numbers], device=self.flat.device)
         if len(rows) == len(here):
             return
-        self.numbers, self.scalars = self.numbers[rows], self.scalars[:, :, rows]
-        self.m, self.v = (None if x is None else x[rows] for x in (self.m, self.v))
+        self.numbers = self.numbers[rows]
+        self.rules.keep(rows)
         self.buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
         self._lay_out(self.flat[rows])
 
@@ -175,9 +168,7 @@ class _Stack:
             losses = self.forward(batch)
         gradients = torch.autograd.grad(losses.sum(), self.leaves, allow_unused=True, materialize_grads=True)
         torch.cat([g.flatten(1) for g in gradients], dim=1, out=self.grads)
-        with torch.no_grad():
-            stacked_update(self.flat, self.grads, self.m, self.v, self.scalars[self.taken], self.work)
-        self.taken += 1
+        self.rules.step(self.flat, self.grads)
         return losses.detach().float()
 
     def forward(self, batch: Batch) -> Tensor:
@@ -215,16 +206,3 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return self.task.loss(self.model, batch)
-
-
-@functools.lru_cache(maxsize=64)  # a stack trains with several seeds and tasks
-def _scalars(candidate: TermGenome, steps: int) -> Tensor:
-    """The numbers of every step of a run, float64 of shape (steps, 14)."""
-    rule, schedule = candidate.rule(), candidate.schedule(steps)
-    rows = [
-        rule_scalars(
-            rule, lr=candidate.lr * schedule(t), weight_decay=candidate.weight_decay, step=t + 1
-        ).folded()
-        for t in range(steps)
-    ]
-    return torch.tensor(rows, dtype=torch.float64)

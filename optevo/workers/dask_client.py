@@ -7,6 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,22 +62,30 @@ async def _greet(address: str, connection: dict[str, Any]) -> None:
             raise ValueError(f"there is a {found}")
 
 
-async def or_lost(client: Client, call: Callable[[], Awaitable[T]]) -> T | None:
-    """What a call to the scheduler gives, None where the connection is broken."""
-    if client.status in {"closing", "closed"}:
-        return None
-    try:
-        return await call()
-    except OSError:
-        return None
+async def answered(client: Client, call: Callable[[], Awaitable[T]]) -> T:
+    """What a call to the scheduler gives; made again for as long as the connection is broken.
+
+    Raises:
+        ConnectionError: The client has closed itself.
+    """
+    while client.status != "closed":
+        with suppress(OSError):
+            if client.status != "closing":
+                return await call()
+        await asyncio.sleep(_AGAIN_SECONDS)
+    raise ConnectionError("the scheduler answers no more")
 
 
 async def run_in(client: Client, address: str, function: Callable[..., Any], *args: Any) -> Any:
     """What a function returns or raises in a Dask worker, past the scheduler's queue."""
-    options: dict[str, Any] = {"workers": [address], "on_error": "return", "asynchronous": True}
-    while True:
-        answers = await or_lost(client, lambda: client.run(function, *args, **options))
-        answer = OSError() if answers is None else answers[address]
-        if not isinstance(answer, OSError):
-            return answer
-        await asyncio.sleep(_AGAIN_SECONDS)  # the scheduler will tell when it is gone for good
+
+    async def run() -> Any:
+        options: dict[str, Any] = {"workers": [address], "on_error": "return", "asynchronous": True}
+        answer = (await client.run(function, *args, **options))[address]
+        if isinstance(
+            answer, OSError
+        ):  # the Dask worker is not reached; when it is gone, the scheduler tells
+            raise answer
+        return answer
+
+    return await answered(client, run)

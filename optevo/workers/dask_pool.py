@@ -2,13 +2,16 @@
 
 Dask says which machines there are and carries messages; the storage alone says who evaluates what. Every
 second each Dask worker is told, past Dask's own queue, which workers to have, and says how they are.
+
+No `distributed.WorkerPlugin`: the scheduler keeps one after its client has died, and every Dask worker that
+cannot unpickle it, for want of optevo, then fails to start.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-import sys
 import time
 import uuid
 from collections import deque
@@ -20,8 +23,8 @@ from typing import Any
 from optevo import __version__
 from optevo.errors import UserError
 from optevo.workers import dask_remote as remote
-from optevo.workers.dask_client import connect, or_lost, run_in
-from optevo.workers.local_pool import WorkerExit
+from optevo.workers.dask_client import answered, connect, run_in
+from optevo.workers.pool import EXIT_USER_ERROR, WorkerExit
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +33,33 @@ _STOP_SECONDS, _KILL_SECONDS = remote.POLITE_SECONDS, 10.0  # to hear that all h
 
 
 @dataclass
-class _DaskHost:
-    """A Dask worker that fits.
+class _WorkerSlot:
+    """Room for a worker.
 
     Attributes:
-        places: A device for each worker that it has room for, and whom it must not be shared with.
-        seats: Those of the places that were given out: whether a worker holds it, or is on its way.
+        device: Where it is to train.
+        gpu: What tells that device from others, for another Dask worker may see it too. Empty: a CPU.
+        busy: Whether a worker is there or on its way; None: the slot was never given out.
     """
 
-    places: list[tuple[str, str]]
-    seats: dict[int, bool] = field(default_factory=dict)
+    device: str
+    gpu: str = ""
+    busy: bool | None = None
+
+
+@dataclass
+class _DaskHost:
+    """A Dask worker.
+
+    Attributes:
+        slots: Its room for workers; empty where it is refused; None while it is looked at.
+        refusal: Why it cannot work on the study, if so.
+        served: Looks at it, and tells it what to do for as long as it is there.
+    """
+
+    slots: list[_WorkerSlot] | None = None
+    refusal: str = ""
+    served: asyncio.Task[None] = field(init=False)
 
 
 class DaskPool:
@@ -79,9 +99,8 @@ class DaskPool:
         self._order = remote.Order(uuid.uuid4().hex, tuple(command), name_of_study, {}, 0, 0, env)
         self._counted = self._stops = 0  # apart, since `stop` is called by signals at any moment
         self._hosts: dict[str, _DaskHost] = {}
-        self._refused: dict[str, str] = {}
-        self._probing: set[str] | None = None  # None: nobody has looked yet
-        self._endings: deque[WorkerExit] = deque()
+        self._exits: deque[WorkerExit] = deque()
+        self._listed = False  # whether the scheduler has said which Dask workers there are
         self._fitted = False  # whether any Dask worker ever did
         self._idle = False  # there are Dask workers, and nothing is left for them to do
         self._deadline = float("inf")  # when no longer to wait for what was stopped
@@ -90,11 +109,12 @@ class DaskPool:
         loop: Any = self._client.loop
         self._attending = asyncio.run_coroutine_threadsafe(self._attend(), loop.asyncio_loop)
         try:
-            while self._probing is None or self._probing:
+            while not self._listed or any(host.slots is None for host in list(self._hosts.values())):
                 self._check()
                 time.sleep(0.05)
-            if self._refused and not self._hosts:
-                reasons = "\n".join(f"  {who}: {why}" for who, why in self._refused.items())
+            refused = {who: host.refusal for who, host in list(self._hosts.items()) if host.refusal}
+            if refused and not self._fitted:
+                reasons = "\n".join(f"  {who}: {why}" for who, why in refused.items())
                 raise UserError(f"no Dask worker at {address} can work on this study:\n{reasons}")
         except BaseException:
             self.close()
@@ -111,15 +131,15 @@ class DaskPool:
         self._counted = counted
         if not self._stops:
             self._check()
-        return [self._endings.popleft() for _ in range(len(self._endings))]
+        return [self._exits.popleft() for _ in range(len(self._exits))]
 
     @property
     def working(self) -> bool:
         """See `WorkerPool`; also while there is no Dask worker at all, for one may come."""
-        if self._endings:
+        if self._exits:
             return True
         if self._stops:
-            return self._held() and time.monotonic() < self._deadline
+            return self._busy() and time.monotonic() < self._deadline
         return not self._idle
 
     def stop(self) -> None:
@@ -131,15 +151,15 @@ class DaskPool:
     def close(self) -> None:
         """See `WorkerPool`."""
         for _ in range(2):
-            if self._held() and not self._attending.done():
+            if self._busy() and not self._attending.done():
                 self.stop()
-            while self._held() and not self._attending.done() and time.monotonic() < self._deadline:
+            while self._busy() and not self._attending.done() and time.monotonic() < self._deadline:
                 time.sleep(0.1)
         self._attending.cancel()
         self._client.close(timeout=_KILL_SECONDS)
 
-    def _held(self) -> bool:
-        return any(any(list(host.seats.values())) for host in list(self._hosts.values()))
+    def _busy(self) -> bool:
+        return any(slot.busy for host in list(self._hosts.values()) for slot in host.slots or [])
 
     def _check(self) -> None:
         if self._client.status == "closed":
@@ -150,57 +170,53 @@ class DaskPool:
             self._attending.result()  # raises what went wrong
 
     async def _attend(self) -> None:
-        """Follow the Dask workers' coming and going, and give out seats."""
-        tasks: dict[str, asyncio.Task[None]] = {}
-        try:
-            while self._client.status != "closed":
-                present = await or_lost(self._client, lambda: self._client.nthreads(asynchronous=True))
-                if present is not None:
-                    for address in tasks.keys() - present.keys():
-                        tasks.pop(address).cancel()
-                        self._forget(address)
-                    new = present.keys() - tasks.keys()
-                    self._probing = (self._probing or set()) | new
-                    for address in new:
-                        tasks[address] = asyncio.create_task(self._serve(address, present[address]))
-                for task in tasks.values():
-                    if task.done():
-                        task.result()  # raises what went wrong
+        """Follow the Dask workers' coming and going, and give out their slots."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                present = await answered(self._client, lambda: self._client.nthreads(asynchronous=True))
+                for address in self._hosts.keys() - present.keys():
+                    self._forget(address)
+                for address in present.keys() - self._hosts.keys():
+                    host = self._hosts[address] = _DaskHost()
+                    host.served = group.create_task(self._serve(address, host, present[address]))
                 self._deal()
-                hopeless = self._refused and not self._fitted
-                self._idle = bool(self._hosts or hopeless) and not (self._held() or self._probing)
+                hosts = self._hosts.values()
+                looked_at = all(host.slots is not None for host in hosts)
+                expected = self._fitted and not any(host.slots for host in hosts)  # that others come
+                self._idle = bool(hosts) and looked_at and not expected and not self._busy()
+                self._listed = True
                 await asyncio.sleep(_POLL_SECONDS)
-        finally:
-            for task in tasks.values():
-                task.cancel()
 
-    async def _serve(self, address: str, threads: int) -> None:
+    async def _serve(self, address: str, host: _DaskHost, threads: int) -> None:
         """Look at a Dask worker and, if it fits, give it its orders as long as it is there."""
-        assert self._probing is not None
         answer = await run_in(self._client, address, remote.probe)
-        places = self._places(answer, threads)
-        if isinstance(places, str):
-            self._refused[address] = places
-            self._endings.append(WorkerExit(f"worker on {address}", 2, f"refused: {places}\n"))
-        else:
-            self._hosts[address], self._fitted = _DaskHost(places), True
-        self._probing.discard(address)
-        while host := self._hosts.get(address):
-            devices = {n: host.places[n][0] for n, held in host.seats.items() if held}
-            order = replace(self._order, seats=devices, counted=self._counted, stops=self._stops)
+        try:
+            host.slots = self._fit(answer, threads)
+        except UserError as e:
+            host.slots, host.refusal = [], str(e)
+            self._exits.append(WorkerExit(f"worker on {address}", EXIT_USER_ERROR, f"refused: {e}\n"))
+            return
+        self._fitted = True
+        while True:
+            devices = {number: slot.device for number, slot in enumerate(host.slots) if slot.busy}
+            order = replace(self._order, devices=devices, counted=self._counted, stops=self._stops)
             report = await run_in(self._client, address, remote.tend, order)
             if isinstance(report, Exception):
                 raise report
-            for number, (held, endings) in report.items():
+            for number, (busy, exits) in report.items():
                 name = f"worker {number + 1} on {address}"
-                self._endings.extend(replace(ended, name=name) for ended in endings)
-                host.seats[number] = held
+                self._exits.extend(replace(ended, name=name) for ended in exits)
+                host.slots[number].busy = busy
             await asyncio.sleep(_POLL_SECONDS)
 
-    def _places(self, answer: Any, threads: int) -> list[tuple[str, str]] | str:
-        """The places of a Dask worker, by what `remote.probe` found there; or why it is refused."""
+    def _fit(self, answer: Any, threads: int) -> list[_WorkerSlot]:
+        """Room for workers in a Dask worker, by what `remote.probe` found there.
+
+        Raises:
+            UserError: It does not fit, and why.
+        """
         if not isinstance(answer, dict):
-            return f"optevo cannot be used there: {answer}"
+            raise UserError(f"optevo cannot be used there: {answer}")
         here = {"optevo": __version__, "torch": version("torch")}
         # What follows the plus sign is the build: for this CUDA, for that, for none.
         differing = [
@@ -209,39 +225,41 @@ class DaskPool:
             if answer[name].partition("+")[0] != mine.partition("+")[0]
         ]
         if differing:
-            return "; ".join(differing)
+            raise UserError("; ".join(differing))
         if self._on_this_machine and answer["machine"] != remote.machine():
-            return "it is on another machine, where SQLite does not reach; use PostgreSQL or grpc://"
-        gpus = [(f"cuda:{i}", gpu) for i, gpu in enumerate(answer["gpus"])]
+            raise UserError(
+                "it is on another machine, where SQLite does not reach; use PostgreSQL or grpc://"
+            )
+        gpus = [_WorkerSlot(f"cuda:{i}", gpu) for i, gpu in enumerate(answer["gpus"])]
         if self.device == "cpu" or (self.device == "auto" and not gpus):
-            return [("cpu", "")] * threads
-        chosen = [place for place in gpus if self.device in {"auto", "cuda", place[0]}]
-        return chosen or f"device {self.device!r} was asked for, torch sees {len(gpus)} CUDA devices there"
+            return [_WorkerSlot("cpu") for _ in range(threads)]
+        if chosen := [slot for slot in gpus if self.device in {"auto", "cuda", slot.device}]:
+            return chosen
+        raise UserError(f"device {self.device!r} was asked for, torch sees {len(gpus)} CUDA devices there")
 
     def _deal(self) -> None:
-        """Give out the seats that are free: every Dask worker's first, then every one's second, and so on."""
+        """Give out the slots that are free: every Dask worker's first, then every one's second, and so on."""
         if self._stops:
             return
-        free = (self.workers or sys.maxsize) - sum(len(host.seats) for host in self._hosts.values())
-        # Two Dask workers of one machine may see the same GPUs.
-        taken = {host.places[i][1] for host in self._hosts.values() for i in host.seats} - {""}
-        for i in range(max((len(host.places) for host in self._hosts.values()), default=0)):
-            for host in self._hosts.values():
-                if free > 0 and i < len(host.places) and i not in host.seats:
-                    sole = host.places[i][1]
-                    if sole in taken:
-                        continue
-                    taken |= {sole} - {""}
-                    host.seats[i] = True
-                    free -= 1
+        rounds = itertools.zip_longest(*(host.slots or [] for host in self._hosts.values()))
+        slots = [slot for one_each in rounds for slot in one_each if slot is not None]
+        given = [slot for slot in slots if slot.busy is not None]
+        gpus = {slot.gpu for slot in given}  # two Dask workers of one machine may see the same
+        for slot in slots:
+            if len(given) == self.workers:
+                break
+            if slot.busy is None and not (slot.gpu and slot.gpu in gpus):
+                slot.busy = True
+                given.append(slot)
+                gpus.add(slot.gpu)
 
     def _forget(self, address: str) -> None:
-        assert self._probing is not None
-        self._probing.discard(address)
-        self._refused.pop(address, None)
-        if self._hosts.pop(address, None) is not None and not self._stops:
-            left = f"{len(self._hosts)} left" if self._hosts else "none left; waiting for others"
-            logger.warning("the Dask worker at %s has gone with its workers; %s", address, left)
+        host = self._hosts.pop(address)
+        host.served.cancel()
+        if host.slots and not self._stops:
+            left = sum(bool(other.slots) for other in self._hosts.values())
+            what = f"{left} left" if left else "none left; waiting for others"
+            logger.warning("the Dask worker at %s has gone with its workers; %s", address, what)
 
 
 def _absolute(url: str) -> str:

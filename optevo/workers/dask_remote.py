@@ -1,7 +1,7 @@
 """What `optevo run --cluster` has done in Dask workers: looking around, and keeping worker processes.
 
-Nothing here hangs on the parent's last words: a Dask worker that hears nothing for `LEASE_SECONDS` ends what
-it runs, and worker processes end with their Dask worker.
+The parent may vanish without a word: a Dask worker that hears nothing for `LEASE_SECONDS` ends what it runs,
+and worker processes end with their Dask worker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optevo.workers.local_pool import LocalPool, WorkerExit
+from optevo.workers.local_pool import LocalPool
+from optevo.workers.pool import WorkerExit
 
 if TYPE_CHECKING:
     from distributed import Worker
@@ -45,7 +46,7 @@ class Order:
         run: Which `optevo run` it comes from.
         command: What follows the interpreter, up to ``--device``.
         study: The study's name.
-        seats: A device for each worker, by the worker's number here.
+        devices: A device for each worker, by the worker's number here.
         counted: See `WorkerPool.tend`.
         stops: How often the parent was asked to stop.
         env: What the workers get on top of this environment.
@@ -54,14 +55,14 @@ class Order:
     run: str
     command: tuple[str, ...]
     study: str
-    seats: dict[int, str]
+    devices: dict[int, str]
     counted: int
     stops: int
     # Dask logs the arguments of what fails; a password may be in it.
     env: dict[str, str] = field(repr=False)
 
 
-Report = dict[int, tuple[bool, list[WorkerExit]]]  # by seat: whether a worker holds it, and who ended on it
+Report = dict[int, tuple[bool, list[WorkerExit]]]  # by number: whether it is there, and who ended
 
 
 async def probe() -> dict[str, Any] | str:
@@ -93,17 +94,17 @@ def tend(order: Order, dask_worker: Worker | None = None) -> Report:
         log.addFilter(_not_of_tend)
     key = order.run, dask_worker.address
     with _lock:
-        if key not in _shares:
-            _shares[key] = _Share(key)
-        return _shares[key].tend(order)
+        if key not in _leases:
+            _leases[key] = _Lease(key)
+        return _leases[key].tend(order)
 
 
 def _not_of_tend(record: logging.LogRecord) -> bool:
     return record.args != (tend.__name__,)  # a line for every call, otherwise
 
 
-class _Share:
-    """The workers that one `optevo run` has in a Dask worker, a pool of one on each seat."""
+class _Lease:
+    """The workers of one `optevo run` in a Dask worker, a pool of one each, for as long as it is heard of."""
 
     def __init__(self, key: tuple[str, str]) -> None:
         self.key = key
@@ -114,25 +115,24 @@ class _Share:
 
     def tend(self, order: Order) -> Report:
         self.heard = time.monotonic()
-        report: Report = dict.fromkeys(order.seats, (False, []))
-        for number in order.seats.keys() - self.pools.keys():
-            if order.stops:
-                continue
+        while self.stops < order.stops:
+            self.stop()
+        report: Report = {}
+        for number, device in order.devices.items():
             try:
-                self.pools[number] = self._start(order, number)
+                if number not in self.pools and not self.stops:
+                    self.pools[number] = self._start(order, device)
             except OSError as e:
                 report[number] = False, [WorkerExit("", 1, f"cannot start a worker: {e}")]
-        for _ in range(order.stops - self.stops):
-            self.stop()
-        for number in order.seats.keys() & self.pools.keys():
-            pool = self.pools[number]
-            endings = pool.tend(order.counted)
-            report[number] = pool.working, endings
+                continue
+            pool = self.pools.get(number)
+            exits = pool.tend(order.counted) if pool else []
+            report[number] = pool is not None and pool.working, exits
         return report
 
     @staticmethod
-    def _start(order: Order, number: int) -> LocalPool:
-        command = [sys.executable, *order.command, "--device", order.seats[number], "--sharing", "1"]
+    def _start(order: Order, device: str) -> LocalPool:
+        command = [sys.executable, *order.command, "--device", device, "--sharing", "1"]
         command += ["--parent", str(os.getpid()), "--", order.study]
         return LocalPool([command], {**os.environ, **order.env})
 
@@ -146,7 +146,7 @@ class _Share:
             time.sleep(1)
             with _lock:
                 if time.monotonic() - self.heard > LEASE_SECONDS:
-                    del _shares[self.key]
+                    del _leases[self.key]
                     break
         self.stop()
         until = time.monotonic() + POLITE_SECONDS
@@ -159,5 +159,5 @@ class _Share:
 
 
 # What calls of `tend` have in common, by run and Dask worker.
-_shares: dict[tuple[str, str], _Share] = {}
+_leases: dict[tuple[str, str], _Lease] = {}
 _lock = threading.Lock()

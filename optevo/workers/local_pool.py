@@ -1,4 +1,4 @@
-"""The worker processes of one `optevo run`: started, watched, and replaced when something kills them."""
+"""Worker processes on this machine: started, watched, and replaced when something kills them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import psutil
+
+from optevo.workers.pool import Replacements, WorkerExit, is_replaced
 
 # A worker that stands still for so long (SIGSTOP, a debugger) is killed and replaced. Sooner than others take
 # its trial (`optevo.liveness.lost.FROZEN_SECONDS`): it may hold a lock of the database that they need for it.
@@ -19,73 +20,8 @@ KILL_FROZEN_SECONDS = 10.0
 # Replacements in a row that may achieve nothing: enough for one slot to be given up because it loses every
 # process (`optevo.evaluation.objective.MAX_LOSSES`), and a few by chance.
 IN_VAIN = 15
-_LAST_LINES = 100
-EXIT_USER_ERROR = 2  # the exit status of a worker whose user has something to mend
-EXIT_TASK_BROKEN = 70  # of one in which trial after trial fails, whatever the genome
-EXIT_TERMINATED = 143  # the exit status of a worker that ended politely since SIGINT or SIGTERM asked it to
-
-
-@dataclass(frozen=True)
-class WorkerExit:
-    """A worker that has ended.
-
-    Attributes:
-        name: Whom to call it in a message, such as "worker 2 (process 4711)".
-        status: Exit status as `subprocess` gives it: negative for a signal.
-        output_tail: The end of its output.
-        replaced: Whether another was started in its place.
-    """
-
-    name: str
-    status: int
-    output_tail: str
-    replaced: bool = False
-
-
-class WorkerPool(Protocol):
-    """Worker processes, wherever they run."""
-
-    def tend(self, counted: int) -> list[WorkerExit]:
-        """Start and replace what is missing; those that ended since the last call.
-
-        Args:
-            counted: Finished trials of the study, by which a pool sees whether replacing workers helps.
-        """
-        ...
-
-    @property
-    def working(self) -> bool:
-        """Whether any worker lives or is to be started."""
-        ...
-
-    def stop(self) -> None:
-        """Ask all to end politely; a second call kills."""
-        ...
-
-    def close(self) -> None:
-        """Nothing of the pool is left afterwards."""
-        ...
-
-
-def is_replaced(status: int) -> bool:
-    """Whether a worker that ended so, without being asked to, was brought down by something."""
-    return status not in (0, EXIT_USER_ERROR, EXIT_TASK_BROKEN)
-
-
-@dataclass
-class Replacements:
-    """Whether to replace another killed worker: not for ever where nothing is achieved in between."""
-
-    limit: int
-    _counted: int = -1
-    _in_vain: int = 0
-
-    def allow(self, counted: int) -> bool:
-        """Ask once for every worker that was killed; `counted` are the study's finished trials by then."""
-        if counted > self._counted:
-            self._counted, self._in_vain = counted, 0
-        self._in_vain += 1
-        return self._in_vain <= self.limit
+_TAIL_LINES = 100
+_CLOSE_SECONDS = 10.0  # for workers to end when asked to, before they are killed
 
 
 @dataclass
@@ -95,7 +31,7 @@ class _WorkerSlot:
     number: int
     command: Sequence[str]
     process: subprocess.Popen[str] | None = None
-    output_tail: deque[str] = field(default_factory=lambda: deque(maxlen=_LAST_LINES))
+    output_tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     reader: threading.Thread | None = None
     stopped_since: float | None = None
     vacant: bool = False  # its worker could not be started for now
@@ -109,7 +45,7 @@ class _WorkerSlot:
             text=True,
             errors="replace",
         )
-        self.output_tail = deque(maxlen=_LAST_LINES)
+        self.output_tail = deque(maxlen=_TAIL_LINES)
         self.stopped_since = None
         self.reader = threading.Thread(
             target=self.output_tail.extend, args=(self.process.stdout,), daemon=True
@@ -124,6 +60,15 @@ class _WorkerSlot:
     @property
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    def end(self, *, politely: bool) -> None:
+        if self.process is None or not self.alive:
+            return
+        if politely:
+            self.process.terminate()
+            self.process.send_signal(signal.SIGCONT)  # one that stands still shall hear it
+        else:
+            self.process.kill()
 
     def frozen(self) -> bool:
         """Whether the process has been standing still for too long, seen now and at earlier looks."""
@@ -153,70 +98,63 @@ class LocalPool:
 
     def __init__(self, commands: Sequence[Sequence[str]], env: Mapping[str, str]) -> None:
         self.env = env
-        self.seats = [_WorkerSlot(number, command) for number, command in enumerate(commands, start=1)]
-        self.replacements = Replacements(limit=IN_VAIN + len(self.seats))
+        self.slots = [_WorkerSlot(number, command) for number, command in enumerate(commands, start=1)]
+        self.replacements = Replacements(limit=IN_VAIN + len(self.slots))
         self.stops = 0
-        for seat in self.seats:
-            seat.start(env)
+        for slot in self.slots:
+            slot.start(env)
 
     def tend(self, counted: int) -> list[WorkerExit]:
         """See `WorkerPool`."""
         ended = []
-        for seat in self.seats:
-            if seat.vacant and not self.stops:
-                self._fill(seat)
-            if seat.process is None:
+        for slot in self.slots:
+            if slot.vacant and not self.stops:
+                self._fill(slot)
+            if slot.process is None:
                 continue
-            if seat.alive:
-                if not self.stops and seat.frozen():
-                    seat.process.kill()
+            if slot.alive:
+                if not self.stops and slot.frozen():
+                    slot.process.kill()
                 continue
-            assert seat.reader is not None
-            seat.reader.join(timeout=5)
-            name, status = seat.name, seat.process.wait()
-            words, seat.process = "".join(seat.output_tail), None
+            assert slot.reader is not None
+            slot.reader.join(timeout=5)
+            name, status = slot.name, slot.process.wait()
+            tail, slot.process = "".join(slot.output_tail), None
             replace = is_replaced(status) and not self.stops and self.replacements.allow(counted)
             if replace:
-                self._fill(seat)
-            ended.append(WorkerExit(name, status, words, replace))
+                self._fill(slot)
+            ended.append(WorkerExit(name, status, tail, replace))
         return ended
 
-    def _fill(self, seat: _WorkerSlot) -> None:
+    def _fill(self, slot: _WorkerSlot) -> None:
         try:
-            seat.start(self.env)
-            seat.vacant = False
+            slot.start(self.env)
+            slot.vacant = False
         except OSError:  # no memory or no process to be had just now
-            seat.vacant = True
-        if self.stops and seat.process is not None:  # asked to stop in this very moment
-            seat.process.terminate()
+            slot.vacant = True
+        if self.stops and slot.process is not None:  # asked to stop in this very moment
+            slot.process.terminate()
 
     @property
     def working(self) -> bool:
         """See `WorkerPool`."""
-        return any(seat.process is not None or (seat.vacant and not self.stops) for seat in self.seats)
+        return any(slot.process is not None or (slot.vacant and not self.stops) for slot in self.slots)
 
     def stop(self) -> None:
         """See `WorkerPool`."""
         self.stops += 1
-        for seat in self.seats:
-            if seat.alive and seat.process is not None:
-                if self.stops > 1:
-                    seat.process.kill()
-                else:
-                    seat.process.terminate()
-                    seat.process.send_signal(signal.SIGCONT)  # one that stands still shall hear it
+        for slot in self.slots:
+            slot.end(politely=self.stops == 1)
 
     def close(self) -> None:
         """See `WorkerPool`; ends what is still there politely, but not for long."""
-        for seat in self.seats:
-            if seat.alive and seat.process is not None:
-                seat.process.terminate()
-                seat.process.send_signal(signal.SIGCONT)  # one that stands still shall hear it
-        until = time.monotonic() + 10
-        for seat in self.seats:
-            if seat.process is not None:
+        for slot in self.slots:
+            slot.end(politely=True)
+        until = time.monotonic() + _CLOSE_SECONDS
+        for slot in self.slots:
+            if slot.process is not None:
                 try:
-                    seat.process.wait(max(0.0, until - time.monotonic()))
+                    slot.process.wait(max(0.0, until - time.monotonic()))
                 except subprocess.TimeoutExpired:
-                    seat.process.kill()
-                    seat.process.wait()
+                    slot.end(politely=False)
+                    slot.process.wait()

@@ -7,20 +7,38 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Protocol
 
 import optuna
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from optevo.errors import RunFailed, UserError
 from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
-from optevo.reporting.progress import Progress
 from optevo.storage.errors import StorageUnreachable
 from optevo.study.studies import is_complete
-from optevo.workers.local_pool import EXIT_TERMINATED, EXIT_USER_ERROR, WorkerExit, WorkerPool
+from optevo.workers.pool import EXIT_TERMINATED, EXIT_USER_ERROR, WorkerExit, WorkerPool
 
 _POLL_SECONDS = 0.5
-_FAREWELL_SECONDS = 60.0  # for workers to see that the search is complete
+_LEAVE_SECONDS = 60.0  # for workers to see that the search is complete
+
+
+class Progress(Protocol):
+    """How a search stands, to be shown while it is watched.
+
+    Attributes:
+        counted: Finished trials at the last look.
+    """
+
+    counted: int
+
+    def lines(self) -> list[str]:
+        """Look, and tell what is new."""
+        ...
+
+    def table(self) -> RenderableType:
+        """Look, and show all."""
+        ...
 
 
 def watch(
@@ -62,7 +80,7 @@ def watch(
                 if not stopped:
                     raise
             # Others may have completed it, while a cluster has no worker here that could find it out.
-            if time.monotonic() - advanced > _FAREWELL_SECONDS:
+            if time.monotonic() - advanced > _LEAVE_SECONDS:
                 break
         if not stopped:
             show()

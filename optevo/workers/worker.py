@@ -21,14 +21,15 @@ from optevo.evaluation.objective import Interrupted, Objective
 from optevo.liveness.heartbeat import HUNG_SECONDS, Heartbeat
 from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
 from optevo.liveness.processes import orphaned, when_orphaned
-from optevo.samplers import NoSlot
+from optevo.optuna_private import stored_trial
+from optevo.samplers import NoSlot, sampler_of
 from optevo.storage.errors import StorageUnreachable
 from optevo.storage.opening import count_states, open_storage
 from optevo.storage.retrying import OUTAGE_SECONDS
 from optevo.study.config import StudyConfig
-from optevo.study.studies import board, check_environment, counted, load_study, make_space
+from optevo.study.studies import check_environment, counted, load_study
 from optevo.training.benches import ScoredBench, make_worker_bench
-from optevo.workers.local_pool import EXIT_TERMINATED
+from optevo.workers.pool import EXIT_TERMINATED
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _ABANDONED_SECONDS = 30.0  # that a worker outlives its parent at most
 _POLL_SECONDS = 0.1  # between looks for a slot; they become as rare as one a second
 
 
-class TaskBroken(RuntimeError):
+class TaskBrokenError(RuntimeError):
     """Trial after trial fails, whatever the genome."""
 
 
@@ -87,7 +88,7 @@ def work(
         UserError: The study, its data or the device isn't there, or the study was begun with another optevo
             or torch.
         SystemExit: A stop was requested: status `EXIT_TERMINATED`.
-        TaskBroken: Trials in three slots running failed: no genome's fault, more likely the task's.
+        TaskBrokenError: Trials in three slots running failed: no genome's fault, more likely the task's.
     """
     stop, monitor = Stop(), LivenessMonitor()
 
@@ -113,9 +114,9 @@ def work(
         if heartbeat.given_away:
             raise Interrupted("this worker was taken for dead and its trial given to another")
 
-    outcome = _Outcome(Objective(bench, make_space(config), check), heartbeat)
+    outcome = _Outcome(Objective(bench, config.make_space(), check), heartbeat)
     while not stop.requested and _await_slot(study, config, stop, monitor, limit):
-        outcome.trial_id = None
+        outcome.trial = None
         try:
             study.optimize(outcome, n_trials=1, catch=(Exception,))
         except NoSlot:
@@ -129,7 +130,7 @@ def work(
             raise outcome.error
         if len(outcome.failed_slots) >= 3:
             slots = len(outcome.failed_slots)
-            raise TaskBroken(f"trials failed in {slots} slots running, the last so") from outcome.error
+            raise TaskBrokenError(f"trials failed in {slots} slots running, the last so") from outcome.error
     if stop.requested:
         sys.exit(EXIT_TERMINATED)  # whoever watches can tell it from a study that is complete
 
@@ -153,10 +154,10 @@ class _Outcome:
         self.objective, self.heartbeat = objective, heartbeat
         self.error: Exception | None = None
         self.failed_slots: set[tuple[int, int]] = set()  # since the last trial that did not fail
-        self.trial_id: int | None = None
+        self.trial: optuna.Trial | None = None
 
     def __call__(self, trial: optuna.Trial) -> float:
-        self.error, self.trial_id = None, trial._trial_id
+        self.error, self.trial = None, trial
         try:
             with self.heartbeat.beating(trial):
                 value = self.objective(trial)
@@ -179,7 +180,7 @@ class _Outcome:
 
     def given_away(self, study: optuna.Study) -> bool:
         """Whether somebody else has finished this worker's last trial."""
-        return self.trial_id is not None and study._storage.get_trial(self.trial_id).state.is_finished()
+        return self.trial is not None and stored_trial(study, self.trial).state.is_finished()
 
 
 def _await_slot(
@@ -194,7 +195,7 @@ def _await_slot(
             looked = time.monotonic()
         now = count_states(study)
         if now is None or now != seen:  # else no slot has become free
-            slots = board(study)
+            slots = sampler_of(study).slot_table(study)
             # Somebody who is about to claim a slot may open the next generation by it, asynchronously.
             seen = None if slots.undecided() else now
             if slots.ended or (limit is not None and counted(study) >= limit):

@@ -16,7 +16,7 @@ from optevo import keys
 from optevo.measurement.fresh_seeds import Result, Row, store_result
 from optevo.storage.opening import open_storage
 from optevo.study.config import parse_config
-from optevo.study.studies import create_or_resume, make_space
+from optevo.study.studies import create_or_resume
 from optevo.training.run import Run
 
 from . import damage
@@ -91,7 +91,7 @@ def a_run(seed: int) -> Run:
 
 def evaluate(trial: optuna.Trial) -> float:
     """A trial with every attribute, without the training."""
-    space = make_space(parse_config(CONFIG, "fuzz"))
+    space = parse_config(CONFIG, "fuzz").make_space()
     candidate = space.candidate(space.suggest(trial))
     runs = [a_run(seed) for seed in (0, 1)]
     attrs = {

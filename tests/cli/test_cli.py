@@ -2,159 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import runpy
-import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import optuna
 import pytest
+from command_line import HOSTILE, TINY, dump, run, said, stored, told, write
 from optuna.trial import TrialState
 from rich.console import Console
 
 from optevo import keys
-from optevo.cli import main as cli
-from optevo.evaluation.objective import Objective
 from optevo.reporting.progress import Progress
 from optevo.storage.opening import open_storage
-from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import create_or_resume, load_study, make_space
-from optevo.training.bench import Bench
+from optevo.study.studies import create_or_resume, load_study
 
-TINY = """
-name = "tiny"
-
-[space]
-presets = ["sgd", "adam"]
-
-[sampler]
-kind = "genetic"
-population_size = 2
-n_generations = 1
-n_elites = 0
-
-[evaluation]
-tasks = ["digits"]
-steps = 3
-seeds = [0]
-
-[rerun]
-candidates = 1
-seeds = 2
-"""
-HOSTILE = [
-    "[red]",
-    "[/red]",
-    "[bold",
-    "../x",
-    "a/b",
-    "'",
-    '"""',
-    "\\",
-    "x\\N{DEGREE SIGN}",
-    "{name}",
-    "%s",
-    "Größe 探索 🧬",
-    "x" * 200,
-    "two\nlines",
-    "--help",
-    "-",
-    " ",
-    ":smile:",
-]
-
-
-class Answer(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder and an environment of the test's own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("OPTEVO_STORAGE", raising=False)
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    yield
-    optuna.logging.set_verbosity(verbosity)
-
-
-@pytest.fixture
-def optevo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """The command line in this process: what takes seconds to import is imported once."""
-
-    def call(*arguments: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["optevo", *arguments])
-        capsys.readouterr()
-        status: Any = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = error.code or 0
-        return Answer(status, *capsys.readouterr())
-
-    return call
-
-
-def run(*arguments: str, **environment: str) -> Answer:
-    """The command line in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "optevo", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=120,
-        check=False,
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
-
-
-def config(name: str = "tiny", **changes: Any) -> StudyConfig:
-    data: dict[str, Any] = {
-        "name": name,
-        "space": {"presets": ["sgd", "adam"]},
-        "sampler": {"kind": "genetic", "population_size": 3, "n_generations": 1, "n_elites": 0},
-        "evaluation": {"tasks": ["digits"], "steps": 3, "seeds": [0]},
-    }
-    return parse_config({**data, **changes}, "test")
-
-
-def stored(
-    name: str = "tiny", trials: int = 0, url: str = "sqlite:///optevo.db", **changes: Any
-) -> optuna.Study:
-    """A study in the storage with so many evaluated trials."""
-    one = config(name, **changes)
-    study = create_or_resume(one, open_storage(url, create=True), "cpu")
-    if trials:
-        study.optimize(Objective(Bench(one, "cpu", Path()), make_space(one)), n_trials=trials)
-    return study
-
-
-def said(answer: Answer, *words: str) -> None:
-    """Refused as the user's mistake."""
-    assert answer.status == 2, answer
-    assert "Traceback" not in answer.out + answer.err
-    assert answer.err.strip()
-    for word in words:
-        assert word in answer.err
-
-
-def dump() -> list[str]:
-    with contextlib.closing(sqlite3.connect("optevo.db")) as connection:
-        return list(connection.iterdump())
-
-
-def write(text: str, name: str = "study.toml") -> str:
-    Path(name).write_text(text, encoding="utf-8")
-    return name
+pytestmark = pytest.mark.usefixtures("here")
 
 
 # Bad input
@@ -265,26 +128,26 @@ def test_a_changed_study_file_is_refused_with_the_keys_that_differ(optevo):
     assert dump() == before
 
 
-@pytest.mark.parametrize("which", ["3", "99", "worst", "-1", "1.5", "", "²", "9" * 5000], ids=lambda w: w[:6])
-@pytest.mark.parametrize("command", ["show", "export"])
-def test_no_such_trial_is_refused(optevo, command: str, which: str):
+def test_no_such_trial_is_refused(optevo):
     stored(trials=1)
-    said(optevo(command, "--", which))
+    for which in ("3", "99", "worst", "-1", "1.5", "", "²", "9" * 5000):
+        for command in ("show", "export"):
+            said(optevo(command, "--", which))
     assert not Path("evolved.py").exists()
 
 
-@pytest.mark.parametrize("command", ["show", "export"])
-def test_no_such_study_is_refused_with_those_that_are(optevo, command: str):
+def test_no_such_study_is_refused_with_those_that_are(optevo):
     stored()
-    said(optevo(command, "--study", "other"), "other", "tiny")
+    for command in ("show", "export"):
+        said(optevo(command, "--study", "other"), "other", "tiny")
 
 
-@pytest.mark.parametrize("command", ["show", "export"])
-def test_several_studies_need_a_name(optevo, command: str):
+def test_several_studies_need_a_name(optevo):
     stored("first", 1)
     stored("second", 1)
-    said(optevo(command), "first, second", "--study")
-    assert optevo(command, "--study", "second").status == 0
+    for command in ("show", "export"):
+        said(optevo(command), "first, second", "--study")
+        assert optevo(command, "--study", "second").status == 0
 
 
 def test_an_empty_study_cannot_be_exported_or_shown(optevo):
@@ -294,17 +157,17 @@ def test_an_empty_study_cannot_be_exported_or_shown(optevo):
     assert not Path("evolved.py").exists()
 
 
-@pytest.mark.parametrize("name", ["not a name", "class", "1st", "", "Größe!"])
-def test_a_class_name_that_python_does_not_take_is_refused(optevo, name: str):
+def test_a_class_name_that_python_does_not_take_is_refused(optevo):
     stored(trials=1)
-    said(optevo("export", "0", "--class-name", name))
+    for name in ("not a name", "class", "1st", "", "Größe!"):
+        said(optevo("export", "0", "--class-name", name))
     assert not Path("evolved.py").exists()
 
 
-@pytest.mark.parametrize("output", [".", "nowhere/x.py"])
-def test_an_output_that_cannot_be_written_is_refused(optevo, output: str):
+def test_an_output_that_cannot_be_written_is_refused(optevo):
     stored(trials=1)
-    said(optevo("export", "0", "--output", output), output)
+    for output in (".", "nowhere/x.py"):
+        said(optevo("export", "0", "--output", output), output)
 
 
 def test_data_that_is_unknown_is_refused(optevo):
@@ -356,15 +219,17 @@ def test_show_best_before_the_end_is_the_fittest_so_far(optevo):
     assert f"trial {study.best_trial.number} of" in optevo("show").out
 
 
-@pytest.mark.parametrize("kept", [[], ["formula"], ["formula", "hyperparameters"], ["generation", "slot"]])
-@pytest.mark.parametrize("command", [["status"], ["show", "0"], ["export", "0"], ["show"]], ids=" ".join)
-def test_a_trial_that_was_killed_at_any_moment_can_be_looked_at(optevo, kept: list[str], command: list[str]):
-    study = stored()
+def test_a_trial_that_was_killed_at_any_moment_can_be_looked_at(optevo):
     values = {"formula": "Δ = g", "hyperparameters": "lr 1", "generation": 0, "slot": 0}
-    study.add_trial(
-        optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={key: values[key] for key in kept})
-    )
-    assert optevo(*command).status in (0, 2)
+    moments = ([], ["formula"], ["formula", "hyperparameters"], ["generation", "slot"])
+    for i, kept in enumerate(moments):
+        stored(str(i)).add_trial(
+            optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={key: values[key] for key in kept})
+        )
+    assert optevo("status").status == 0
+    for i in range(len(moments)):
+        for command in (["show", "0"], ["export", "0"], ["show"]):
+            assert optevo(*command, "--study", str(i)).status in (0, 2)
 
 
 def test_a_study_without_generations_can_be_looked_at(optevo):
@@ -377,43 +242,42 @@ def test_a_study_without_generations_can_be_looked_at(optevo):
 # Exported files
 
 
-@pytest.mark.parametrize("which", ["best", "0", "2"])
-def test_an_exported_file_checks_itself(optevo, which: str):
+def test_an_exported_file_checks_itself(optevo):
     stored(trials=3)
-    answer = optevo("export", which, "--output", "winner.py", "--class-name", "Winner")
-    assert answer.status == 0
-    assert "from winner import Winner" in answer.out
-    try:
-        runpy.run_path("winner.py", run_name="__main__")
-    except SystemExit as error:
-        assert not error.code  # noqa: PT017
-    text = Path("winner.py").read_text(encoding="utf-8")
-    for words in ("tiny", "digits", "steps", "fitness", "validation"):
-        assert words in text
+    for which in ("best", "0", "2"):
+        answer = optevo("export", which, "--output", "winner.py", "--class-name", "Winner")
+        assert answer.status == 0
+        assert "from winner import Winner" in answer.out
+        try:
+            runpy.run_path("winner.py", run_name="__main__")
+        except SystemExit as error:
+            assert not error.code  # noqa: PT017
+        text = Path("winner.py").read_text(encoding="utf-8")
+        for words in ("tiny", "digits", "steps", "fitness", "validation"):
+            assert words in text
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_study_of_any_name_can_be_looked_at_and_exported(optevo, name: str):
-    stored(name, 1)
-    assert optevo("status").status == 0
-    assert optevo("show", "0", f"--study={name}").status == 0
-    answer = optevo("export", "0", f"--study={name}", "--output", "winner.py")
-    assert answer.status == 0, answer
-    compile(Path("winner.py").read_text(encoding="utf-8"), "winner.py", "exec")
-    assert runpy.run_path("winner.py", run_name="winner")["Evolved"]
+def test_a_study_of_any_name_can_be_looked_at_exported_and_watched(optevo, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    names = [*HOSTILE, "[link=x]y"]
+    for name in names:
+        told(name)
+    shown = optevo("status")
+    assert shown.status == 0
+    for name in names:
+        assert name.split("\n", maxsplit=1)[0].strip()[:40] in shown.out
+        assert name.split("\n", maxsplit=1)[0].strip() in on_a_terminal(name)
+        assert optevo("show", "0", f"--study={name}").status == 0
+        answer = optevo("export", "0", f"--study={name}", "--output", "winner.py")
+        assert answer.status == 0, answer
+        compile(Path("winner.py").read_text(encoding="utf-8"), "winner.py", "exec")
+        assert runpy.run_path("winner.py", run_name="winner")["Evolved"]
     assert {path.name for path in Path().iterdir()} <= {
         "winner.py",
         "optevo.db",
         "optevo.db-wal",
         "optevo.db-shm",
     }
-
-
-@pytest.mark.parametrize("name", ["[red]", "[/red]", "[link=x]y"])
-def test_status_shows_a_name_as_it_is(optevo, name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    stored(name)
-    assert name in optevo("status").out
 
 
 def on_a_terminal(name: str) -> str:
@@ -424,166 +288,8 @@ def on_a_terminal(name: str) -> str:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_study_of_any_name_can_be_watched_on_a_terminal(name: str):
-    stored(name, 1)
-    assert name.split("\n", maxsplit=1)[0].strip() in on_a_terminal(name)
-
-
 def test_a_failure_of_any_text_can_be_watched_on_a_terminal():
     stored().add_trial(
         optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={keys.ERROR: "x\nexpected [/3] got [2]"})
     )
     assert "expected [/3] got [2]" in on_a_terminal("tiny")
-
-
-# A whole run
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
-    """A study that `optevo run` has completed, measured and exported; and what it printed."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "study.toml").write_text(TINY)
-    options = [
-        "--storage",
-        f"sqlite:///{folder / 'a.db'}",
-        "--workers",
-        "1",
-        "--export",
-        str(folder / "best.py"),
-    ]
-    answer = run("run", str(folder / "study.toml"), *options, COLUMNS="200")
-    assert answer.status == 0, answer
-    return folder, answer
-
-
-def test_a_run_ends_with_a_table_of_presets_and_winner_and_writes_the_file(finished: tuple[Path, Answer]):
-    folder, answer = finished
-    for words in ("sgd", "adam", "±", "2 fresh seeds", "Δ =", "best.py"):
-        assert words in answer.out
-    assert runpy.run_path(str(folder / "best.py"), run_name="best")["Evolved"]
-
-
-def test_a_complete_study_says_so_and_is_not_trained_again(optevo, finished: tuple[Path, Answer]):
-    folder, first = finished
-    url = f"sqlite:///{folder / 'a.db'}"
-    before = (
-        open_storage(url).get_all_studies()[0].user_attrs,
-        len(load_study(open_storage(url), None)[0].trials),
-    )
-    answer = optevo("run", str(folder / "study.toml"), "--storage", url)
-    assert answer.status == 0
-    assert "is complete" in answer.out
-    assert "±" in answer.out
-    assert before == (
-        open_storage(url).get_all_studies()[0].user_attrs,
-        len(load_study(open_storage(url), None)[0].trials),
-    )
-    assert first.out.count("trial") > 0
-
-
-def test_a_complete_study_shows_its_result_where_its_data_is_gone(
-    optevo, finished: tuple[Path, Answer], monkeypatch: pytest.MonkeyPatch
-):
-    from optevo.errors import UserError  # noqa: PLC0415
-    from optevo.tasks.vision import Digits  # noqa: PLC0415
-
-    def gone(self: Digits, root: Path) -> None:
-        raise UserError("no data")
-
-    folder, _ = finished
-    monkeypatch.setattr(Digits, "load", gone)
-    answer = optevo("run", str(folder / "study.toml"), "--storage", f"sqlite:///{folder / 'a.db'}")
-    assert answer.status == 0, answer.err
-
-
-def test_show_and_export_best_are_the_winner_on_fresh_seeds(optevo, finished: tuple[Path, Answer]):
-    folder, _ = finished
-    url = f"sqlite:///{folder / 'a.db'}"
-    winner = load_study(open_storage(url), None)[0].user_attrs[keys.RERUN]["winner"]
-    assert f"trial {winner} of study" in optevo("show", "--storage", url).out
-    assert optevo("export", "--storage", url, "--output", "again.py").status == 0
-    assert Path("again.py").read_text() == (folder / "best.py").read_text()
-
-
-def test_a_note_for_the_dashboard_holds_the_result(finished: tuple[Path, Answer]):
-    folder, _ = finished
-    study, _ = load_study(open_storage(f"sqlite:///{folder / 'a.db'}"), None)
-    assert "±" in str(study._storage.get_study_system_attrs(study._study_id))
-
-
-BROKEN = """
-import torch
-from optevo.tasks import TASKS, get_task
-from optevo.tasks.vision import Digits
-
-class Broken(Digits):
-    name = "broken"
-    def loss(self, model, batch):
-        if torch.is_grad_enabled():  # not in the rehearsal before the study
-            raise {error}
-        return super().loss(model, batch)
-"""
-
-
-@pytest.mark.parametrize(
-    ("error", "workers"),
-    [
-        ("RuntimeError('a bug of the user')", "1"),
-        pytest.param("RuntimeError('a bug of the user')", "2", marks=pytest.mark.slow),
-        pytest.param("MemoryError('a bug of the user')", "1", marks=pytest.mark.slow),
-        pytest.param("SystemExit('a bug of the user')", "1", marks=pytest.mark.slow),
-    ],
-)
-def test_a_task_that_always_fails_ends_the_run_with_its_traceback(error: str, workers: str):
-    Path("mine.py").write_text(BROKEN.format(error=error))
-    text = TINY.replace('["digits"]', '["mine:Broken"]\ngate = false')
-    text = text.replace("population_size = 2", "population_size = 8")
-    answer = run("run", write(text), "--workers", workers, "--device", "cpu")
-    assert answer.status not in (0, 130), answer
-    assert "a bug of the user" in answer.out + answer.err
-    assert "mine.py" in answer.out + answer.err
-    study, _ = load_study(open_storage("sqlite:///optevo.db"), None)
-    assert 3 <= len(study.trials) <= 3 * int(workers) + 2
-    assert {trial.state for trial in study.trials} == {TrialState.FAIL}
-
-
-@pytest.mark.slow
-def test_trials_stops_after_exactly_so_many_and_the_next_run_goes_on():
-    text = TINY.replace("population_size = 2", "population_size = 8")
-    for total in (3, 6):
-        answer = run("run", write(text), "--workers", "2", "--trials", "3", "--device", "cpu")
-        assert "Traceback" not in answer.out + answer.err
-        assert "the same command goes on" in answer.out
-        study, _ = load_study(open_storage("sqlite:///optevo.db"), None)
-        assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * total
-    assert answer.status == 0  # what was asked for is done
-
-
-@pytest.mark.parametrize("name", ["--help", pytest.param("-x", marks=pytest.mark.slow)])
-def test_a_study_whose_name_looks_like_an_option_runs(name: str):
-    answer = run(
-        "run", write(TINY.replace("tiny", name)), "--workers", "1", "--trials", "1", "--device", "cpu"
-    )
-    study, _ = load_study(open_storage("sqlite:///optevo.db"), name)
-    assert len(study.trials) == 1, answer
-
-
-@pytest.mark.slow
-def test_a_tpe_study_with_two_workers_has_exactly_as_many_trials_as_it_says():
-    text = TINY.replace('kind = "genetic"', 'kind = "tpe"\nn_trials = 9')
-    text = "\n".join(
-        line for line in text.splitlines() if not line.startswith(("population", "n_gen", "n_elites"))
-    )
-    answer = run("run", write(text), "--workers", "2", "--device", "cpu")
-    assert answer.status == 0, answer
-    study, _ = load_study(open_storage("sqlite:///optevo.db"), None)
-    assert len(study.trials) == 9
-
-
-@pytest.mark.slow
-def test_a_study_whose_every_trial_diverges_says_so():
-    Path("mine.py").write_text(BROKEN.format(error="FloatingPointError"))
-    answer = run("run", write(TINY.replace('["digits"]', '["mine:Broken"]')), "--workers", "1")
-    said(answer, "diverged")

@@ -9,7 +9,7 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,25 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-import test_cli
+from command_line import said
+from comparing import (
+    NAMES,
+    a_run,
+    cells_of,
+    config,
+    create,
+    drawn,
+    measured,
+    put_final,
+    searched,
+    tables,
+    text,
+    untrained,
+    winner_of,
+)
+from measuring import Inline, Memory
 from scipy import stats
-from small_studies import config as small_config
-from test_cli import said
-from test_fresh_seeds import Inline, pool  # noqa: F401  a fixture
-from test_test_split import Memory
 
-import optevo.run  # it binds what the tests replace, and must not do so while it is replaced
-import optevo.storage.opening
 from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.objective import Objective
@@ -34,104 +44,30 @@ from optevo.measurement.fresh_seeds import Result, Row, store_result
 from optevo.measurement.pool import form_of, run_key
 from optevo.optim.terms.genome import TermGenome
 from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE
-from optevo.spaces import Candidate
-from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import create_or_resume, is_complete, make_space
+from optevo.storage import opening
+from optevo.study.studies import is_complete
 from optevo.tasks.vision import Digits
 from optevo.training.bench import Bench
-from optevo.training.run import Run
 
-_here, on_disk = test_cli._here, test_cli.optevo  # fixtures
 TABLES = {"comparison.md", "runs.csv", "summary.csv", "differences.csv", "studies.csv"}
-ONE = {"kind": "genetic", "population_size": 2, "n_generations": 1, "n_elites": 0}
 SEEDS = (1000, 1001, 1002)
 BUDGET = ("--steps", "4", "--seeds", "2", "--device", "cpu", "--workers", "1")
-Scores = Mapping[str, Sequence[float | None]]
 
 
 @pytest.fixture
-def compare(on_disk, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def compare(optevo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """The command, on a database that lies in memory, since making a file takes most of a test's time."""
     memory = Memory()
-    monkeypatch.setattr(optevo.storage.opening, "open_storage", lambda url, create=False: memory)
-    return lambda *arguments: on_disk("compare", *arguments)
-
-
-def config(name: str, tasks: Sequence[Any] = ("digits",), **changes: Any) -> StudyConfig:
-    rerun = {"candidates": 1, "seeds": 2}
-    return small_config(
-        name=name, **{"sampler": ONE, "evaluation__tasks": list(tasks), "rerun": rerun, **changes}
-    )
-
-
-def create(one: StudyConfig) -> optuna.Study:
-    return create_or_resume(
-        one, optevo.storage.opening.open_storage("sqlite:///optevo.db", create=True), "cpu"
-    )
+    monkeypatch.setattr(opening, "open_storage", lambda url, create=False: memory)
+    return lambda *arguments: optevo("compare", *arguments)
 
 
 def trained(name: str, **changes: Any) -> optuna.Study:
     """A study whose search is over, its trials really trained."""
     one = config(name, **{"evaluation__steps": 3, **changes})
     study = create(one)
-    study.optimize(Objective(Bench(one, "cpu", Path()), make_space(one)), n_trials=one.n_trials)
+    study.optimize(Objective(Bench(one, "cpu", Path()), one.make_space()), n_trials=one.n_trials)
     assert is_complete(study)
-    return study
-
-
-def a_run(task: str, seed: int, metric: float | None) -> Run:
-    fitness = -1.0 if metric is None else metric + 0.01
-    return Run(task, seed, fitness, metric, None if metric is None else 0.8, (1.0,), 4, 0.1,
-               2 if metric is None else None)  # fmt: skip
-
-
-def put_final(study: optuna.Study, scores: Scores, attempt: int = 1, steps: int = 4, trial: int = 1) -> None:
-    """A measurement on the test split, as it lies in the storage."""
-    tasks = [task["name"] for task in study.user_attrs[keys.CONFIG]["evaluation"]["tasks"]]
-    assert {*tasks} == {*scores}
-    n = len(next(iter(scores.values())))
-    seeds = list(range(1000, 1000 + n))
-    header = {"trial": trial, "steps": steps, "seeds": seeds, "environment": {"torch": "x"}}
-    study.set_user_attr(f"{keys.FINAL}{attempt}", header)
-    for i, task in enumerate(tasks):
-        for seed, metric in zip(seeds, scores[task], strict=True):
-            run = dataclasses.asdict(a_run(task, seed, metric))
-            study.set_user_attr(
-                run_key(f"{keys.FINAL}{attempt}:{steps}:", form_of(winner_of(study, trial)), i, seed), run
-            )
-
-
-def winner_of(study: optuna.Study, trial: int = 1) -> Candidate:
-    one = parse_config(study.user_attrs[keys.CONFIG], "stored")
-    return make_space(one).candidate(study.get_trials(deepcopy=False)[trial].params)
-
-
-def searched(name: str, tasks: Sequence[Any] = ("digits",), **changes: Any) -> optuna.Study:
-    """A study whose search is over and whose best was measured again, without any training."""
-    one = config(name, tasks, **changes)
-    study, space = create(one), make_space(one)
-
-    def evaluate(trial: optuna.Trial) -> float:
-        candidate = space.candidate(space.suggest(trial))
-        trial.set_user_attr(keys.CANONICAL, candidate.canonical())
-        trial.set_user_attr(keys.FORMULA, candidate.formula())
-        trial.set_user_attr(keys.HYPERPARAMETERS, candidate.describe())
-        trial.set_user_attr(keys.TRAINED_STEPS, 5)
-        trial.set_user_attr(keys.SECONDS, 3.0)
-        return 0.1 * trial.number
-
-    study.optimize(evaluate, n_trials=one.n_trials)
-    names = [task.name for task in one.evaluation.tasks]
-    runs = tuple(a_run(task, seed, 0.5 + seed / 100) for task in names for seed in (1, 2))
-    store_result(study, one, Result(1, (Row("trial 1", 0.1, runs),)))
-    for i, run in enumerate(runs):
-        study.set_user_attr(f"{keys.FRESH}0123456789ab:{i // 2}:{run.seed}", dataclasses.asdict(run))
-    return study
-
-
-def measured(name: str, scores: Scores, **changes: Any) -> optuna.Study:
-    study = searched(name, list(scores), **changes)
-    put_final(study, scores)
     return study
 
 
@@ -143,36 +79,10 @@ def cut_off(study: optuna.Study) -> None:
     ]
 
 
-class Overall(Digits):
-    """A task that is called as the mean over tasks is."""
-
-    name = "overall"
-
-
-def drawn(seed: int, shift: float = 0.0, tasks: Sequence[str] = ("digits",)) -> Scores:
-    rng = np.random.default_rng(seed)
-    return {task: (0.5 + shift + rng.normal(0, 0.01, 3)).tolist() for task in tasks}
-
-
-def tables(folder: str = "comparison") -> dict[str, pd.DataFrame]:
-    return {path.stem: pd.read_csv(path) for path in Path(folder).glob("*.csv")}
-
-
-def text(folder: str = "comparison") -> str:
-    return (Path(folder) / "comparison.md").read_text(encoding="utf-8")
-
-
-def untrained(name: str) -> dict[str, Any]:
-    attrs = optuna.load_study(
-        study_name=name, storage=optevo.storage.opening.open_storage("sqlite:///optevo.db")
-    ).user_attrs
-    return {key: value for key, value in attrs.items() if key.startswith(keys.FINAL)}
-
-
 # From the search to the tables
 
 
-def test_two_trained_studies_are_compared_and_the_tables_written(compare, pool):  # noqa: F811
+def test_two_trained_studies_are_compared_and_the_tables_written(compare, pool):
     trained("first")
     trained("second", seed=9)
     answer = compare("first", "second", *BUDGET)
@@ -188,8 +98,8 @@ def test_two_trained_studies_are_compared_and_the_tables_written(compare, pool):
 
 
 def test_asked_again_it_shows_the_same_without_training_and_without_data(
-    on_disk,
-    pool,  # noqa: F811
+    optevo,
+    pool,
     monkeypatch: pytest.MonkeyPatch,
 ):
     def gone(self: Digits, root: Path) -> None:
@@ -197,7 +107,7 @@ def test_asked_again_it_shows_the_same_without_training_and_without_data(
 
     trained("first")
     trained("second", seed=9)
-    assert on_disk("compare", "first", "second", *BUDGET).status == 0
+    assert optevo("compare", "first", "second", *BUDGET).status == 0
     before, trainings = (
         {path.name: path.read_bytes() for path in Path("comparison").iterdir()},
         len(pool.asked),
@@ -205,17 +115,17 @@ def test_asked_again_it_shows_the_same_without_training_and_without_data(
     monkeypatch.setattr(Digits, "load", gone)
     monkeypatch.setattr(Inline, "lives", 0)
     for said_again in ((), BUDGET):
-        answer = on_disk("compare", "first", "second", *said_again)
+        answer = optevo("compare", "first", "second", *said_again)
         assert answer.status == 0, answer
         assert {path.name: path.read_bytes() for path in Path("comparison").iterdir()} == before
     assert len(pool.asked) == trainings
 
 
-def test_the_measured_trial_is_the_winner_and_only_it(compare, pool):  # noqa: F811
+def test_the_measured_trial_is_the_winner_and_only_it(compare, pool):
     study = trained("first")
     assert compare("first", *BUDGET).status == 0
     winner = study.user_attrs[keys.RERUN]["winner"]
-    candidate = make_space(config("first")).candidate(study.trials[winner].params).canonical()
+    candidate = config("first").make_space().candidate(study.trials[winner].params).canonical()
     final = [one.canonical() for one, _, seed in pool.asked if seed >= 1000]
     assert final == [candidate] * 2
     assert set(tables()["runs"]["trial"]) == {winner}
@@ -231,7 +141,7 @@ def test_a_single_study_has_tables_and_no_differences(compare):
     assert "aired" not in text() + answer.out
 
 
-def test_two_studies_with_the_same_optimizer_are_a_tie(compare, pool):  # noqa: F811
+def test_two_studies_with_the_same_optimizer_are_a_tie(compare, pool):
     trained("first")
     trained("twin")
     answer = compare("first", "twin", *BUDGET)
@@ -412,7 +322,7 @@ def test_a_study_that_selected_on_the_test_split_is_marked(compare):
     assert list(tables()["studies"]["selected_on"]) == ["validation", "test"]
 
 
-def test_a_second_reading_is_marked_for_good(compare, pool):  # noqa: F811
+def test_a_second_reading_is_marked_for_good(compare, pool):
     study = measured("a", {"digits": [0.1, 0.2]})
     first = untrained("a")
     answer = compare("a", "--again", *BUDGET)
@@ -451,8 +361,8 @@ def test_a_sweep_whose_best_lies_at_an_end_is_marked(compare, lr: list[float], d
     study = create(one)
 
     def evaluate(trial: optuna.Trial) -> float:
-        params = make_space(one).suggest(trial)
-        trial.set_user_attr(keys.CANONICAL, make_space(one).candidate(params).canonical())
+        params = one.make_space().suggest(trial)
+        trial.set_user_attr(keys.CANONICAL, one.make_space().candidate(params).canonical())
         return params["lr"] + params["weight_decay"]
 
     study.optimize(evaluate, n_trials=one.n_trials)
@@ -491,7 +401,7 @@ def test_a_study_that_is_named_twice_is_refused(compare):
     said(compare("first", "first"), "first", "twice")
 
 
-def test_a_search_that_is_not_over_is_refused(compare, pool):  # noqa: F811
+def test_a_search_that_is_not_over_is_refused(compare, pool):
     searched("done")
     create(config("begun"))
     said(compare("done", "begun", *BUDGET), "begun", "not complete")
@@ -528,7 +438,7 @@ def test_a_study_that_names_no_winner_is_refused(compare):
 )
 def test_a_bad_option_is_refused_and_nothing_is_trained(
     compare,
-    pool,  # noqa: F811
+    pool,
     options: tuple[str, ...],
     words: list[str],
 ):
@@ -550,7 +460,7 @@ def test_a_measured_study_is_not_measured_with_another_budget(compare, options: 
     assert untrained("a") == before
 
 
-def test_studies_of_different_budgets_are_refused_before_any_is_measured(compare, pool):  # noqa: F811
+def test_studies_of_different_budgets_are_refused_before_any_is_measured(compare, pool):
     measured("a", drawn(0))
     searched("fresh")
     said(compare("a", "fresh"), "a: 4 steps × 3 seeds", "fresh: 1000 steps × 3 seeds", "--steps")
@@ -566,7 +476,7 @@ def test_a_winner_that_is_no_longer_the_measured_trial_is_not_shown_beside_its_n
     said(compare("a"), "trial 1")
 
 
-def test_a_cut_off_reading_of_another_winner_is_left_by_again(compare, pool):  # noqa: F811
+def test_a_cut_off_reading_of_another_winner_is_left_by_again(compare, pool):
     study = measured("a", {"digits": [0.1, 0.2]})
     cut_off(study)
     runs = (a_run("digits", 5, 0.9), a_run("digits", 6, 0.9))
@@ -580,7 +490,7 @@ def test_a_cut_off_reading_of_another_winner_is_left_by_again(compare, pool):  #
     assert set(tables()["runs"]["trial"]) == {0}
 
 
-def test_going_on_with_a_first_reading_is_no_second_one(compare, pool):  # noqa: F811
+def test_going_on_with_a_first_reading_is_no_second_one(compare, pool):
     study = measured("a", {"digits": [0.1, 0.2]})
     cut_off(study)
     answer = compare("a", "--again", *BUDGET)
@@ -589,7 +499,7 @@ def test_going_on_with_a_first_reading_is_no_second_one(compare, pool):  # noqa:
     assert "second reading" not in answer.out
 
 
-def test_a_later_optevo_that_writes_forms_otherwise_shows_what_was_read(compare, pool, monkeypatch):  # noqa: F811
+def test_a_later_optevothat_writes_forms_otherwise_shows_what_was_read(compare, pool, monkeypatch):
     searched("a")
     assert compare("a", *BUDGET).status == 0
     asked, first = len(pool.asked), text()
@@ -605,14 +515,14 @@ def test_a_winner_whose_runs_all_diverge_is_not_said_to_have_no_test_split(compa
     assert "no test split" not in answer.out
 
 
-def test_a_task_that_is_called_as_the_mean_is_refused_before_anything_is_read(compare, pool):  # noqa: F811
-    searched("a", [{"name": "test_compare:Overall"}])
+def test_a_task_that_is_called_as_the_mean_is_refused_before_anything_is_read(compare, pool):
+    searched("a", [{"name": "measuring:Overall"}])
     said(compare("a", *BUDGET), "'overall'")
     assert pool.asked == []
     assert untrained("a") == {}
 
 
-def test_other_versions_are_no_silent_second_environment(compare, pool):  # noqa: F811
+def test_other_versions_are_no_silent_second_environment(compare, pool):
     study = searched("a")
     study.set_user_attr(keys.ENVIRONMENT, {**study.user_attrs[keys.ENVIRONMENT], "torch": "1.0"})
     said(compare("a", *BUDGET), "torch: 1.0", "--accept-environment")
@@ -620,7 +530,7 @@ def test_other_versions_are_no_silent_second_environment(compare, pool):  # noqa
 
 
 @pytest.mark.parametrize("state", ["live", "dead"])
-def test_two_at_once_do_not_read_the_split_twice(compare, pool, state: str):  # noqa: F811
+def test_two_at_once_do_not_read_the_split_twice(compare, pool, state: str):
     study = searched("a")
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     header = {"trial": 1, "steps": 4, "seeds": [1000, 1001], "environment": {}}
@@ -646,58 +556,36 @@ def words(path: str = "report.html") -> str:
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", Path(path).read_text(encoding="utf-8"))))
 
 
-def test_a_report_needs_no_reading_of_the_test_split(compare, on_disk):
+def test_a_report_needs_no_reading_of_the_test_split(compare, optevo):
     searched("a")
-    answer = on_disk("report", "a")
+    answer = optevo("report", "a")
     assert answer.status == 0, answer
     assert "Comparison" not in words()
     create(config("b"))  # nothing evaluated yet
-    assert on_disk("report", "a", "b").status == 0
+    assert optevo("report", "a", "b").status == 0
 
 
-def test_a_report_says_which_studies_it_does_not_compare(compare, on_disk):
+def test_a_report_says_which_studies_it_does_not_compare(compare, optevo):
     measured("a", drawn(0))
     searched("b")
     moved = measured("c", drawn(1))
     runs = (a_run("digits", 5, 0.9), a_run("digits", 6, 0.9))
     store_result(moved, config("c"), Result(0, (Row("trial 0", 0.0, runs),)))
-    answer = on_disk("report", "a", "b", "c")
+    answer = optevo("report", "a", "b", "c")
     assert answer.status == 0, answer
     assert "b is not compared: `optevo compare` has not measured its winner" in words()
     assert "c is not compared: trial 1 was measured, and is not its winner now" in words()
 
 
-def test_a_report_of_measured_studies_compares_them(compare, on_disk):
+def test_a_report_of_measured_studies_compares_them(compare, optevo):
     for i, name in enumerate("ab"):
         measured(name, drawn(i))
-    assert on_disk("report", "a", "b").status == 0
+    assert optevo("report", "a", "b").status == 0
     assert "is not compared" not in words()
     assert "b − a" in words()
 
 
 # Names
-
-
-def cells_of(line: str) -> list[str]:
-    """A markdown row's cells, unescaped."""
-    assert line.startswith("| ")
-    assert line.endswith(" |")
-    cells = re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1]
-    return [re.sub(r"\\(.)", r"\1", cell).strip() for cell in cells]
-
-
-NAMES = [
-    "a|b",
-    "[red]x[/red]",
-    "<b>bold</b>",
-    "**x**",
-    "`x`",
-    "$x$",
-    "a\\|b",
-    ":smile:",
-    "two\nlines",
-    "=1+2",
-]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -729,7 +617,7 @@ def test_a_name_in_headings_and_marks_is_no_markup(compare, name: str):
 
 
 def test_a_task_of_another_module_is_compared(compare):
-    one = "test_final:Other"
+    one = "measuring:Other"
     study = searched("a", [one])
     header = {"trial": 1, "steps": 4, "seeds": [1000, 1001], "environment": {}}
     study.set_user_attr(f"{keys.FINAL}1", header)

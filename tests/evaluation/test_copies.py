@@ -15,15 +15,15 @@ import optuna
 import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from racing import STEPS, Slots, Workers, by_slot, chance, config, raced
 from strategies import genome
-from test_racing import STEPS, Slots, Workers, by_slot, chance, config, raced
 from torch import Tensor, nn
 
 from optevo import keys
 from optevo.evaluation.archive import read_run
 from optevo.evaluation.objective import Objective
 from optevo.optim.terms import gate as integrity
-from optevo.optim.terms.gate import reject
+from optevo.optim.terms.gate import gate
 from optevo.optim.terms.genome import TermGenome
 from optevo.spaces import TermSpace
 from optevo.study.config import StudyConfig, parse_config
@@ -38,7 +38,7 @@ def _quiet_and_quick() -> Iterator[None]:
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(integrity, "reject", functools.cache(reject))  # most of what these studies would take
+        patch.setattr(integrity, "gate", functools.cache(gate))  # most of what these studies would take
         yield
     optuna.logging.set_verbosity(before)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from small_studies import GENETIC, RANDOM, TPE, config, create
 
@@ -14,7 +15,7 @@ from optevo import keys
 from optevo.evaluation.objective import MAX_FAILURES, MAX_LOSSES, Objective
 from optevo.liveness.lost import GONE, fail
 from optevo.spaces import Candidate
-from optevo.study.studies import counted, is_complete, make_space
+from optevo.study.studies import counted, is_complete
 from optevo.tasks import ScoredTask
 from optevo.training.scored import ScoredBench
 
@@ -47,24 +48,17 @@ def lose() -> None:
     raise ProcessLost
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'a.db'}"
-
-
-def search(
-    url: str, fault: Callable[[], None], sampler: dict[str, object], bad: tuple[int, int]
-) -> optuna.Study:
+def search(fault: Callable[[], None], sampler: dict[str, object], bad: tuple[int, int]) -> optuna.Study:
     """The whole search; the genome of slot `bad` is told by its canonical form."""
     changes = {"sampler": sampler, "evaluation__gate": False}
-    study = create(url, **changes)
+    study = create(InMemoryStorage(), **changes)
     form: list[str] = []
     task = Fragile(lambda candidate: [candidate.canonical()] == form, fault)
-    objective = Objective(ScoredBench(config(**changes), [task], Path()), make_space(config()))
+    objective = Objective(ScoredBench(config(**changes), [task], Path()), config().make_space())
 
     def evaluate(trial: optuna.Trial) -> float:
         if not form and (trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]) == bad:
-            form.append(make_space(config()).candidate(make_space(config()).suggest(trial)).canonical())
+            form.append(config().make_space().candidate(config().make_space().suggest(trial)).canonical())
         return objective(trial)
 
     for _ in range(200):
@@ -88,9 +82,9 @@ def in_slot(study: optuna.Study, slot: tuple[int, int]) -> list[optuna.trial.Fro
     ("sampler", "bad"), [(GENETIC, BAD), (RANDOM, (0, 5)), (TPE, (0, 5))], ids=["genetic", "random", "tpe"]
 )
 def test_three_exceptions_count_minus_one_with_their_tracebacks(
-    url: str, sampler: dict[str, object], bad: tuple[int, int]
+    sampler: dict[str, object], bad: tuple[int, int]
 ):
-    study = search(url, boom, sampler, bad)
+    study = search(boom, sampler, bad)
     *failed, last = in_slot(study, bad)
     assert len(failed) == MAX_FAILURES
     assert all("ZeroDivisionError: no such luck" in trial.user_attrs[keys.ERROR] for trial in failed)
@@ -98,17 +92,17 @@ def test_three_exceptions_count_minus_one_with_their_tracebacks(
     assert (last.state, last.value) == (TrialState.PRUNED, -1.0)
     assert last.user_attrs[keys.ATTEMPTS] == [trial.number for trial in failed]
     assert last.user_attrs[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
-    assert counted(study) == config(sampler=sampler).sampler.n_trials
+    assert counted(study) == config(sampler=sampler).n_trials
 
 
-def test_it_is_a_member_that_ranks_last(url: str):
-    study = search(url, boom, GENETIC, BAD)
+def test_it_is_a_member_that_ranks_last():
+    study = search(boom, GENETIC, BAD)
     last = in_slot(study, BAD)[-1]
-    assert study.sampler.board(study).populations[BAD[0]][-1].number == last.number
+    assert study.sampler.slot_table(study).populations[BAD[0]][-1].number == last.number
 
 
-def test_a_genome_that_loses_its_process_every_time_is_given_up_too(url: str):
-    study = search(url, lose, GENETIC, BAD)
+def test_a_genome_that_loses_its_process_every_time_is_given_up_too():
+    study = search(lose, GENETIC, BAD)
     *lost, last = in_slot(study, BAD)
     assert len(lost) == MAX_LOSSES
     assert (last.state, last.value) == (TrialState.PRUNED, -1.0)

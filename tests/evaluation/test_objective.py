@@ -20,7 +20,7 @@ from optevo.errors import UserError
 from optevo.evaluation.curve import CURVE_POINTS
 from optevo.evaluation.objective import Interrupted, Objective
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import make_pruner, make_sampler, make_space
+from optevo.study.studies import make_pruner, make_sampler
 from optevo.tasks import TASKS, Split, Task, build
 from optevo.training.bench import Bench, resolve_device
 from optevo.training.fitness import DIVERGED
@@ -86,7 +86,7 @@ def _quiet() -> Iterator[None]:
 
 
 def search(config: StudyConfig, n: int, check: Callable[[], None] = lambda: None) -> optuna.Study:
-    space = make_space(config)
+    space = config.make_space()
     study = optuna.create_study(
         direction="maximize", sampler=make_sampler(config), pruner=make_pruner(config)
     )

@@ -21,7 +21,7 @@ from optevo.errors import UserError
 from optevo.evaluation.objective import Objective
 from optevo.spaces import TermSpace
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import create_or_resume, load_study, make_pruner, make_space
+from optevo.study.studies import create_or_resume, load_study, make_pruner
 from optevo.tasks import TASKS, Split, Task, build
 from optevo.training.bench import Bench
 
@@ -93,7 +93,7 @@ class Search:
         self.task = Scripted(script, len(config.evaluation.seeds))
         monkeypatch.setitem(TASKS, "tests:scripted", lambda: self.task)
         self.study = opened(config)
-        self.objective = Objective(Bench(config, "cpu", Path()), make_space(config))
+        self.objective = Objective(Bench(config, "cpu", Path()), config.make_space())
 
     def run(self, n: int) -> list[FrozenTrial]:
         def objective(trial: optuna.Trial) -> float:
@@ -160,7 +160,7 @@ def test_a_trial_that_the_median_pruner_ends_keeps_what_its_runs_were_worth(monk
 def test_a_pruned_trial_counts_in_its_generation_and_ranks_by_its_worth(monkeypatch: pytest.MonkeyPatch):
     search = Search(monkeypatch, config("median"), losses(5))
     search.run(8)
-    board = search.study.sampler.board(search.study)
+    board = search.study.sampler.slot_table(search.study)
     assert board.generation == 1
     assert board.populations[0][-1].number == 5
 

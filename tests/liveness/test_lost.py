@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from small_studies import RANDOM, TPE, create, dead_worker, finish, fitness, slots, wait_for
 
@@ -230,10 +230,8 @@ def test_a_trial_names_its_worker_as_soon_as_it_holds_a_slot(url: str, monkeypat
     assert attributes.index(keys.WORKER) < attributes.index(keys.CLAIM)
 
 
-def test_a_study_that_lost_a_worker_at_every_trial_ends_with_the_same_genomes_and_values(
-    url: str, tmp_path: Path
-):
-    unbroken = finish(create(f"sqlite:///{tmp_path / 'unbroken.db'}"))
+def test_a_study_that_lost_a_worker_at_every_trial_ends_with_the_same_genomes_and_values(url: str):
+    unbroken = finish(create(InMemoryStorage()))
     dead = dead_worker()
     study = create(url)
     while not is_complete(study):
@@ -244,8 +242,8 @@ def test_a_study_that_lost_a_worker_at_every_trial_ends_with_the_same_genomes_an
     assert slots(study) == unbroken
 
 
-def test_a_study_killed_any_number_of_times_on_one_slot_ends_with_the_same_genomes(url: str, tmp_path: Path):
-    unbroken = finish(create(f"sqlite:///{tmp_path / 'unbroken.db'}"))
+def test_a_study_killed_any_number_of_times_on_one_slot_ends_with_the_same_genomes(url: str):
+    unbroken = finish(create(InMemoryStorage()))
     dead, study = dead_worker(), create(url)
     study.optimize(fitness, n_trials=3)
     for _ in range(5):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 
 import optuna
-import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from small_studies import create, dead_worker, finish, fitness
 from typer.testing import CliRunner
@@ -15,11 +14,6 @@ from optevo import keys
 from optevo.cli.main import app
 from optevo.liveness.lost import worker_identity
 from optevo.liveness.status import repair, running_trials
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'a.db'}"
 
 
 def at_work(study: optuna.Study, **worker: object) -> optuna.Trial:
@@ -76,8 +70,8 @@ def test_repair_gives_back_what_dead_and_silent_workers_held_and_nothing_else(ur
     assert ["given back" in t.system_attrs.get(keys.LOST, "") for t in study.trials] == [False, True] * 2
 
 
-def test_repair_takes_everything_when_told_and_the_study_ends_as_ever(url: str, tmp_path: Path):
-    untroubled = finish(create(f"sqlite:///{tmp_path / 'b.db'}"))
+def test_repair_takes_everything_when_told_and_the_study_ends_as_ever(url: str):
+    untroubled = finish(create(InMemoryStorage()))
     study = create(url)
     four(study)
     assert all(given_back for _, given_back in repair(study, everything=True))

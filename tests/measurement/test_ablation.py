@@ -13,38 +13,27 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-import test_cli
 import torch
+from command_line import said
+from comparing import NAMES, a_run, cells_of, config, create, searched
+from measuring import Inline, Memory
 from strategies import random_genome
-from test_cli import said
-from test_compare import NAMES, a_run, cells_of, config, create, searched
-from test_fresh_seeds import Inline, pool  # noqa: F401  a fixture
-from test_test_split import Memory
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-import optevo.run  # it binds what the tests replace, and must not do so while it is replaced
-import optevo.storage.opening
 from optevo import keys
-from optevo.measurement.ablation import (
-    HYPER,
-    SCALED,
-    SCHEDULED,
-    TUNED,
-    WINNER,
-    Rescheduled,
-    variants,
-)
 from optevo.optim.baselines.registry import TunedBaseline
+from optevo.optim.candidate import WINNER
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.presets import PRESETS
+from optevo.optim.terms.variants import HYPER, SCALED, SCHEDULED, TUNED, Rescheduled
+from optevo.optim.terms.variants import variants as made_variants
 from optevo.reporting.ablation import ablation_frame, account, account_cells, difference
-from optevo.reporting.progress import TEST_MARK
 from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE, holm
-from optevo.study.studies import make_space
+from optevo.reporting.text import TEST_MARK
+from optevo.storage import opening
 from optevo.training.run import Run
 
-_here, on_disk = test_cli._here, test_cli.optevo  # fixtures
 ADAMW = TunedBaseline("adamw", 3e-3, 1e-2)
 SWEEP = {"kind": "adamw", "lr": [1e-3, 3e-3], "weight_decay": [0.1]}
 GRID = {"kind": "grid"}
@@ -71,7 +60,15 @@ WHOLE = TermGenome(  # with everything that can be taken away
     warmup_steps=7,
     cosine_decay=True,
 )
+
+
+def variants(winner: TermGenome, adamw: Any = None) -> dict[str, Any]:
+    """The variants by name."""
+    return made_variants(winner, adamw).candidates
+
+
 GENOMES = {**PRESETS, "whole": WHOLE, **{f"random {seed}": random_genome(seed) for seed in range(12)}}
+ACCOUNT = made_variants(WHOLE, PRESETS["adamw"]).account
 every_genome = pytest.mark.parametrize("winner", GENOMES.values(), ids=GENOMES)
 
 
@@ -360,7 +357,7 @@ def test_a_variant_that_diverges_counts_zero():
 
 @pytest.mark.parametrize("measure", ["metric", "fitness"])
 def test_the_accounts_three_parts_add_up_to_the_whole(runs: dict[str, tuple[Run, ...]], measure: str):
-    whole, *parts = [estimate for _, estimate, _ in account(runs, measure)]
+    whole, *parts = [estimate for _, estimate, _ in account(runs, measure, ACCOUNT)]
     assert len(parts) == 3
     assert sum(part.mean for part in parts) == pytest.approx(whole.mean, abs=1e-12)
     gain = by_seed(runs[WINNER], measure).mean() - by_seed(runs[TUNED], measure).mean()
@@ -373,13 +370,13 @@ def test_the_accounts_parts_add_up_where_a_run_diverged(runs: dict[str, tuple[Ru
         *runs[SCHEDULED][1:],
     )
     for measure in ("metric", "fitness"):
-        whole, *parts = [estimate.mean for _, estimate, _ in account(runs, measure)]
+        whole, *parts = [estimate.mean for _, estimate, _ in account(runs, measure, ACCOUNT)]
         assert sum(parts) == pytest.approx(whole, abs=1e-12)
 
 
 def test_each_part_of_the_account_is_the_step_that_its_name_says(runs: dict[str, tuple[Run, ...]]):
     mean = {name: by_seed(own).mean() for name, own in runs.items()}
-    found = {what: estimate.mean for what, estimate, _ in account(runs, "metric")}
+    found = {what: estimate.mean for what, estimate, _ in account(runs, "metric", ACCOUNT)}
     assert found == pytest.approx(
         {
             "the winner − tuned AdamW": mean[WINNER] - mean[TUNED],
@@ -396,7 +393,7 @@ def test_the_accounts_verdicts_are_after_holms_correction():
     noise = {name: rng.normal(0, 0.02, 5) for name in (WINNER, SCALED, SCHEDULED, TUNED)}
     means = {WINNER: 0.60, SCALED: 0.55, SCHEDULED: 0.52, TUNED: 0.50}
     runs = {name: runs_of({"a": (means[name] + noise[name]).tolist()}) for name in means}
-    found = account(runs, "metric")
+    found = account(runs, "metric", ACCOUNT)
     p = [estimate.p for _, estimate, _ in found]
     for (_, estimate, verdict), adjusted in zip(found, holm(p), strict=True):
         called = adjusted < 0.05 and (estimate.low > 0 or estimate.high < 0)
@@ -407,11 +404,11 @@ def test_the_accounts_verdicts_are_after_holms_correction():
 @pytest.mark.parametrize("missing", [TUNED, SCHEDULED, SCALED])
 def test_without_adamws_variants_there_is_no_account(runs: dict[str, tuple[Run, ...]], missing: str):
     del runs[missing]
-    assert account(runs, "metric") == []
+    assert account(runs, "metric", ACCOUNT) == []
 
 
 def test_the_accounts_cells_show_sign_and_interval(runs: dict[str, tuple[Run, ...]]):
-    header, *rows = account_cells(account(runs, "metric"))
+    header, *rows = account_cells(account(runs, "metric", ACCOUNT))
     assert len(rows) == 4
     assert {len(row) for row in rows} == {len(header)}
     assert all(row[1][0] in "+-" for row in rows)
@@ -422,11 +419,11 @@ def test_the_accounts_cells_show_sign_and_interval(runs: dict[str, tuple[Run, ..
 
 
 @pytest.fixture
-def ablate(on_disk, pool, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:  # noqa: F811
+def ablate(optevo, pool, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """The command, on a database in memory and without processes."""
     memory = Memory()
-    monkeypatch.setattr(optevo.storage.opening, "open_storage", lambda url, create=False: memory)
-    return lambda *arguments: on_disk("ablate", "--device", "cpu", "--workers", "1", *arguments)
+    monkeypatch.setattr(opening, "open_storage", lambda url, create=False: memory)
+    return lambda *arguments: optevo("ablate", "--device", "cpu", "--workers", "1", *arguments)
 
 
 def sweep(name: str = "sweep", tasks: Sequence[str] = ("digits",), **changes: Any) -> optuna.Study:
@@ -453,10 +450,10 @@ def written() -> tuple[str, pd.DataFrame]:
 
 
 def own_variants(study: optuna.Study, adamw: Any = None) -> dict[str, Any]:
-    return variants(make_space(config("tiny")).candidate(study.trials[1].params), adamw)
+    return variants(config("tiny").make_space().candidate(study.trials[1].params), adamw)
 
 
-def test_without_a_sweep_the_winner_is_taken_apart_and_what_is_missing_is_said(ablate, pool):  # noqa: F811
+def test_without_a_sweep_the_winner_is_taken_apart_and_what_is_missing_is_said(ablate, pool):
     study = searched("tiny")
     answer = ablate("tiny", "--steps", "2", "--seeds", "2")
     assert answer.status == 0, answer
@@ -470,7 +467,7 @@ def test_without_a_sweep_the_winner_is_taken_apart_and_what_is_missing_is_said(a
     assert len(pool.asked) == 2 * len(different)
 
 
-def test_with_a_sweep_the_gain_over_tuned_adamw_is_split(ablate, pool):  # noqa: F811
+def test_with_a_sweep_the_gain_over_tuned_adamw_is_split(ablate, pool):
     study = searched("tiny")
     best = sweep().trials[1].params
     answer = ablate("tiny", "--steps", "2", "--seeds", "2")
@@ -494,7 +491,7 @@ def test_variants_are_trained_for_the_studys_steps_unless_others_are_asked_for(a
     assert "3 steps" in written()[0]
 
 
-def test_asked_again_nothing_is_trained_and_the_tables_are_the_same(ablate, pool):  # noqa: F811
+def test_asked_again_nothing_is_trained_and_the_tables_are_the_same(ablate, pool):
     searched("tiny")
     sweep()
     assert ablate("tiny", "--steps", "2", "--seeds", "2").status == 0
@@ -505,7 +502,7 @@ def test_asked_again_nothing_is_trained_and_the_tables_are_the_same(ablate, pool
     assert {path.name: path.read_bytes() for path in Path("ablation").iterdir()} == before
 
 
-def test_an_interrupted_ablation_goes_on_where_it_was(ablate, pool, monkeypatch):  # noqa: F811
+def test_an_interrupted_ablation_goes_on_where_it_was(ablate, pool, monkeypatch):
     study = searched("tiny")
     monkeypatch.setattr(Inline, "lives", 3)
     assert ablate("tiny", "--steps", "2", "--seeds", "2").status == 130
@@ -546,7 +543,7 @@ def asked_schedules() -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_a_sweep_has_no_rule_to_take_apart(ablate, pool, kind: str):  # noqa: F811
+def test_a_sweep_has_no_rule_to_take_apart(ablate, pool, kind: str):
     sweep("sweep", space={**SWEEP, "kind": kind})
     said(ablate("sweep"), "sweep", kind, "no rule")
     assert pool.asked == []
@@ -568,7 +565,7 @@ def test_a_search_that_is_not_over_is_refused(ablate):
         ("other tasks", ["other tasks", "evaluation.tasks"]),
     ],
 )
-def test_an_unfit_sweep_is_refused_and_nothing_is_trained(ablate, pool, name: str, words):  # noqa: F811
+def test_an_unfit_sweep_is_refused_and_nothing_is_trained(ablate, pool, name: str, words):
     study = searched("tiny")
     sweep("of adam", space={**SWEEP, "kind": "adam"})
     sweep("other tasks", ("mnist",))
@@ -589,7 +586,7 @@ def test_an_unfit_sweep_is_refused_and_nothing_is_trained(ablate, pool, name: st
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_bad_option_is_refused_and_nothing_is_trained(ablate, pool, options, word):  # noqa: F811
+def test_a_bad_option_is_refused_and_nothing_is_trained(ablate, pool, options, word):
     Path("file").write_text("mine")
     searched("tiny")
     said(ablate("tiny", *options), word)
@@ -597,8 +594,8 @@ def test_a_bad_option_is_refused_and_nothing_is_trained(ablate, pool, options, w
 
 
 def test_ablating_a_study_that_selected_on_the_test_split_does_not_touch_it(ablate):
-    searched("tiny", ["test_final:Guarded"], evaluation__split="test")
-    sweep("peeked", ["test_final:Guarded"], evaluation__split="test")
+    searched("tiny", ["measuring:Guarded"], evaluation__split="test")
+    sweep("peeked", ["measuring:Guarded"], evaluation__split="test")
     answer = ablate("tiny", "--steps", "1", "--seeds", "2", "--adamw", "peeked")
     assert answer.status == 0, answer
     for shown in (written()[0], answer.out):
@@ -606,7 +603,7 @@ def test_ablating_a_study_that_selected_on_the_test_split_does_not_touch_it(abla
             assert f"{name}: {TEST_MARK}" in shown
 
 
-def test_seeds_of_a_search_are_not_the_variants_own(ablate, pool):  # noqa: F811
+def test_seeds_of_a_search_are_not_the_variants_own(ablate, pool):
     searched("tiny", evaluation__seeds=[0, 2001])
     said(ablate("tiny", "--steps", "1", "--seeds", "2"), "seeds 2000 to 2001 are for the variants")
     assert pool.asked == []
@@ -618,7 +615,7 @@ def test_a_sweep_of_which_nothing_is_left_is_no_tuned_adamw(ablate):
     study = create(one)
     for _ in range(one.n_trials):
         trial = study.ask()
-        make_space(one).suggest(trial)
+        one.make_space().suggest(trial)
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     answer = ablate("tiny", "--steps", "1", "--seeds", "2")
     assert answer.status == 0

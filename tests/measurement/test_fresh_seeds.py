@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from measuring import Inline, Memory
 
 from optevo import keys
 from optevo.errors import RunFailed, UserError
 from optevo.evaluation.objective import Objective
 from optevo.measurement import pool as measuring
 from optevo.measurement.fresh_seeds import Result, Row, measure, store_result, stored_result
-from optevo.spaces import Candidate
-from optevo.storage.opening import open_storage
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import best_trials, create_or_resume, load_study, make_space
+from optevo.study.studies import best_trials, create_or_resume, load_study
 from optevo.training.bench import Bench
 from optevo.training.run import Run
 
@@ -38,54 +35,18 @@ def config(**changes: Any) -> StudyConfig:
     return parse_config({**data, **changes}, "test")
 
 
-class Inline:
-    """A pool that works in this process; remembers (candidate, task, seed) and dies after `lives` of them."""
-
-    asked: list[tuple[Candidate, int, int]]
-    lives: int
-
-    def __init__(
-        self, max_workers: int, mp_context: Any, initializer: Callable[..., None], initargs: Any
-    ) -> None:
-        measuring._here.clear()
-        _parent, one, free, data_root = initargs
-        device, _ = free.get()
-        measuring._here.append(Bench(one, device, data_root))
-
-    def __enter__(self) -> Inline:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        measuring._here.clear()
-
-    def shutdown(self, *_: object, **__: object) -> None:
-        pass
-
-    def submit(self, function: Callable[..., Run], candidate: Candidate, task: int, seed: int) -> Future[Run]:
-        future: Future[Run] = Future()
-        if len(self.asked) >= self.lives:
-            future.set_exception(KeyboardInterrupt())
-        else:
-            self.asked.append((candidate, task, seed))
-            future.set_result(function(candidate, task, seed))
-        return future
-
-
-@pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> type[Inline]:
-    monkeypatch.setattr(measuring, "ProcessPoolExecutor", Inline)
-    monkeypatch.setattr(Inline, "asked", [], raising=False)
-    monkeypatch.setattr(Inline, "lives", 10_000, raising=False)
-    return Inline
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Iterator[optuna.Study]:
+@pytest.fixture(scope="module")
+def searched() -> optuna.Study:
+    """A finished search that is not to be written to."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = create_or_resume(config(), open_storage(f"sqlite:///{tmp_path / 'a.db'}", create=True), "cpu")
-    study.optimize(Objective(Bench(config(), "cpu", Path()), make_space(config())), n_trials=5)
-    yield study
-    optuna.logging.set_verbosity(optuna.logging.INFO)
+    study = create_or_resume(config(), Memory(), "cpu")
+    study.optimize(Objective(Bench(config(), "cpu", Path()), config().make_space()), n_trials=5)
+    return study
+
+
+@pytest.fixture
+def study(searched: optuna.Study) -> optuna.Study:
+    return copied(searched)
 
 
 def measured(study: optuna.Study, one: StudyConfig | None = None) -> Result:
@@ -121,7 +82,7 @@ def test_the_winner_is_the_candidate_with_the_best_mean_on_the_choosing_seeds(
 ):
     result = measured(study)
     reported = {run.seed for row in result.rows for run in row.runs}
-    bench, space = Bench(config(), "cpu", Path()), make_space(config())
+    bench, space = Bench(config(), "cpu", Path()), config().make_space()
     seeds = sorted({seed for _, _, seed in pool.asked} - reported)
     means = {
         trial.number: statistics.fmean(bench.run(space.candidate(trial.params), 0, s).fitness for s in seeds)
@@ -132,7 +93,7 @@ def test_the_winner_is_the_candidate_with_the_best_mean_on_the_choosing_seeds(
 
 def test_the_reported_numbers_are_those_of_the_winners_own_runs(pool: type[Inline], study: optuna.Study):
     result = measured(study)
-    bench, space = Bench(config(), "cpu", Path()), make_space(config())
+    bench, space = Bench(config(), "cpu", Path()), config().make_space()
     row, trial = result.rows[-1], study.trials[result.winner]
     again = [bench.run(space.candidate(trial.params), 0, run.seed).fitness for run in row.runs]
     assert row.by_seed == again
@@ -149,9 +110,9 @@ def test_nothing_is_measured_twice(pool: type[Inline], study: optuna.Study):
 
 @pytest.mark.parametrize("lives", [1, 5, 9, 13])
 def test_a_killed_measurement_goes_on_where_it_was(
-    pool: type[Inline], study: optuna.Study, tmp_path: Path, lives: int, monkeypatch: pytest.MonkeyPatch
+    pool: type[Inline], study: optuna.Study, lives: int, monkeypatch: pytest.MonkeyPatch
 ):
-    unbroken = measured(copied(study, tmp_path))
+    unbroken = measured(copied(study))
     needed = len(pool.asked)
     pool.asked.clear()
     monkeypatch.setattr(Inline, "lives", lives)
@@ -170,8 +131,8 @@ def test_a_killed_measurement_goes_on_where_it_was(
     )
 
 
-def copied(study: optuna.Study, folder: Path) -> optuna.Study:
-    other = create_or_resume(config(), open_storage(f"sqlite:///{folder / 'b.db'}", create=True), "cpu")
+def copied(study: optuna.Study) -> optuna.Study:
+    other = create_or_resume(config(), Memory(), "cpu")
     other.add_trials(study.trials)
     return other
 
@@ -182,8 +143,8 @@ def test_the_stored_result_is_the_one_that_was_measured(pool: type[Inline], stud
     assert stored_result(load_study(study._storage, "one")[0], config()) == result
 
 
-def test_two_measurements_of_one_study_agree(pool: type[Inline], study: optuna.Study, tmp_path: Path):
-    first, second = measured(study), measured(copied(study, tmp_path))
+def test_two_measurements_of_one_study_agree(pool: type[Inline], study: optuna.Study):
+    first, second = measured(study), measured(copied(study))
     assert first.winner == second.winner
     assert [row.by_seed for row in first.rows] == [row.by_seed for row in second.rows]
 
@@ -199,8 +160,8 @@ def test_a_study_without_presets_has_a_result(pool: type[Inline], study: optuna.
     assert [row.name for row in result.rows] == [f"trial {result.winner}"]
 
 
-def test_a_study_without_a_complete_trial_has_no_result(pool: type[Inline], tmp_path: Path):
-    empty = create_or_resume(config(), open_storage(f"sqlite:///{tmp_path / 'b.db'}", create=True), "cpu")
+def test_a_study_without_a_complete_trial_has_no_result(pool: type[Inline]):
+    empty = create_or_resume(config(), Memory(), "cpu")
     with pytest.raises(UserError, match="no complete trial"):
         measured(empty)
 

@@ -20,17 +20,17 @@ from optevo import keys
 from optevo.evaluation.objective import Objective
 from optevo.optim import PRESETS
 from optevo.optim.terms import gate as integrity
-from optevo.optim.terms.gate import CENTRE, RATES, SCALES, START, UPDATES, reject
+from optevo.optim.terms.gate import CENTRE, RATES, SCALES, START, UPDATES, gate
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.rule import Rule
 from optevo.spaces import TermSpace
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import make_sampler, make_space
+from optevo.study.studies import make_sampler
 from optevo.tasks import get_task
 from optevo.training.bench import Bench
 from optevo.training.single import train
 
-MAX_EXAMPLES = 40  # a verdict takes ten milliseconds or so
+MAX_EXAMPLES = 25  # a verdict takes ten milliseconds or so
 
 
 def negated(rule: Rule) -> Rule:
@@ -82,21 +82,21 @@ def agree(rule: Rule, lr: float, scale: float, **tolerance: float) -> bool:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_passes(name: str):
-    assert reject(PRESETS[name].rule()) is None
+    assert gate(PRESETS[name].rule()) is None
 
 
 @settings(max_examples=MAX_EXAMPLES)
 @given(genomes(), st.data())
 def test_a_rule_all_of_whose_terms_descend_passes(one: TermGenome, data: st.DataObject):
     alphas = tuple(data.draw(st.floats(0.05, 5)) for _ in one.alphas)
-    assert reject(dataclasses.replace(one, alphas=alphas).rule()) is None
+    assert gate(dataclasses.replace(one, alphas=alphas).rule()) is None
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.9, 0.999])
 @pytest.mark.parametrize("beta2", [0.0, 0.9, 0.9999])
 @pytest.mark.parametrize("term", TERMS)
 def test_every_term_passes_with_the_slowest_and_the_fastest_moments(term: str, beta1: float, beta2: float):
-    assert reject(genome(term, beta1=beta1, beta2=beta2, eps=1e-4).rule()) is None
+    assert gate(genome(term, beta1=beta1, beta2=beta2, eps=1e-4).rule()) is None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_every_term_passes_with_the_slowest_and_the_fastest_moments(term: str, b
 def test_a_rule_that_descends_at_one_scale_of_the_gradient_passes(
     terms: tuple[str, ...], alphas: tuple[float, ...]
 ):
-    assert reject(genome(*terms, alphas=alphas).rule()) is None
+    assert gate(genome(*terms, alphas=alphas).rule()) is None
 
 
 def test_the_rule_that_needs_small_gradients_does_ascend_at_large_ones():
@@ -123,8 +123,8 @@ def test_the_rule_that_needs_small_gradients_does_ascend_at_large_ones():
 
 def test_weight_decay_and_schedule_have_no_say():
     one = genome("GRAD", weight_decay=1e-2, warmup=True, warmup_steps=1000, cosine_decay=True)
-    assert reject(one.rule()) is None
-    assert reject(negated(one.rule()))
+    assert gate(one.rule()) is None
+    assert gate(negated(one.rule()))
 
 
 # Who does not
@@ -132,7 +132,7 @@ def test_weight_decay_and_schedule_have_no_say():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_turned_round_is_rejected(name: str):
-    assert reject(negated(PRESETS[name].rule())).startswith("gate:")
+    assert gate(negated(PRESETS[name].rule())).startswith("gate:")
 
 
 @pytest.mark.parametrize("bias_correction", [False, True])
@@ -142,30 +142,30 @@ def test_every_term_alone_is_rejected_with_a_negative_weight(term: str, clipped:
     one = genome(
         term, alphas=(-1.0,), gradient_clipping=clipped, clip_value=0.05, bias_correction=bias_correction
     )
-    assert reject(one.rule()).startswith("gate:")
+    assert gate(one.rule()).startswith("gate:")
 
 
 @settings(max_examples=MAX_EXAMPLES)
 @given(genomes(), st.data())
 def test_a_rule_all_of_whose_terms_ascend_is_rejected(one: TermGenome, data: st.DataObject):
     alphas = tuple(data.draw(st.floats(-5, -0.05)) for _ in one.alphas)
-    assert reject(dataclasses.replace(one, alphas=alphas).rule()).startswith("gate:")
+    assert gate(dataclasses.replace(one, alphas=alphas).rule()).startswith("gate:")
 
 
 def test_a_rule_that_never_moves_is_rejected():
-    assert reject(Rule()).startswith("gate:")
-    assert reject(genome("GRAD", alphas=(0.0,)).rule()).startswith("gate:")
+    assert gate(Rule()).startswith("gate:")
+    assert gate(genome("GRAD", alphas=(0.0,)).rule()).startswith("gate:")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -1e38])
 @pytest.mark.parametrize("field", ["grad", "momentum", "rms", "adam", "sign", "unit"])
 def test_a_weight_that_is_not_finite_never_passes(field: str, bad: float):
-    assert reject(Rule(**{field: bad}, beta1=0.9, beta2=0.99, eps=1e-8)).startswith("gate:")
+    assert gate(Rule(**{field: bad}, beta1=0.9, beta2=0.99, eps=1e-8)).startswith("gate:")
 
 
 def test_a_division_by_zero_never_passes():
-    assert reject(Rule(unit=1.0, eps=0.0)).startswith("gate:")
-    assert reject(Rule(rms=1.0, beta2=0.9, eps=0.0)).startswith("gate:")
+    assert gate(Rule(unit=1.0, eps=0.0)).startswith("gate:")
+    assert gate(Rule(rms=1.0, beta2=0.9, eps=0.0)).startswith("gate:")
 
 
 # The sphere
@@ -196,7 +196,7 @@ def test_the_verdict_is_that_of_the_loop_at_every_rate_and_scale(one: TermGenome
     rule = one.rule()
     best = min(sphere(rule, lr, scale) for lr in RATES for scale in SCALES)
     if not 3.3 < best < 3.7:
-        assert (reject(rule) is None) == (best < 3.5)
+        assert (gate(rule) is None) == (best < 3.5)
 
 
 @pytest.mark.parametrize("name", ["evolved", "adam"])
@@ -208,7 +208,7 @@ def test_a_verdict_takes_a_few_dozen_updates_whatever_the_rule(name: str, monkey
     )
     for rule in (PRESETS[name].rule(), negated(PRESETS[name].rule())):
         calls.clear()
-        reject(rule)
+        gate(rule)
         assert len(calls) <= 40
         assert sum(calls) < 10_000
 
@@ -216,11 +216,11 @@ def test_a_verdict_takes_a_few_dozen_updates_whatever_the_rule(name: str, monkey
 def test_a_verdict_is_the_same_again_and_leaves_the_global_generator_alone():
     rules = [TermSpace().candidate(TermSpace().sample(np.random.default_rng(i))).rule() for i in range(20)]
     torch.manual_seed(1)
-    before, first = torch.get_rng_state(), [reject(rule) for rule in rules]
+    before, first = torch.get_rng_state(), [gate(rule) for rule in rules]
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     with torch.inference_mode():
-        assert [reject(rule) for rule in reversed(rules)] == first[::-1]
+        assert [gate(rule) for rule in reversed(rules)] == first[::-1]
     assert any(first)
     assert not all(first)
 
@@ -243,7 +243,7 @@ def config(**evaluation: Any) -> StudyConfig:
 def search(config: StudyConfig, n: int) -> list[optuna.trial.FrozenTrial]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=make_sampler(config))
-    objective = Objective(Bench(config, "cpu", Path()), make_space(config))
+    objective = Objective(Bench(config, "cpu", Path()), config.make_space())
     study.optimize(objective, n_trials=n)
     return study.trials
 
@@ -274,7 +274,7 @@ def test_a_gated_trial_counts_in_its_generation(gated):
 
 def test_the_gate_turns_away_exactly_whom_reject_rejects(gated):
     for trial in gated:
-        reason = reject(TermSpace().candidate(trial.params).rule())
+        reason = gate(TermSpace().candidate(trial.params).rule())
         assert turned_away(trial) == (reason is not None)
         assert trial.user_attrs.get(keys.PRUNED_BY) == reason or not turned_away(trial)
 
@@ -294,15 +294,15 @@ def test_a_rule_that_trains_a_network_in_spite_of_a_term_that_ascends_passes():
     one = genome("ADAM_TERM", "SIGN_GRAD", alphas=(0.24665, -0.22042), bias_correction=True, **betas)
     task = get_task("digits")
     assert train(task, task.load(Path()), one, seed=0, steps=100).fitness > 0.5
-    assert reject(one.rule()) is None
+    assert gate(one.rule()) is None
 
 
 def test_nobody_that_the_gate_turns_away_would_have_been_useful():
     task, space = get_task("digits"), TermSpace()
     splits = task.load(Path())
-    candidates = [space.candidate(space.sample(np.random.default_rng([7, i]))) for i in range(60)]
-    rejected = [candidate for candidate in candidates if reject(candidate.rule())]
-    assert len(rejected) > 5
+    candidates = [space.candidate(space.sample(np.random.default_rng([7, i]))) for i in range(30)]
+    rejected = [candidate for candidate in candidates if gate(candidate.rule())]
+    assert len(rejected) >= 4
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

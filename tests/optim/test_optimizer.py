@@ -12,27 +12,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import ORACLE, TERMS, genome, genomes, oracle_genome, random_genome
+from term_optimizers import COMPILED, EAGER, KERNELS, PATHS, random_gradients, weights_after
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS, GenomeOptimizer, ReferenceOptimizer, TermGenome
-from optevo.optim.terms import kernels
-from optevo.optim.terms.kernels import stacked_update
-from optevo.optim.terms.optimizer import step_scalars
-
-EAGER = functools.partial(GenomeOptimizer, compiled=False)
-COMPILED = functools.partial(GenomeOptimizer, compiled=True)
-PATHS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "reference": ReferenceOptimizer,
-    "eager": EAGER,
-    "compiled": COMPILED,
-}
-# Every combination of moments a rule can read, so every kernel.
-KERNELS = {
-    "no moment": genome("GRAD"),
-    "first moment": genome("MOMENTUM"),
-    "second moment": genome("RMS_NORM"),
-    "both moments": genome("ADAM_TERM"),
-}
+from optevo.optim import PRESETS, ReferenceOptimizer, TermGenome
 
 
 def oracle_gradient(t: int, phase: float) -> list[float]:
@@ -60,32 +43,6 @@ def follow(
     return {k: seen[k] for k in (1, 10, 20)}
 
 
-def weights_after(
-    make: Callable[..., torch.optim.Optimizer], start: Tensor, gradients: list[Tensor]
-) -> list[Tensor]:
-    """The weights after each step of the given gradients."""
-    w = nn.Parameter(start.clone())
-    optimizer = make([w])
-    seen = []
-    for gradient in gradients:
-        w.grad = gradient.to(w)
-        optimizer.step()
-        seen.append(w.detach().clone())
-    return seen
-
-
-def random_gradients(seed: int, shape: tuple[int, ...], steps: int, dtype: torch.dtype) -> list[Tensor]:
-    """Gradients of magnitudes 1e-3 to 1e1, one in eight of them zero."""
-    rng = torch.Generator().manual_seed(seed)
-    out = []
-    for _ in range(steps):
-        magnitude = 10 ** (torch.rand(shape, generator=rng, dtype=torch.float64) * 4 - 3)
-        sign = torch.randint(0, 2, shape, generator=rng) * 2 - 1
-        alive = torch.rand(shape, generator=rng) > 0.125
-        out.append((magnitude * sign * alive).to(dtype))
-    return out
-
-
 # --- the oracle -----------------------------------------------------------------------------------
 
 
@@ -94,19 +51,20 @@ def test_the_oracle_has_its_120_cases():
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("case", ORACLE["cases"], ids=lambda c: str(c["id"]))
-def test_every_path_follows_the_published_trajectories(path, case):
-    for step, w in follow(PATHS[path], case, torch.float64).items():
-        expected = torch.tensor(case[f"w_step_{step}"], dtype=torch.float64)
-        torch.testing.assert_close(w, expected, rtol=1e-9, atol=0.0, msg=lambda m, s=step: f"step {s}: {m}")
+def test_every_path_follows_the_published_trajectories(path):
+    for case in ORACLE["cases"]:
+        for step, w in follow(PATHS[path], case, torch.float64).items():
+            expected = torch.tensor(case[f"w_step_{step}"], dtype=torch.float64)
+            place = f"case {case['id']}, step {step}"
+            torch.testing.assert_close(w, expected, rtol=1e-9, atol=0.0, msg=place)
 
 
-@pytest.mark.parametrize("case", ORACLE["cases"], ids=lambda c: str(c["id"]))
-def test_the_compiled_kernel_follows_the_published_trajectories_in_float32(case):
-    for step, w in follow(COMPILED, case, torch.float32).items():
-        expected = torch.tensor(case[f"w_step_{step}"], dtype=torch.float64)
-        error = ((w - expected).abs() / expected.abs().clamp(min=1.0)).max()
-        assert error <= 1e-4, f"step {step}"
+def test_the_compiled_kernel_follows_the_published_trajectories_in_float32():
+    for case in ORACLE["cases"]:
+        for step, w in follow(COMPILED, case, torch.float32).items():
+            expected = torch.tensor(case[f"w_step_{step}"], dtype=torch.float64)
+            error = ((w - expected).abs() / expected.abs().clamp(min=1.0)).max()
+            assert error <= 1e-4, f"case {case['id']}, step {step}"
 
 
 # --- torch's own optimizers -----------------------------------------------------------------------
@@ -335,6 +293,12 @@ def test_maximize_is_minimizing_the_negated_gradient(kernel, path):
     assert torch.equal(up[-1], down[-1])
 
 
+def test_the_same_seed_gives_the_same_weights_to_the_last_bit():
+    g = random_genome(4)
+    runs = [train(functools.partial(EAGER, genome=g), steps=10)[0] for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(runs[0].parameters(), runs[1].parameters(), strict=True))
+
+
 # --- gradients that are not finite ----------------------------------------------------------------
 
 WILD = torch.tensor([math.inf, -math.inf, math.nan, 0.0, 1.5, -2.5], dtype=torch.float64)
@@ -388,270 +352,3 @@ def test_an_infinite_gradient_makes_an_infinite_weight_where_nothing_is_divided(
     make = functools.partial(PATHS[path], genome=genome(*terms, use_second_moment=False))
     (w,) = weights_after(make, torch.zeros(2).double(), [torch.tensor([math.inf, -math.inf])])
     assert w.tolist() == [-math.inf, math.inf]
-
-
-# --- compiling ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def graphs() -> Callable[[], int]:
-    """How many graphs dynamo has compiled since the test began."""
-    from torch._dynamo.utils import counters  # noqa: PLC0415
-
-    before = counters["stats"]["unique_graphs"]
-    return lambda: counters["stats"]["unique_graphs"] - before
-
-
-def one_step(g: TermGenome, make: Callable[..., torch.optim.Optimizer] = COMPILED, **kwargs: Any) -> None:
-    w = nn.Parameter(torch.linspace(-1, 1, 6, dtype=torch.float64))
-    optimizer = make([w], g, **kwargs)
-    for gradient in random_gradients(0, (6,), 3, torch.float64):
-        w.grad = gradient
-        optimizer.step()
-
-
-def test_compiled_really_compiles(graphs):
-    torch._dynamo.reset()
-    one_step(genome("GRAD"))
-    assert graphs() >= 1
-
-
-def test_no_genome_is_compiled_for_itself(graphs):
-    """The coefficients are inputs: one kernel for each set of moments, with and without clipping."""
-    torch._dynamo.reset()
-    flags = [(c, b) for c in (False, True) for b in (False, True)]
-    for g in KERNELS.values():
-        for clipped, corrected in flags:
-            fields = {"gradient_clipping": clipped, "bias_correction": corrected}
-            one_step(TermGenome(**{**g.to_dict(), **fields}))
-    warm = graphs()
-    for seed in range(60):
-        one_step(random_genome(seed))
-    assert graphs() == warm
-
-
-@pytest.mark.parametrize("clipped", [False, True])
-def test_the_kernels_are_no_more_than_four_and_four_that_clip(graphs, clipped):
-    torch._dynamo.reset()
-    for seed in range(60):
-        one_step(random_genome(seed, gradient_clipping=clipped))
-    assert 1 <= graphs() <= (8 if clipped else 4)  # where only the sign is read, nothing is clipped
-
-
-def test_a_changing_learning_rate_compiles_nothing(graphs):
-    g = PRESETS["adamw"]
-    one_step(g)
-    warm = graphs()
-    w = nn.Parameter(torch.ones(6, dtype=torch.float64))
-    optimizer = COMPILED([w], g)
-    for k in range(6):
-        optimizer.param_groups[0]["lr"] = 1e-3 / (k + 1)
-        optimizer.param_groups[0]["betas"] = (0.9 - k / 100, 0.999)
-        w.grad = torch.ones_like(w)
-        optimizer.step()
-    assert graphs() == warm
-
-
-def test_gradients_that_were_one_tensor_may_be_two_later():
-    # Without guards, a kernel compiled for a shared gradient would go on using the first for both.
-    first, second = (nn.Parameter(torch.zeros(5, dtype=torch.float64)) for _ in range(2))
-    optimizer = COMPILED(
-        [first, second], TermGenome(terms=("GRAD",), alphas=(1.0,), lr=0.1, weight_decay=0.0)
-    )
-    first.grad = second.grad = torch.ones_like(first)
-    optimizer.step()
-    first.grad, second.grad = torch.ones_like(first), torch.full_like(second, 5.0)
-    optimizer.step()
-    torch.testing.assert_close(first.detach(), torch.full_like(first, -0.2))
-    torch.testing.assert_close(second.detach(), torch.full_like(second, -0.6))
-
-
-def test_a_step_at_rate_zero_moves_the_moments_of_a_clipping_genome():
-    g = TermGenome(terms=("ADAM_TERM",), alphas=(1.0,), lr=1e-3, gradient_clipping=True, clip_value=0.5)
-    moments = []
-    for make in (COMPILED, lambda p, g: GenomeOptimizer(p, g, compiled=False)):
-        w = nn.Parameter(torch.ones(4, dtype=torch.float64))
-        optimizer = make([w], g)
-        optimizer.param_groups[0]["lr"] = 0.0
-        w.grad = torch.ones_like(w)
-        optimizer.step()
-        moments.append((optimizer.state[w]["exp_avg"], optimizer.state[w]["exp_avg_sq"]))
-    torch.testing.assert_close(*moments)
-    assert moments[0][0].min() > 0
-
-
-def test_layouts_are_counted_an_optimizer_so_that_a_run_depends_on_no_other(monkeypatch):
-    compiled = []
-    monkeypatch.setattr(kernels, "pays", lambda params: True)
-    monkeypatch.setattr(
-        kernels, "compiled_update", lambda params, *rest, layout: compiled.append(len(params[0]))
-    )
-    sizes = list(range(1, 3 + kernels._MOST_LAYOUTS))
-    for size in sizes:  # one after the other, as a worker meets the networks of many tasks
-        w = nn.Parameter(torch.ones(size))
-        w.grad = torch.ones(size)
-        GenomeOptimizer([w], PRESETS["adamw"]).step()
-    assert compiled == sizes
-    compiled.clear()
-    weights = [nn.Parameter(torch.ones(size)) for size in sizes]
-    optimizer = GenomeOptimizer(weights, PRESETS["adamw"])
-    for w in weights:  # gradients that come and go
-        optimizer.zero_grad()
-        w.grad = torch.ones_like(w)
-        optimizer.step()
-    assert compiled == sizes[: kernels._MOST_LAYOUTS]
-
-
-def test_a_small_model_is_not_worth_compiling(graphs):
-    one_step(PRESETS["adamw"], GenomeOptimizer)
-    one_step(PRESETS["adamw"], GenomeOptimizer, compiled=None)
-    assert graphs() == 0
-
-
-def test_the_compiled_path_serves_mixed_groups_as_the_eager_one_does():
-    g = random_genome(1, terms=("ADAM_TERM", "SIGN_GRAD"), use_momentum=True, use_second_moment=True)
-    runs = []
-    for make in (EAGER, COMPILED):
-        rng = torch.Generator().manual_seed(0)
-        params = [
-            nn.Parameter(torch.randn(6, generator=rng, dtype=d)) for d in (torch.float64, torch.float32) * 2
-        ]
-        optimizer = make(
-            [{"params": params[:2]}, {"params": params[2:], "lr": 0.5 * g.lr, "weight_decay": 0.1}], g
-        )
-        for _ in range(4):
-            for p in params:
-                p.grad = torch.randn(6, generator=rng, dtype=p.dtype)
-            optimizer.step()
-        runs.append([p.detach() for p in params])
-    for a, b in zip(*runs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
-
-
-def test_a_compiled_step_is_seen_by_autograd():
-    w = nn.Parameter(torch.ones(6))
-    loss = (w * w).sum()
-    w.grad = torch.ones(6)
-    COMPILED([w], PRESETS["adamw"]).step()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
-def test_a_frozen_parameter_shares_the_kernel_of_a_trained_one():
-    g, results = PRESETS["adamw"], []
-    for trained in (True, False, True):
-        w = nn.Parameter(torch.ones(5), requires_grad=trained)
-        w.grad = torch.linspace(-1, 1, 5)
-        COMPILED([w], g).step()
-        results.append(w.detach())
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
-
-
-def test_moments_of_another_memory_layout_are_compiled_for_anew():
-    """A checkpoint brings its own strides, and a kernel has no guards but the layout."""
-    g, results = PRESETS["adamw"], []
-    for make in (EAGER, COMPILED):
-        w = nn.Parameter(torch.linspace(-1, 1, 24).reshape(1, 4, 2, 3))
-        optimizer = make([w], g)
-        for k in range(4):
-            w.grad = torch.linspace(-1, 2, 24).reshape(w.shape) + k
-            optimizer.step()
-            if k == 1:
-                state = optimizer.state[w]
-                state["exp_avg"] = state["exp_avg"].to(memory_format=torch.channels_last)
-        results.append(w.detach())
-    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.slow
-def test_a_process_may_compile_for_many_models_of_different_shapes():
-    """Dynamo gives up on a function after eight variants; a long study must not hit that."""
-    g = PRESETS["adamw"]
-    for k in range(1, 13):
-        runs = []
-        for make in (EAGER, COMPILED):
-            rng = torch.Generator().manual_seed(k)
-            params = [nn.Parameter(torch.randn(3 + j, k, generator=rng)) for j in range(k % 5 + 1)]
-            optimizer = make(params, g)
-            for _ in range(3):
-                for p in params:
-                    p.grad = torch.randn(p.shape, generator=rng)
-                optimizer.step()
-            runs.append(params)
-        for a, b in zip(*runs, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
-
-
-# --- candidates stacked ---------------------------------------------------------------------------
-
-
-def stack_and_rows(
-    stack: list[TermGenome], gradients: list[Tensor], *, work: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The weights (K, P) of K genomes after all gradients, updated at once and one by one."""
-    k, p = gradients[0].shape
-    start = torch.linspace(-1, 1, k * p, dtype=gradients[0].dtype).reshape(k, p)
-    rules = [g.rule() for g in stack]
-    together = start.clone()
-    m = torch.zeros_like(start) if any(rule.reads_m for rule in rules) else None
-    v = torch.zeros_like(start) if any(rule.reads_v for rule in rules) else None
-    memory = torch.empty(4, k, p, dtype=start.dtype) if work else None
-    for t, gradient in enumerate(gradients, start=1):
-        rows = [
-            step_scalars(
-                rule.coefficients,
-                lr=g.lr,
-                betas=(rule.beta1 or 0.0, rule.beta2 or 0.0),
-                eps=rule.eps or 0.0,
-                weight_decay=g.weight_decay,
-                clip_value=rule.clip_value,
-                k=t if rule.bias_correction else 0,
-            ).folded()
-            for g, rule in zip(stack, rules, strict=True)
-        ]
-        before = gradient.clone()
-        stacked_update(together, gradient, m, v, torch.tensor(rows, dtype=start.dtype).T, memory)
-        torch.testing.assert_close(gradient, before, rtol=0, atol=0, equal_nan=True)
-    alone = [
-        weights_after(functools.partial(EAGER, genome=g), w, [x[i] for x in gradients])[-1]
-        for i, (g, w) in enumerate(zip(stack, start, strict=True))
-    ]
-    return together, torch.stack(alone)
-
-
-@given(st.lists(genomes(), min_size=1, max_size=5), st.integers(0, 10_000), st.booleans())
-@example([genome("SIGN_GRAD"), genome("ADAM_TERM"), genome("GRAD", "GRAD", alphas=(1.0, -1.0))], 0, True)
-@example([genome("ADAM_TERM", use_second_moment=False), genome("RMS_NORM")], 1, False)
-@example([genome("UNIT_GRAD"), genome("GRAD")], 2, False)
-@example([genome(t, bias_correction=True, gradient_clipping=True, clip_value=0.1) for t in TERMS], 3, True)
-def test_a_stacked_update_is_each_rows_own(stack, seed, work):
-    gradients = random_gradients(seed, (len(stack), 6), 6, torch.float64)
-    together, alone = stack_and_rows(stack, gradients, work=work)
-    for a, b in zip(together, alone, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11 * float(b.abs().max().clamp(min=1)))
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_stacked_row_of_zero_gradients_moves_by_weight_decay_alone(dtype):
-    stack = [genome(t) for t in TERMS]
-    together, alone = stack_and_rows(stack, [torch.zeros(len(stack), 6, dtype=dtype)])
-    torch.testing.assert_close(together, alone)
-
-
-@pytest.mark.parametrize("others", [(), ("GRAD",), ("MOMENTUM",), ("RMS_NORM",), ("ADAM_TERM", "UNIT_GRAD")])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_stacked_rows_of_infinite_gradients_stay_finite_as_alone(others, dtype):
-    stack = [genome("SIGN_GRAD"), *(genome(t) for t in others), genome("ADAM_TERM", gradient_clipping=True)]
-    stack = stack if others else stack[:1]
-    wild = torch.tensor([math.inf, -math.inf, 0.0, 1.5], dtype=dtype).repeat(len(stack), 1)
-    together, alone = stack_and_rows(stack, [wild.sign(), wild, wild.sign()])
-    assert torch.equal(together.isfinite(), alone.isfinite())
-    finite = alone.isfinite()
-    torch.testing.assert_close(together[finite], alone[finite])
-
-
-def test_the_same_seed_gives_the_same_weights_to_the_last_bit():
-    g = random_genome(4)
-    runs = [train(functools.partial(EAGER, genome=g), steps=10)[0] for _ in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(runs[0].parameters(), runs[1].parameters(), strict=True))

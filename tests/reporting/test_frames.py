@@ -6,30 +6,29 @@ import datetime
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
-from analysis_studies import STUDIES, Loaded, fail, run, search, tamper
+from example_studies import STUDIES, Loaded, example, fail, run, search, tamper
 from optuna.trial import TrialState, create_trial
 
 from optevo import keys
-from optevo.reporting import best, cost, curves, generations, lineage, runs, schedules, terms, trials
+from optevo.reporting import best, cost, curves, generations, lineage, parts, runs, schedules, trials
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
-@pytest.fixture(scope="module")
-def complete() -> Iterator[Loaded]:
-    return search()
+@pytest.fixture
+def complete() -> Loaded:
+    return example("complete")
 
 
 @pytest.mark.parametrize("state", STUDIES)
 def test_every_frame_can_be_had_of_a_study_in_any_state(state):
-    study, config = STUDIES[state]()
+    study, config = example(state)
     frame = trials(study, config)
     numbers = [int(n) for n in frame["number"]]
     assert len(frame) == len(study.trials)
-    for other in (runs(study), curves(study), generations(study, config), terms(study, config)):
+    for other in (runs(study), curves(study), generations(study, config), parts(study, config)):
         assert len(other.columns)
     for number in numbers:
         assert set(lineage(study, number)["trial"]) <= set(numbers)
@@ -40,10 +39,10 @@ def test_every_frame_can_be_had_of_a_study_in_any_state(state):
 
 @pytest.mark.parametrize("state", STUDIES)
 def test_columns_have_the_same_types_whatever_the_state(state, complete):
-    study, config = STUDIES[state]()
+    study, config = example(state)
     for frame in (runs, curves):
         assert frame(study).dtypes.to_dict() == frame(complete[0]).dtypes.to_dict()
-    for frame in (generations, terms):
+    for frame in (generations, parts):
         assert frame(study, config).dtypes.to_dict() == frame(*complete).dtypes.to_dict()
 
 
@@ -61,7 +60,7 @@ def test_counted_trials_are_one_a_slot():
     study, config = search(failures=2)
     frame = trials(study, config)
     counted = frame[frame["counted"]]
-    assert len(counted) == config.sampler.n_trials
+    assert len(counted) == config.n_trials
     assert not counted.duplicated(["generation", "slot"]).any()
     assert set(frame.loc[~frame["counted"], "state"]) == {"FAIL"}
 
@@ -104,7 +103,7 @@ def test_a_curve_lies_in_the_middle_of_the_tenths(complete):
 
 
 def test_the_curve_of_a_diverged_run_stops_where_it_did():
-    study, _ = STUDIES["all pruned"]()
+    study, _ = example("all pruned")
     frame = curves(study)
     assert set(frame["step"]) == {1.0}
 
@@ -114,36 +113,37 @@ def test_a_generation_is_its_population_with_the_elites(complete):
     frame = generations(study, config)
     assert frame["generation"].tolist() == [0, 1, 2]
     assert frame["n"].tolist() == [6, 6, 6]
-    populations = study.sampler.board(study).populations
+    populations = study.sampler.slot_table(study).populations
     assert frame["best"].tolist() == [populations[g][0].value for g in range(3)]
     assert frame["best_so_far"].is_monotonic_increasing
 
 
-def test_steps_add_up_over_the_generations():
-    study, config = search()
+def test_steps_add_up_over_the_generations(complete):
+    study, config = complete
     frame = generations(study, config)
     assert frame["cumulative_steps"].iloc[-1] == cost(study).steps
-    assert cost(study).steps == 80 * config.sampler.n_trials
+    assert cost(study).steps == 80 * config.n_trials
 
 
 def test_a_generation_in_progress_says_so():
-    frame = generations(*STUDIES["unfinished"]())
+    frame = generations(*example("unfinished"))
     assert frame["finished"].tolist() == [True, False]
     assert frame["n"].tolist() == [6, 2]
 
 
-def test_terms_count_what_the_population_uses(complete):
+def test_parts_count_what_the_population_uses(complete):
     study, config = complete
-    frame = terms(study, config)
-    members = study.sampler.board(study).populations[2]
+    frame = parts(study, config)
+    members = study.sampler.slot_table(study).populations[2]
     last = frame[frame["generation"] == 2]
     assert last["count"].sum() == sum(m.params["n_terms"] for m in members)
-    weight = sum(abs(m.params[f"alpha_{i}"]) for m in members for i in range(m.params["n_terms"]))
-    assert last["weight"].sum() == pytest.approx(weight)
+    assert set(last["members"]) == {len(members)}
+    sign = sum(m.params[f"term_{i}"] == "SIGN_GRAD" for m in members for i in range(m.params["n_terms"]))
+    assert last.loc[last["part"] == "SIGN_GRAD", "count"].tolist() == [sign]
 
 
-def test_a_sweep_has_no_terms():
-    assert terms(*STUDIES["grid"]()).empty
+def test_a_sweep_has_no_parts():
+    assert parts(*example("grid")).empty
 
 
 def test_lineage_goes_back_to_trials_without_parents(complete):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -13,9 +14,19 @@ from typing import Any
 
 import optuna
 import pytest
-from analysis_studies import EVALUATION, STUDIES, Loaded, grid, run, search, tamper
 from browser import CHROMIUM, Browser
-from test_figures import DIFFERENCES, SUMMARY
+from example_studies import (
+    DIFFERENCES,
+    EVALUATION,
+    STUDIES,
+    SUMMARY,
+    Loaded,
+    example,
+    grid,
+    run,
+    search,
+    tamper,
+)
 
 from optevo import keys
 from optevo.measurement.fresh_seeds import Result, Row, store_result
@@ -27,6 +38,16 @@ pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 EVIL = "<script>alert(1)</script>"
 BADGE = "selected on the test split"
+SAID = {
+    "complete": "not been trained on fresh seeds yet",
+    "unfinished": "A genetic search over term genomes on digits and mnist, 20 steps and 2 seeds a task, "
+    "scored on the validation split: 8 trials, 2 of them pruned; the search is not complete (8 of 14 slots "
+    "decided)",
+    "all pruned": "No trial is complete: 14 were pruned",
+    "some failed": "2 more failed",
+    "grid": "A grid over learning rate and weight decay of adamw",
+    "empty": "not begun",
+}
 
 
 def measured(loaded: Loaded, winner: int = 4) -> Loaded:
@@ -87,92 +108,80 @@ def tags(text: str) -> Tags:
     return parser
 
 
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a finished search whose best was measured on fresh seeds."""
+    return page(tmp_path_factory.mktemp("found") / "a.html", measured(search()))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of two studies and their comparison; the first was selected on the test split."""
+    two = measured(on_test("ours")), grid(name="two")
+    path = tmp_path_factory.mktemp("compared") / "a.html"
+    return page(path, *two, summary=SUMMARY, differences=DIFFERENCES)
+
+
 @pytest.mark.parametrize("state", STUDIES)
-def test_a_study_in_any_state_has_a_report(state, tmp_path):
-    study, config = STUDIES[state]()
-    assert study.study_name in words(page(tmp_path / "a.html", (study, config)))
+def test_a_study_in_any_state_has_a_report_that_says_how_it_stands(state: str, tmp_path: Path):
+    study, config = example(state)
+    text = page(tmp_path / "a.html", (study, config))
+    assert study.study_name in words(text)
+    assert SAID.get(state, "A ") in words(text).replace("( ", "(")
+    for figure in re.findall(r'data-figure="figure-\d+">(.*?)</script>', text):
+        assert json.loads(figure)["data"]
 
 
-def test_the_text_says_what_was_found_on_fresh_seeds(tmp_path):
-    text = words(page(tmp_path / "a.html", measured(search())))
+def test_the_text_says_what_was_found_on_fresh_seeds(found: str):
+    text = words(found)
     assert "trial 4 did best on fresh seeds" in text
     assert "0.8250 ± 0.0071 (mean ± sd), 0.0250 more than in the search" in text
     assert "the preset, adam, earns 0.6250 ± 0.0071" in text
     assert "1,120 training steps" in text
 
 
-def test_a_number_without_fresh_seeds_is_called_lucky(tmp_path):
-    assert "not been trained on fresh seeds yet" in words(page(tmp_path / "a.html", search()))
-
-
-@pytest.mark.parametrize(
-    ("state", "said"),
-    [
-        ("unfinished", "the search is not complete ( 8 of 14 slots decided)"),
-        ("all pruned", "No trial is complete: 14 were pruned"),
-        ("some failed", "2 more failed"),
-        ("grid", "A grid over learning rate and weight decay of adamw"),
-        ("empty", "not begun"),
-    ],
-)
-def test_the_text_says_how_the_search_stands(state, said, tmp_path):
-    text = words(page(tmp_path / "a.html", STUDIES[state]()))
-    assert said.replace("( ", "(") in text.replace("( ", "(")
-
-
-def test_several_studies_have_a_table_of_contents(tmp_path):
-    text = page(tmp_path / "a.html", search(), grid(name="two"), summary=SUMMARY, differences=DIFFERENCES)
+def test_several_studies_have_a_table_of_contents(found: str, compared: str):
     for address in ("#comparison", "#study-1", "#study-2"):
-        assert f'href="{address}"' in text
-        assert f'id="{address[1:]}"' in text
-    assert "<nav" not in page(tmp_path / "b.html", search())
+        assert f'href="{address}"' in compared
+        assert f'id="{address[1:]}"' in compared
+    assert "<nav" not in found
 
 
-def test_a_comparison_shows_intervals_and_verdicts(tmp_path):
-    text = words(page(tmp_path / "a.html", search(), summary=SUMMARY, differences=DIFFERENCES))
-    assert "ours − adam overall 0.1000 0.0500 to 0.1500 0.001 0.002 5 better" in text
+def test_a_comparison_shows_intervals_and_verdicts(compared: str):
+    assert f"ours − adam {BADGE} overall 0.1000 0.0500 to 0.1500 0.001 0.002 5 better" in words(compared)
 
 
-def test_a_study_selected_on_test_is_marked_wherever_its_numbers_stand(tmp_path):
-    text = page(
-        tmp_path / "a.html",
-        measured(on_test("ours")),
-        search(),
-        summary=SUMMARY,
-        differences=DIFFERENCES,
-    )
-    first, second = text.split('<section id="study-1">')[1].split('<section id="study-2">')
+def test_a_study_selected_on_test_is_marked_wherever_its_numbers_stand(compared: str):
+    first, second = compared.split('<section id="study-1">')[1].split('<section id="study-2">')
     assert BADGE not in words(second)
     tables, figures = first.count("<table>"), first.count("<figcaption>")
     assert first.count(BADGE) == 2 + tables + figures  # heading, text, and each of these
-    comparison = words(text.split('<section id="comparison">')[1].split("</section>")[0])
+    comparison = words(compared.split('<section id="comparison">')[1].split("</section>", maxsplit=1)[0])
     assert comparison.count(BADGE) == 3  # two rows of levels and one of differences
-    assert "(selected on test)" in text
+    assert "(selected on test)" in compared
 
 
-def test_a_study_selected_on_validation_is_not_marked(tmp_path):
-    assert BADGE not in words(page(tmp_path / "a.html", measured(search())))
+def test_a_study_selected_on_validation_is_not_marked(found: str):
+    assert BADGE not in words(found)
 
 
-def test_nothing_out_of_a_database_is_markup(tmp_path):
-    plain = tags(page(tmp_path / "a.html", measured(search())))
-    text = page(tmp_path / "b.html", measured(evil()), notes=[EVIL])
-    found = tags(text)
+def test_nothing_out_of_a_database_is_markup(found: str, tmp_path: Path):
+    plain, text = tags(found), page(tmp_path / "b.html", measured(evil()), notes=[EVIL])
+    hostile = tags(text)
     assert "alert(1)" in words(text)
     assert "\x1b" not in text
-    assert {tag: n for tag, n in found.found.items() if n != plain.found[tag]}.keys() <= {"p", "span"}
+    assert {tag: n for tag, n in hostile.found.items() if n != plain.found[tag]}.keys() <= {"p", "span"}
 
 
-def test_a_report_names_no_address_but_its_own_parts(tmp_path):
-    found = tags(page(tmp_path / "a.html", search(), grid(name="two")))
-    assert {address[0] for address in found.addresses} == {"#"}
-    assert found.found["script"] - found.found["figure"] == 2  # plotly.js once, and the report's own
-    assert "link" not in found.found
+def test_a_report_names_no_address_but_its_own_parts(compared: str):
+    parsed = tags(compared)
+    assert {address[0] for address in parsed.addresses} == {"#"}
+    assert parsed.found["script"] - parsed.found["figure"] == 2  # plotly.js once, and the report's own
+    assert "link" not in parsed.found
 
 
-def test_the_policy_allows_nothing_but_what_is_in_the_file(tmp_path):
-    text = page(tmp_path / "a.html", search())
-    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1]
+def test_the_policy_allows_nothing_but_what_is_in_the_file(found: str):
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', found)[1]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "'unsafe-inline'" not in policy.split("style-src")[0]
 
@@ -183,9 +192,9 @@ def test_the_configuration_reads_as_a_study_file():
     assert read == {k: v for k, v in config.to_dict().items() if v is not None}
 
 
-def test_an_existing_report_is_replaced(tmp_path):
+def test_an_existing_report_is_replaced(tmp_path: Path):
     (tmp_path / "a.html").write_text("old")
-    assert "old" not in page(tmp_path / "a.html", search())[:50]
+    assert "old" not in page(tmp_path / "a.html", example("empty"))[:50]
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +209,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of everything there is, hostile text included."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = tmp_path_factory.mktemp("report") / "all of it.html"
-    studies = [measured(evil()), on_test("ours"), grid(name="a sweep"), STUDIES["empty"]()]
+    studies = [measured(evil()), on_test("ours"), grid(name="a sweep"), example("empty")]
     write_report(studies, path, summary=SUMMARY, differences=DIFFERENCES, notes=[EVIL, "word " * 80])
     return path
 
@@ -222,7 +231,13 @@ class Window:
         return "light" if sum(map(int, re.findall(r"\d+", colour)[:3])) > 380 else "dark"
 
 
-@pytest.fixture(scope="module", params=[(1280, False), (1280, True), (400, False), (400, True)], ids=str)
+WINDOWS = [
+    (400, True),
+    *(pytest.param(one, marks=pytest.mark.slow) for one in [(400, False), (1280, True), (1280, False)]),
+]
+
+
+@pytest.fixture(scope="module", params=WINDOWS, ids=str)
 def window(request: pytest.FixtureRequest, browser: Browser, report: Path) -> Window:
     """The report once it is drawn, at each width, in light and in dark."""
     width, dark = request.param

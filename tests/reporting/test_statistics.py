@@ -22,6 +22,8 @@ from optevo.reporting.statistics import (
 )
 
 SPREADS = {1: (1.0,), 3: (1.0, 3.0, 0.3)}
+# Of the simulations, a quarter by default.
+SHARES = [0.25, pytest.param(1.0, marks=pytest.mark.slow)]
 Law = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
@@ -57,14 +59,11 @@ def tolerance(rate: float, simulations: int) -> float:
     return 3.5 * math.sqrt(rate * (1 - rate) / simulations)
 
 
-def simulations_of(pairs: int) -> int:
-    return 3000 if pairs < BOOTSTRAP_PAIRS else 600
-
-
 @pytest.mark.parametrize("pairs", [3, 5, 10, 30])
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_intervals_of_normal_differences_cover_at_their_level(tasks: int, pairs: int):
-    n = simulations_of(pairs)
+@pytest.mark.parametrize("share", SHARES)
+def test_intervals_of_normal_differences_cover_at_their_level(tasks: int, pairs: int, share: float):
+    n = round(share * (3000 if pairs < BOOTSTRAP_PAIRS else 600))
     assert abs(coverage(normal, tasks, pairs, n) - 0.95) < tolerance(0.95, n) + 0.01
 
 
@@ -74,10 +73,11 @@ def test_intervals_of_normal_differences_cover_at_their_level(tasks: int, pairs:
 )
 @pytest.mark.parametrize("pairs", [3, 5, 10, 30])
 @pytest.mark.parametrize("tasks", [1, 3])
+@pytest.mark.parametrize("share", SHARES)
 def test_intervals_of_other_differences_cover_as_often_as_is_said(
-    law: Law, few: float, many: float, tasks: int, pairs: int
+    law: Law, few: float, many: float, *, tasks: int, pairs: int, share: float
 ):
-    n = 1500 if pairs < BOOTSTRAP_PAIRS else 300
+    n = round(share * (1500 if pairs < BOOTSTRAP_PAIRS else 300))
     floor = few if pairs < BOOTSTRAP_PAIRS else many
     assert coverage(law, tasks, pairs, n) > floor - tolerance(floor, n)
 
@@ -91,7 +91,10 @@ def test_intervals_cover_at_other_levels(level: float):
     assert abs(held / n - level) < tolerance(level, n)
 
 
-@pytest.mark.parametrize(("pairs", "simulations"), [(3, 1000), (5, 1000), (10, 200)])
+@pytest.mark.parametrize(
+    ("pairs", "simulations"),
+    [(3, 400), *(pytest.param(*one, marks=pytest.mark.slow) for one in [(3, 1000), (5, 1000), (10, 200)])],
+)
 def test_a_tie_of_five_is_called_a_win_no_more_often_than_allowed(pairs: int, simulations: int):
     """All ten comparisons of five optimizers whose runs have one distribution, and a seed in common.
 

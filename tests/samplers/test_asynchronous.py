@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from small_studies import GENETIC, config, create, fitness
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.samplers import GeneticSampler, NoSlot
-from optevo.study.studies import board, is_complete
+from optevo.samplers import GeneticSampler, NoSlot, sampler_of
+from optevo.study.studies import is_complete
 
 ASYNCHRONOUS = {**GENETIC, "asynchronous": True}
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
-    return create(f"sqlite:///{tmp_path / 'a.db'}", sampler=ASYNCHRONOUS)
+def study() -> optuna.Study:
+    return create(InMemoryStorage(), sampler=ASYNCHRONOUS)
 
 
 def tell(study: optuna.Study, trial: optuna.Trial) -> None:
@@ -36,13 +36,13 @@ def test_the_next_generation_begins_while_a_straggler_is_at_work(study: optuna.S
     for _ in range(5):
         tell(study, study.ask())
     assert slot(study.ask())[0] == 1
-    assert board(study).generation == 0
+    assert sampler_of(study).slot_table(study).generation == 0
     tell(study, straggler)
-    assert board(study).generation == 1
+    assert sampler_of(study).slot_table(study).generation == 1
 
 
-def test_a_synchronous_study_has_no_slot_then(tmp_path: Path):
-    study = create(f"sqlite:///{tmp_path / 'b.db'}")
+def test_a_synchronous_study_has_no_slot_then():
+    study = create(InMemoryStorage())
     study.ask()
     for _ in range(5):
         tell(study, study.ask())
@@ -82,7 +82,7 @@ def test_a_straggler_that_finishes_becomes_a_parent(study: optuna.Study):
         tell(study, study.ask())
     fitness(straggler)
     study.tell(straggler, 1000.0)
-    assert board(study).recent()[0].number == straggler.number
+    assert sampler_of(study).slot_table(study).recent()[0].number == straggler.number
 
 
 def test_elites_stay_among_the_parents_and_others_make_room(study: optuna.Study):
@@ -91,7 +91,7 @@ def test_elites_stay_among_the_parents_and_others_make_room(study: optuna.Study)
     values = {trial.number: trial.value for trial in study.trials}
     best = sorted(values, key=lambda number: -values[number])[:2]
     latest = [number for number in sorted(values, reverse=True) if number not in best][:4]
-    assert {member.number for member in board(study).recent()} == {*best, *latest}
+    assert {member.number for member in sampler_of(study).slot_table(study).recent()} == {*best, *latest}
 
 
 def test_a_slot_that_lost_its_worker_is_evaluated_again_with_the_same_genome(study: optuna.Study):

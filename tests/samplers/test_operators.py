@@ -194,7 +194,7 @@ def test_crossover_and_mutation_return_every_parameter():
     space = {f"p{i}": d for i, d in enumerate(DISTRIBUTIONS)}
     variation, g = Generic(space), rng(13)
     for _ in range(50):
-        child = variation.mutate(variation.crossover(variation.sample(g), {}, g), g, 1.0)
+        child = variation.vary([variation.sample(g), {}], g, 1.0)
         assert list(child) == list(space)
         assert all(is_plain_and_valid(child[name], d) for name, d in space.items())
 
@@ -203,8 +203,8 @@ def test_operators_leave_their_parents_alone():
     variation, g = Generic({"x": FloatDistribution(0, 1)}), rng(14)
     first, second = {"x": 0.1}, {"x": 0.9}
     for _ in range(20):
-        variation.mutate(variation.crossover(first, second, g), g, 1.0)
-        variation.mutate(first, g, 1.0)
+        variation.vary([first, second], g, 1.0)
+        variation.vary([first], g, 1.0)
     assert (first, second) == ({"x": 0.1}, {"x": 0.9})
 
 

@@ -12,10 +12,10 @@ from stored_studies import made
 
 from optevo import keys
 from optevo.errors import UserError
+from optevo.samplers.sections import GeneticSection
 from optevo.storage import migrations
 from optevo.storage.migrations import upgrade
 from optevo.storage.opening import open_storage
-from optevo.study.config import GeneticConfig
 from optevo.study.studies import create_or_resume, load_study
 
 
@@ -55,7 +55,7 @@ def test_an_older_study_goes_on_as_it_was_evaluated(url: str, version: int):
         assert (new.precision, new.gate, new.pruner, new.batch_candidates) == ("float32", False, "none", 1)
     else:
         assert new == config().evaluation
-    assert isinstance(stored.sampler, GeneticConfig)
+    assert isinstance(stored.sampler, GeneticSection)
     assert stored.sampler.asynchronous is False
     create_or_resume(stored, open_storage(url), "cpu")
     assert lines[1:] != list(upgrade(url))[1:] == [f"study 'one': schema version {keys.SCHEMA_VERSION}"]

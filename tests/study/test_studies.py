@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from small_studies import GENETIC, RANDOM, TPE, config, create, finish, fitness, slots
 
 from optevo import keys
@@ -25,10 +26,15 @@ from optevo.study.studies import (
     is_complete,
     load_study,
     make_sampler,
-    make_space,
 )
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
+
+
+@pytest.fixture
+def memory() -> InMemoryStorage:
+    """Where no database is meant."""
+    return InMemoryStorage()
 
 
 def refused(url: str, **changes: Any) -> str:
@@ -153,9 +159,9 @@ def test_a_study_of_another_program_is_not_read(url: str):
         load_study(open_storage(url), "theirs")
 
 
-def test_two_studies_in_one_database_do_not_mix(url: str, tmp_path: Path):
-    alone = finish(create(f"sqlite:///{tmp_path / 'alone.db'}"))
-    first, second = create(url), create(url, name="two", seed=4)
+def test_two_studies_in_one_database_do_not_mix(memory: InMemoryStorage):
+    alone = finish(create(InMemoryStorage()))
+    first, second = create(memory), create(memory, name="two", seed=4)
     while not is_complete(first):
         first.optimize(fitness, n_trials=1)
         second.optimize(fitness, n_trials=1)
@@ -166,46 +172,44 @@ def test_two_studies_in_one_database_do_not_mix(url: str, tmp_path: Path):
 # Samplers by name
 
 
-def test_a_genetic_study_has_exactly_as_many_trials_as_it_says(url: str):
-    study = create(url)
+def test_a_genetic_study_has_exactly_as_many_trials_as_it_says(memory: InMemoryStorage):
+    study = create(memory)
     finish(study)
-    assert counted(study) == config().sampler.n_trials == 6 + 2 * 4
+    assert counted(study) == config().n_trials == 6 + 2 * 4
 
 
 @pytest.mark.parametrize("n", [2, 3, 15])
-def test_a_random_study_has_exactly_as_many_trials_as_it_says(url: str, n: int):
+def test_a_random_study_has_exactly_as_many_trials_as_it_says(memory: InMemoryStorage, n: int):
     changes = {"sampler": {"kind": "random", "n_trials": n}, "space__presets": ["sgd"]}
-    study = create(url, **changes)
+    study = create(memory, **changes)
     while not is_complete(study):
         study.optimize(fitness, n_trials=1)
     assert counted(study) == n
 
 
 @pytest.mark.parametrize("sampler", [GENETIC, RANDOM, TPE], ids=lambda sampler: sampler["kind"])
-def test_presets_come_first_whatever_the_sampler(url: str, sampler: dict[str, Any]):
-    study = create(url, sampler=sampler)
+def test_presets_come_first_whatever_the_sampler(memory: InMemoryStorage, sampler: dict[str, Any]):
+    study = create(memory, sampler=sampler)
     study.optimize(fitness, n_trials=2)
-    presets = list(make_space(config()).presets().values())
+    presets = list(config().make_space().presets().values())
     assert [trial.params for trial in study.trials] == presets
 
 
-def test_a_random_study_is_the_generation_0_of_a_genetic_one(url: str):
-    study = create(url, sampler=RANDOM)
+def test_a_random_study_is_the_generation_0_of_a_genetic_one(memory: InMemoryStorage):
+    study = create(memory, sampler=RANDOM)
     study.optimize(fitness, n_trials=15)
-    other = create(url, name="two", sampler={**GENETIC, "population_size": 15})
+    other = create(memory, name="two", sampler={**GENETIC, "population_size": 15})
     other.optimize(fitness, n_trials=15)
     assert slots(study) == slots(other)
     assert {trial.user_attrs["origin"] for trial in study.trials} == {"preset", "random"}
 
 
 @pytest.mark.parametrize("sampler", [RANDOM, TPE], ids=lambda sampler: sampler["kind"])
-def test_a_resumed_study_proposes_what_the_unbroken_one_would(
-    url: str, tmp_path: Path, sampler: dict[str, Any]
-):
-    unbroken = create(f"sqlite:///{tmp_path / 'unbroken.db'}", sampler=sampler)
+def test_a_resumed_study_proposes_what_the_unbroken_one_would(url: str, sampler: dict[str, Any]):
+    unbroken = create(InMemoryStorage(), sampler=sampler)
     unbroken.optimize(fitness, n_trials=14)
-    for _ in range(7):
-        create(url, sampler=sampler).optimize(fitness, n_trials=2)
+    for n_trials in (5, 6, 3):
+        create(url, sampler=sampler).optimize(fitness, n_trials=n_trials)
     resumed = create(url, sampler=sampler).trials
     assert [trial.params for trial in resumed] == [trial.params for trial in unbroken.trials]
     assert len({str(trial.params) for trial in resumed}) == 14
@@ -220,24 +224,24 @@ def test_a_tpe_study_proposes_the_same_in_another_process(url: str, tmp_path: Pa
     program = (
         "import sys, json\n"
         "from optevo.storage.opening import open_storage\n"
-        "from optevo.study.studies import load_study, make_space\n"
+        "from optevo.study.studies import load_study\n"
         "study, config = load_study(open_storage(sys.argv[1]), 'one')\n"
         "trial = study.ask()\n"
-        "print(json.dumps(make_space(config).suggest(trial)))\n"
+        "print(json.dumps(config.make_space().suggest(trial)))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, f"sqlite:///{copy_}"], capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout) == make_space(config()).suggest(study.ask())
+    assert json.loads(done.stdout) == config().make_space().suggest(study.ask())
 
 
-def test_tpe_learns_from_the_trials_that_have_finished(url: str):
-    study = create(url, sampler=TPE)
+def test_tpe_learns_from_the_trials_that_have_finished(memory: InMemoryStorage):
+    study = create(memory, sampler=TPE)
     study.optimize(fitness, n_trials=12)
-    before = make_space(config()).suggest(study.ask())
-    again = create(url, name="two", sampler=TPE)
+    before = config().make_space().suggest(study.ask())
+    again = create(memory, name="two", sampler=TPE)
     again.optimize(lambda trial: -fitness(trial), n_trials=12)
-    assert make_space(config()).suggest(again.ask()) != before
+    assert config().make_space().suggest(again.ask()) != before
 
 
 def test_every_sampler_of_the_configuration_can_be_made():
@@ -248,8 +252,8 @@ def test_every_sampler_of_the_configuration_can_be_made():
 # The best
 
 
-def test_the_best_trials_are_distinct_optimizers_best_first(url: str):
-    study = create(url)
+def test_the_best_trials_are_distinct_optimizers_best_first(memory: InMemoryStorage):
+    study = create(memory)
     finish(study)
     best = best_trials(study, 5)
     assert [t.value for t in best] == sorted((t.value for t in best), reverse=True)
@@ -257,28 +261,28 @@ def test_the_best_trials_are_distinct_optimizers_best_first(url: str):
     assert best[0].value == study.best_value
 
 
-def test_a_study_without_a_complete_trial_has_no_best(url: str):
+def test_a_study_without_a_complete_trial_has_no_best(memory: InMemoryStorage):
     with pytest.raises(UserError, match="no complete trial"):
-        best_trials(create(url), 1)
+        best_trials(create(memory), 1)
 
 
 @pytest.mark.parametrize("sampler", [GENETIC, RANDOM, TPE], ids=lambda sampler: sampler["kind"])
-def test_a_trial_knows_its_lineage_while_it_runs(url: str, sampler: dict[str, Any]):
+def test_a_trial_knows_its_lineage_while_it_runs(memory: InMemoryStorage, sampler: dict[str, Any]):
     # A worker counts failures by slot, which it reads from the trial at hand.
     def objective(trial: optuna.Trial) -> float:
         assert {"generation", "slot", "parents", "origin"} <= set(trial.user_attrs)
         return fitness(trial)
 
-    study = create(url, sampler=sampler)
+    study = create(memory, sampler=sampler)
     study.optimize(objective, n_trials=4)
     assert [trial.user_attrs["slot"] for trial in study.trials] == [0, 1, 2, 3]
 
 
-def test_equally_fit_trials_rank_by_slot_whichever_trial_evaluated_them(url: str):
+def test_equally_fit_trials_rank_by_slot_whichever_trial_evaluated_them(memory: InMemoryStorage):
     # A trial that failed leaves its slot to one with a higher number, as any other worker might.
-    study = create(url)
+    study = create(memory)
     study.optimize(lambda trial: 1 / 0, n_trials=1, catch=ZeroDivisionError)
-    space = make_space(config())
+    space = config().make_space()
 
     def objective(trial: optuna.Trial) -> float:
         trial.set_user_attr(keys.CANONICAL, space.candidate(space.suggest(trial)).canonical())

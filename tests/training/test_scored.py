@@ -24,7 +24,7 @@ from optevo.optim import PRESETS
 from optevo.samplers import NoSlot
 from optevo.storage.opening import open_storage
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import create_or_resume, make_sampler, make_space
+from optevo.study.studies import create_or_resume, make_sampler
 from optevo.tasks import TASKS, ScoredTask, get_task
 from optevo.training.bench import Bench
 from optevo.training.benches import ScoredBench, make_bench, make_worker_bench
@@ -102,9 +102,9 @@ def config(*tasks: str, sampler: dict[str, Any] | None = None, **evaluation: Any
 
 def search(one: StudyConfig) -> optuna.Study:
     study = optuna.create_study(sampler=make_sampler(one), direction="maximize")
-    objective = Objective(make_bench(one, "cpu", Path()), make_space(one))
+    objective = Objective(make_bench(one, "cpu", Path()), one.make_space())
     with contextlib.suppress(NoSlot):  # a group's lead adds the others' trials
-        study.optimize(objective, n_trials=one.sampler.n_trials)
+        study.optimize(objective, n_trials=one.n_trials)
     return study
 
 
@@ -239,7 +239,7 @@ def test_the_gate_turns_rules_away_where_the_study_wants_it(stub: Callable[..., 
 def test_the_best_is_measured_on_fresh_seeds_in_processes_without_torch(own: Path):
     one = config("own_surrogate:Surrogate", seeds=[0, 1])
     study = create_or_resume(one, open_storage(f"sqlite:///{own / 'a.db'}", create=True), "cpu")
-    study.optimize(Objective(make_bench(one, "cpu", Path()), make_space(one)), n_trials=16)
+    study.optimize(Objective(make_bench(one, "cpu", Path()), one.make_space()), n_trials=16)
     (own / "torch.txt").unlink()  # this process has imported it, for other tests
     result = measure(study, one, devices=["cpu"], data_root=Path())
     assert {path.stem for path in own.glob("seed *.txt")} == {f"seed {seed}" for seed in range(6)}

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optevo.optim import PRESETS
+from optevo.optim.terms import stacked as stacked_terms
 from optevo.optim.terms.genome import TermGenome
+from optevo.spaces import BaselineSpace, Space, TermSpace
 from optevo.study.config import parse_config
 from optevo.tasks import Dropout, Split, Task, build, get_task
 from optevo.tasks.base import evaluating
@@ -122,7 +124,8 @@ def curve(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 def together(task: Task, candidates: list[TermGenome], **options: Any) -> list[Run]:
     options = {"seed": 3, "steps": STEPS, "batch_size": 32, **options}
-    return train_stacked(task, task.load(Path()), candidates, **options)
+    rules = TermSpace().stack(candidates, options["steps"])
+    return train_stacked(task, task.load(Path()), rules, len(candidates), **options)
 
 
 def alone(task: Task, candidates: list[TermGenome], **options: Any) -> list[Run]:
@@ -234,13 +237,13 @@ def test_one_that_diverges_does_so_as_alone_and_disturbs_nobody():
 def test_a_weight_of_nan_in_one_member_reaches_no_other(kind: str, monkeypatch: pytest.MonkeyPatch):
     task = TASKS[kind]()
     without = together(task, [MIXED[0], MIXED[0], MIXED[3]])
-    real = stacked._scalars
+    real = stacked_terms._scalars
 
     def poisoned(candidate: TermGenome, steps: int) -> Tensor:
         scalars = real(candidate, steps).clone()
         return scalars.fill_(math.nan) if candidate is WILD else scalars
 
-    monkeypatch.setattr(stacked, "_scalars", poisoned)
+    monkeypatch.setattr(stacked_terms, "_scalars", poisoned)
     stack = together(task, [MIXED[0], WILD, MIXED[3]])
     assert stack[1].diverged_at == 1  # the first loss is that of the initial weights
     check(task, [stack[0], stack[2]], [without[0], without[2]], tolerance=1e-4)
@@ -390,33 +393,26 @@ def test_dense_networks_stack_on_a_cpu_and_convolutions_do_not():
     assert stacks(Blobs(cnn), torch.device("cuda"))
 
 
-class Built:
-    """A candidate of another space."""
-
-    def build(self, params: Any, total_steps: int) -> Any:
-        return PRESETS["adam"].build(params, total_steps)
-
-
 @pytest.mark.parametrize(
-    ("candidates", "together"),
+    ("candidates", "space", "together"),
     [
-        pytest.param(MIXED[:2], True, id="two"),
-        pytest.param(MIXED[:1], False, id="one"),
-        pytest.param([MIXED[0], Built()], False, id="one of another space"),
+        pytest.param(MIXED[:2], TermSpace(), True, id="two"),
+        pytest.param(MIXED[:1], TermSpace(), False, id="one"),
+        pytest.param(MIXED[:2], BaselineSpace("adam"), False, id="of a space that does not stack"),
     ],
 )
 def test_two_term_genomes_and_more_train_as_a_stack(
-    candidates: list[Any], together: bool, monkeypatch: pytest.MonkeyPatch
+    candidates: list[Any], space: Space, together: bool, monkeypatch: pytest.MonkeyPatch
 ):
     evaluation = {"tasks": ["digits"], "steps": 3, "batch_candidates": 2}
     config = parse_config({"name": "s", "sampler": {"kind": "genetic"}, "evaluation": evaluation}, "test")
     stacked_sizes: list[int] = []
 
-    def spy(task: Task, splits: Any, several: list[Any], **options: Any) -> list[Run]:
-        stacked_sizes.append(len(several))
-        return train_stacked(task, splits, several, **options)
+    def spy(task: Task, splits: Any, rules: Any, count: int, **options: Any) -> list[Run]:
+        stacked_sizes.append(count)
+        return train_stacked(task, splits, rules, count, **options)
 
     monkeypatch.setattr(bench, "train_stacked", spy)
-    runs = bench.Bench(config, "cpu", Path()).run_together(candidates, 0, 3, lambda: None)
+    runs = bench.Bench(config, "cpu", Path()).run_together(candidates, 0, 3, lambda: None, space.stack)
     assert [run.steps for run in runs] == [3] * len(candidates)
     assert stacked_sizes == ([len(candidates)] if together else [])

@@ -13,11 +13,11 @@ import pytest
 
 from optevo.evaluation.objective import MAX_LOSSES
 from optevo.workers import local_pool as pools
-from optevo.workers.local_pool import (
+from optevo.workers.local_pool import LocalPool
+from optevo.workers.pool import (
     EXIT_TASK_BROKEN,
     EXIT_TERMINATED,
     EXIT_USER_ERROR,
-    LocalPool,
     Replacements,
     WorkerExit,
 )
@@ -32,7 +32,7 @@ print('up', flush=True)
 while True: signal.pause()
 """
 DEAF = SLEEP.replace(f"lambda *_: sys.exit({EXIT_TERMINATED})", "signal.SIG_IGN")
-PATIENCE = 60
+SECONDS = 60
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def tend_until(
 ):
     """Tend until `done` holds of all that have ended so far."""
     ended: list[WorkerExit] = []
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + SECONDS
     while not done(ended):
         assert time.monotonic() < until
         ended += pool.tend(counted())
@@ -62,11 +62,11 @@ def tend_until(
 
 
 def awake(pool: LocalPool) -> None:
-    tend_until(pool, lambda _: all(seat.output_tail for seat in pool.seats))
+    tend_until(pool, lambda _: all(slot.output_tail for slot in pool.slots))
 
 
 def pids(pool: LocalPool) -> list[int]:
-    return [seat.process.pid for seat in pool.seats if seat.process is not None]
+    return [slot.process.pid for slot in pool.slots if slot.process is not None]
 
 
 def test_a_killed_worker_is_replaced_and_the_others_stay(start: Callable[..., LocalPool]):
@@ -89,13 +89,13 @@ def test_a_worker_asked_to_end_by_somebody_else_is_replaced(start: Callable[...,
 
 
 @pytest.mark.parametrize("status", [0, EXIT_USER_ERROR, EXIT_TASK_BROKEN])
-def test_a_worker_that_ends_by_itself_is_not_replaced_and_its_words_are_kept(
+def test_a_worker_that_ends_by_itself_is_not_replaced_and_its_output_is_kept(
     start: Callable[..., LocalPool], status: int
 ):
-    pool = start(f"import sys; print('farewell'); sys.exit({status})")
+    pool = start(f"import sys; print('it says why'); sys.exit({status})")
     (ended,) = tend_until(pool, len)
     assert (ended.status, ended.replaced) == (status, False)
-    assert "farewell" in ended.output_tail
+    assert "it says why" in ended.output_tail
     assert not pool.working
 
 
@@ -141,7 +141,7 @@ def test_replacing_ends_where_nothing_is_achieved(start: Callable[..., LocalPool
     assert [one.replaced for one in ended] == [True] * (pools.IN_VAIN + 1) + [False]
 
 
-def test_a_genome_that_always_loses_its_process_is_given_up_before_the_crew_is():
+def test_a_genome_that_always_loses_its_process_is_given_up_before_the_pool_is():
     assert pools.IN_VAIN > MAX_LOSSES
 
 
@@ -151,7 +151,7 @@ def test_replacing_goes_on_where_trials_finish_in_between():
     assert [replacements.allow(19) for _ in range(3)] == [True, False, False]
 
 
-def test_a_stopped_crew_ends_politely_and_is_not_replaced(start: Callable[..., LocalPool]):
+def test_a_stopped_pool_ends_politely_and_is_not_replaced(start: Callable[..., LocalPool]):
     pool = start(SLEEP, SLEEP)
     awake(pool)
     os.kill(pids(pool)[0], signal.SIGSTOP)  # one that stands still hears it too
@@ -169,8 +169,8 @@ def test_the_second_stop_kills(start: Callable[..., LocalPool]):
     assert ended.status == -signal.SIGKILL
 
 
-def test_nothing_is_left_of_a_closed_crew(start: Callable[..., LocalPool]):
+def test_nothing_is_left_of_a_closed_pool(start: Callable[..., LocalPool]):
     pool = start(SLEEP, SLEEP)
     processes = [psutil.Process(pid) for pid in pids(pool)]
     pool.close()
-    assert psutil.wait_procs(processes, timeout=PATIENCE)[1] == []
+    assert psutil.wait_procs(processes, timeout=SECONDS)[1] == []

@@ -1,4 +1,4 @@
-"""The same promise as tests/test_resume.py on real data with a real network; minutes long."""
+"""The same promise as test_resume.py on real data with a real network; minutes long."""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -14,8 +15,9 @@ from small_studies import config, create, finish
 
 from optevo.errors import RunFailed, UserError
 from optevo.reporting.progress import Progress
-from optevo.workers import supervisor as watching
-from optevo.workers.local_pool import EXIT_TASK_BROKEN, EXIT_TERMINATED, EXIT_USER_ERROR, WorkerExit
+from optevo.run import run
+from optevo.workers import supervisor
+from optevo.workers.pool import EXIT_TASK_BROKEN, EXIT_TERMINATED, EXIT_USER_ERROR, WorkerExit
 from optevo.workers.supervisor import watch
 
 
@@ -23,7 +25,7 @@ class Script:
     """A pool whose workers end as written, one a call."""
 
     def __init__(self, *statuses: int, for_ever: bool = False) -> None:
-        self.ends = [WorkerExit(f"worker {i}", status, f"words {i}") for i, status in enumerate(statuses)]
+        self.ends = [WorkerExit(f"worker {i}", status, f"output {i}") for i, status in enumerate(statuses)]
         self.for_ever = for_ever
         self.closed = False
 
@@ -43,7 +45,7 @@ class Script:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "_POLL_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -51,8 +53,8 @@ def study(tmp_path: Path) -> optuna.Study:
     return create(f"sqlite:///{tmp_path / 'a.db'}")
 
 
-def see(study: optuna.Study, pool: Script) -> tuple[bool, str]:
-    console = Console(record=True, width=200)
+def see(study: optuna.Study, pool: Script, *, terminal: bool = False) -> tuple[bool, str]:
+    console = Console(record=True, width=200, force_terminal=terminal, file=io.StringIO())
     try:
         return watch(study, pool, console, Progress(study, config()), []), console.export_text()
     finally:
@@ -72,7 +74,7 @@ def test_workers_that_died_for_good_are_a_failure_without_our_traceback(study: o
 
 def test_what_a_dead_worker_said_is_shown(study: optuna.Study):
     finish(study)
-    assert "words 1" in see(study, Script(0, 1))[1]
+    assert "output 1" in see(study, Script(0, 1))[1]
 
 
 def test_workers_that_ended_since_the_search_is_complete_are_no_failure(study: optuna.Study):
@@ -80,36 +82,50 @@ def test_workers_that_ended_since_the_search_is_complete_are_no_failure(study: o
     assert see(study, Script(0, EXIT_TERMINATED, 0))[0] is False
 
 
-def test_a_crew_that_never_ends_is_left_once_others_have_completed_the_search(
+def test_a_pool_that_never_ends_is_left_once_others_have_completed_the_search(
     study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(watching, "_FAREWELL_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(supervisor, "_LEAVE_SECONDS", 0.2)
     finish(study)
     assert see(study, Script(for_ever=True))[0] is False
 
 
-TASK = """
-import os
-from optevo.tasks import ScoredTask
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_signal_stops_the_workers_and_is_told(study: optuna.Study, terminal: bool):
+    class Signalled(Script):
+        def tend(self, counted: int) -> list[WorkerExit]:
+            if not self.closed and self.for_ever:
+                os.kill(os.getpid(), signal.SIGINT)
+            return []
 
-class Quitter(ScoredTask):
-    name = "quitter"
+    before = signal.getsignal(signal.SIGINT)
+    stopped, shown = see(study, Signalled(for_ever=True), terminal=terminal)
+    assert stopped
+    assert shown.count("stopping; what is finished stays recorded") == 1
+    assert ("trials" in shown) == terminal
+    assert signal.getsignal(signal.SIGINT) == before
 
-    def score(self, candidate, seed, steps):
-        os._exit(0)
-"""
+
+def test_a_worker_that_was_replaced_is_told_of_without_its_output(study: optuna.Study):
+    finish(study)
+    pool = Script(0)
+    pool.ends = [WorkerExit("worker 7", -9, "its output", replaced=True)]
+    shown = see(study, pool)[1]
+    assert "worker 7 ended with status -9; another takes its place" in shown
+    assert "its output" not in shown
 
 
-def test_workers_that_leave_without_a_word_are_no_success(tmp_path: Path):
-    (tmp_path / "quitting.py").write_text(TASK)
-    (tmp_path / "q.toml").write_text(
-        'name = "q"\n[sampler]\nkind = "random"\nn_trials = 4\n'
-        '[evaluation]\ntasks = ["quitting:Quitter"]\ngate = false\n'
-    )
-    command = [sys.executable, "-m", "optevo", "run", "q.toml", "--workers", "1"]
-    env = {**os.environ, "OPTEVO_STORAGE": "sqlite:///q.db"}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "before the search was complete" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_workers_that_leave_without_a_word_are_no_success(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, quiet_optuna: None
+):
+    monkeypatch.setattr("optevo.run._worker_pool", lambda *_, **__: Script(0))
+    before = signal.getsignal(signal.SIGTERM)
+    options: dict[str, Any] = {"workers": 1, "device": "cpu", "data_root": tmp_path}
+    try:
+        with pytest.raises(RunFailed, match="before the search was complete"):
+            run(
+                config(), storage_url=f"sqlite:///{tmp_path / 'a.db'}", console=Console(quiet=True), **options
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)

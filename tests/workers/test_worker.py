@@ -18,7 +18,7 @@ from optevo import keys
 from optevo.samplers import genetic
 from optevo.storage.opening import open_storage
 from optevo.study.studies import is_complete, load_study
-from optevo.workers.worker import TaskBroken, work
+from optevo.workers.worker import TaskBrokenError, work
 
 TASK = """
 import asyncio, os
@@ -45,7 +45,7 @@ TAKEN = """if len(calls) == 3:
             (running,) = study.get_trials(states=(TrialState.RUNNING,))
             study.tell(running.number, state=TrialState.FAIL)"""
 CANCELLED = "if len(calls) == 3: raise asyncio.CancelledError"
-EXIT_TASK_BROKEN = "raise OSError('no such disk')"
+NO_DISK = "raise OSError('no such disk')"
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def test_a_task_that_raises_what_ends_processes_ends_its_trial_only(folder: Path
 
 
 def test_a_worker_in_which_trial_after_trial_fails_gives_up(folder: Path):
-    with pytest.raises(TaskBroken, match="3 slots running"):
-        run(folder, EXIT_TASK_BROKEN)
+    with pytest.raises(TaskBrokenError, match="3 slots running"):
+        run(folder, NO_DISK)
     study = load_study(open_storage(os.environ["TEST_URL"]), "one")[0]
     assert [t.state for t in study.trials] == [TrialState.FAIL] * 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from optevo.optim.baselines.registry import WARMUP_SHARE, TunedBaseline
-from optevo.optim.terms.export import check_class_name, provenance_entries
+from optevo.optim.source import check_class_name, provenance_entries
 
 _TEMPLATE = '''"""@NAME@: @FACTORY@ as tuned by optevo. This file needs @PACKAGE@.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from optevo.optim.candidate import Candidate
 from optevo.optim.schedules import WarmupCosine
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ BASELINES: dict[str, Baseline] = {
 
 
 @dataclass(frozen=True)
-class TunedBaseline:
+class TunedBaseline(Candidate):
     """A baseline with its two tuned numbers: a point of a `BaselineSpace`.
 
     Attributes:
@@ -212,6 +213,10 @@ class TunedBaseline:
         optimizer = self.optimizer(params, total_steps)
         return optimizer, LambdaLR(optimizer, self.schedule(total_steps))
 
+    def step_size(self) -> float:
+        """The learning rate."""
+        return self.lr
+
     def schedule(self, total_steps: int) -> WarmupCosine:
         """The learning-rate factor over a run of `total_steps` steps."""
         if self.schedule_name == "none":
@@ -235,7 +240,7 @@ class TunedBaseline:
     def canonical(self) -> str:
         """A string that two of them share only when they are the same optimizer with the same schedule."""
         form = {
-            "optimizer": self.baseline.factory,
+            "optimizer": self.name,
             "lr": self.lr,
             "weight_decay": self.weight_decay,
             "schedule": self.schedule_name,

@@ -6,15 +6,14 @@ operations, so it equals `GenomeOptimizer(..., compiled=False)` bit for bit.
 
 from __future__ import annotations
 
-import builtins
-import keyword
-import re
-import unicodedata
 from collections.abc import Mapping
 
 import torch
 
+from optevo.optim.source import check_class_name, provenance_entries
 from optevo.optim.terms.genome import TermGenome
+from optevo.optim.terms.rule import Rule
+from optevo.optim.terms.table import BASIS, FUSED, Basis
 
 # A line that starts with |words| is written only where all these facts hold of the genome.
 _TEMPLATE = '''"""@NAME@: an optimizer discovered by optevo. This file needs torch alone.
@@ -131,19 +130,15 @@ class @NAME@(Optimizer):
 |m|        torch._foreach_lerp_(m, grads, 1 - beta1)
 |v|        torch._foreach_mul_(v, beta2)
 |v|        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
-|a|        torch._foreach_add_(params, grads, alpha=-(lr * @A@))
-|b|        torch._foreach_add_(params, m, alpha=-(lr * @B@@CORRECTION@))
 |root v|        root = torch._foreach_sqrt(v)
 |root v k|        torch._foreach_div_(root, (1 - beta2**k) ** 0.5)
 |root no-v|        root = torch._foreach_abs(grads)
 |root|        torch._foreach_add_(root, group["eps"])
-|c|        torch._foreach_addcdiv_(params, grads, root, -(lr * @C@))
-|d|        torch._foreach_addcdiv_(params, m, root, -(lr * @D@@CORRECTION@))
-|s|        torch._foreach_add_(params, torch._foreach_sign(grads), alpha=-(lr * @S@))
-|u|        magnitude = torch._foreach_abs(grads)
-|u|        torch._foreach_add_(magnitude, group["eps"])
-|u|        torch._foreach_addcdiv_(params, grads, magnitude, -(lr * @U@))
-
+|magnitude|        magnitude = torch._foreach_abs(grads)
+|magnitude|        torch._foreach_add_(magnitude, group["eps"])
+|m-hat k|        m_hat = torch._foreach_div(m, 1 - beta1**k)
+|m-hat no-k|        m_hat = m
+@UPDATES@
 
 class Schedule:
     """The factor on the learning rate at step t = 0, 1, …: @SCHEDULE@."""
@@ -204,19 +199,23 @@ def export_source(
     """
     check_class_name(class_name, _TEMPLATE)
     rule = genome.rule()
-    a, b, c, d, s, u = rule.coefficients
+    used = [(BASIS[name], c) for name, c in zip(BASIS, rule.coefficients, strict=True) if c]
+    reads = frozenset[str]().union(*(entry.reads for entry, _ in used))
     facts = {
         "m": rule.reads_m,
         "v": rule.reads_v,
         "no-v": not rule.reads_v,
         "k": rule.bias_correction,
+        "no-k": not rule.bias_correction,
         "betas": rule.reads_m or rule.reads_v,
         "eps": rule.eps is not None,
         "clip": rule.clip_value is not None,
-        "root": bool(c or d),
+        "root": "root" in reads,
+        "magnitude": "magnitude" in reads,
+        "m-hat": "m-hat" in reads,
         "warmup": genome.warmup,
         "cosine": genome.cosine_decay,
-    } | {name: bool(value) for name, value in zip("abcdsu", rule.coefficients, strict=True)}
+    }
     words = {
         "NAME": class_name,
         "FORMULA": rule.formula(),
@@ -227,11 +226,11 @@ def export_source(
         "EPS": repr(rule.eps),
         "WEIGHT_DECAY": repr(genome.weight_decay),
         "CLIP": repr(rule.clip_value),
-        "CORRECTION": " / (1 - beta1**k)" if rule.bias_correction else "",
+        "UPDATES": "".join(f"        {_line(entry, c, rule)}\n" for entry, c in used),
         "STATES": ", m" * rule.reads_m + ", v" * rule.reads_v,
         "WARMUP": repr(genome.warmup_steps),
         "RECORDED": "".join(f"        {value!r},\n" for value in _recorded(genome)),
-    } | {name: repr(value) for name, value in zip("ABCDSU", (a, b, c, d, s, u), strict=True)}
+    }
     lines = []
     for line in _TEMPLATE.splitlines(keepends=True):
         tags, rest = line[1:].split("|", 1) if line.startswith("|") else ("", line)
@@ -244,18 +243,10 @@ def export_source(
     return text.replace("@PROVENANCE@", provenance_entries(provenance or {}))
 
 
-def check_class_name(class_name: str, template: str) -> None:
-    """Refuse, with a ValueError, what cannot name a class in a file that `template` makes."""
-    taken = {*dir(builtins), *keyword.kwlist, *re.findall(r"\w+", template)} - {"Evolved"}
-    # Python reads identifiers in NFKC, where a fullwidth "ｍath" is math.
-    if not class_name.isidentifier() or unicodedata.normalize("NFKC", class_name) in taken:
-        raise ValueError(f"Invalid class_name: {class_name!r} cannot name a class in the exported file")
-
-
-def provenance_entries(provenance: Mapping[str, str]) -> str:
-    """The inside of a dict's literal, a line an entry, escaped whatever the strings hold."""
-    entries = "".join(f"\n    {key!a}: {str(value)!a}," for key, value in provenance.items())
-    return f"{entries}\n" if entries else ""
+def _line(entry: Basis, coefficient: float, rule: Rule) -> str:
+    """The line that subtracts an entry of the basis."""
+    corrected = "m" in entry.reads and entry.name in FUSED and rule.bias_correction
+    return entry.source.format(rate=f"lr * {coefficient!r}" + " / (1 - beta1**k)" * corrected)
 
 
 def _recorded(genome: TermGenome) -> list[float]:

@@ -27,7 +27,7 @@ SCALES = (1.0, 1e-2, 1e-4)
 PROBES = (0.0, 1e-20, -1e-8, 1e-3, -1.0, 1e4)
 
 
-def reject(rule: Rule) -> str | None:
+def gate(rule: Rule) -> str | None:
     """Why `rule` cannot train anything, or None. Takes milliseconds.
 
     The rule is followed as it stands, without weight decay and schedule.

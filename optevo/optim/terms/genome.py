@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optevo.optim.candidate import Candidate
 from optevo.optim.schedules import WarmupCosine
-from optevo.optim.terms.rule import TERMS, Rule, collapse
+from optevo.optim.terms.rule import Rule, collapse
+from optevo.optim.terms.table import TERMS
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -35,7 +37,7 @@ _ALIASES = {"SQRT_GRAD": "UNIT_GRAD"}  # the published repository's name
 
 
 @dataclass(frozen=True, kw_only=True)
-class TermGenome:
+class TermGenome(Candidate):
     """An update rule as a weighted sum of one to four primitive terms, with its hyperparameters.
 
     Attributes:
@@ -115,7 +117,7 @@ class TermGenome:
                 raise ValueError(f"Invalid {field.name}: {value!r}, expected True or False")
 
     def rule(self) -> Rule:
-        """The six-coefficient rule that this genome is."""
+        """The canonical rule that this genome is."""
         return collapse(
             self.terms,
             self.alphas,
@@ -131,13 +133,17 @@ class TermGenome:
         steps = self.warmup_steps if self.warmup else 0
         return WarmupCosine(total_steps, warmup_steps=steps, cosine=self.cosine_decay)
 
+    def step_size(self) -> float:
+        """Learning rate times the sum of the coefficients' magnitudes."""
+        return self.lr * math.fsum(map(abs, self.rule().coefficients))
+
     def canonical(self) -> str:
         """A string that two genomes share only when they are the same optimizer with the same schedule.
 
         Terms are folded and what is never read is left out; (2·lr, weight_decay/2, alphas/2), which follows
         the same path up to rounding, is another string.
         """
-        rule = dataclasses.asdict(self.rule())
+        rule = self.rule().to_dict()
         form = {name: value + 0.0 if type(value) is float else value for name, value in rule.items()}
         # A warmup of one step multiplies the first rate by 1: no warmup at all.
         warmup = self.warmup_steps if self.warmup and self.warmup_steps > 1 else 0
@@ -162,6 +168,12 @@ class TermGenome:
         parts = [f"warmup over {self.warmup_steps} steps"] if self.warmup else []
         parts += ["cosine decay"] if self.cosine_decay else []
         return " and ".join(parts) or "constant rate"
+
+    def gate(self) -> str | None:
+        """See `optevo.optim.terms.gate`; imports torch."""
+        from optevo.optim.terms.gate import gate  # noqa: PLC0415  torch only where it is needed
+
+        return gate(self.rule())
 
     def optimizer(self, params: Iterable[Any], **options: Any) -> GenomeOptimizer:
         """A `GenomeOptimizer` of this genome over `params`; options are those of its constructor."""

@@ -1,4 +1,4 @@
-"""The six-coefficient update: eager `torch._foreach_*`, one compiled kernel, and many candidates stacked.
+"""The canonical update: eager `torch._foreach_*`, one compiled kernel, and many candidates stacked.
 
 All take the same numbers as data, so a kernel compiled for a list of shapes serves every genome. None of them
 reads anything back from the device.
@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from optevo.optim.terms.table import BASIS, FUSED
+
 logger = logging.getLogger(__name__)
 
 
@@ -36,9 +38,18 @@ class Scalars(NamedTuple):
     beta1: float
     beta2: float
     clip: float  # infinity for none
+    correction: float = 1.0  # 1 / (1 − β₁ᵏ), for entries of the basis beyond the first six
+    others: tuple[float, ...] = ()  # η times the coefficient of each of those
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """What each entry of the basis is multiplied by, in its order."""
+        return self.grad, self.momentum, self.rms, self.adam, self.sign, self.unit, *self.others
 
     def folded(self) -> tuple[float, ...]:
         """The fourteen numbers that `stacked_update` and the compiled kernel take, in their order.
+
+        Where the basis has entries beyond the first six, three more numbers and one for each of them follow.
 
         The correction of √v̂ moves into the coefficients and ε, and a term that the rule lacks gets numbers
         under which it is zero rather than 0/0 or 0·∞: a divisor that nothing is divided by gets ε = 1, and
@@ -62,8 +73,71 @@ class Scalars(NamedTuple):
             1 - self.beta1,
             self.beta2,
             1 - self.beta2,
-            self.clip if reads or not self.sign else 0.0,
+            self.clip if reads or not self.sign or any(self.others) else 0.0,
+            *((self.correction, self.root, self.eps, *self.others) if self.others else ()),
         )
+
+
+class Lists:
+    """What an entry of the basis reads and changes, as lists of tensors of one device and dtype.
+
+    Args:
+        params: Weights, changed in place.
+        grads: Gradients, clipped already.
+        exp_avgs: First moments; empty where none is kept.
+        exp_avg_sqs: Second moments; empty where none is kept.
+        k: The step's numbers.
+    """
+
+    def __init__(
+        self,
+        params: list[Tensor],
+        grads: list[Tensor],
+        exp_avgs: list[Tensor],
+        exp_avg_sqs: list[Tensor],
+        k: Scalars,
+    ) -> None:
+        self.params: list[Tensor] = params
+        self.grads: list[Tensor] = grads
+        self.exp_avgs: list[Tensor] = exp_avgs
+        self.exp_avg_sqs: list[Tensor] = exp_avg_sqs
+        self.k = k
+
+    @functools.cached_property
+    def root(self) -> list[Tensor]:
+        """√v̂ + ε, or |g| + ε without second moments."""
+        if not self.exp_avg_sqs:
+            return self.magnitude
+        root = list(torch._foreach_sqrt(self.exp_avg_sqs))
+        if self.k.root != 1:
+            torch._foreach_div_(root, self.k.root)
+        torch._foreach_add_(root, self.k.eps)
+        return root
+
+    @functools.cached_property
+    def magnitude(self) -> list[Tensor]:
+        """|g| + ε."""
+        magnitude = list(torch._foreach_abs(self.grads))
+        torch._foreach_add_(magnitude, self.k.eps)
+        return magnitude
+
+    @functools.cached_property
+    def m_hat(self) -> list[Tensor]:
+        """m̂, or g without first moments; the first six entries have its correction in their rates."""
+        return list(torch._foreach_mul(self.exp_avgs, self.k.correction)) if self.exp_avgs else self.grads
+
+    @property
+    def sign(self) -> list[Tensor]:
+        """sign(g)."""
+        return list(torch._foreach_sign(self.grads))
+
+    def subtract(self, tensors: list[Tensor], rate: float) -> None:
+        """params ← params − rate · tensors."""
+        torch._foreach_add_(self.params, tensors, alpha=-rate)
+
+    def subtract_quotient(self, tensors: list[Tensor], divisors: list[Tensor], rate: float) -> None:
+        """params ← params − rate · tensors / divisors."""
+        torch._foreach_addcdiv_(self.params, tensors, divisors, -rate)
 
 
 def foreach_update(
@@ -104,25 +178,10 @@ def _foreach(
     if exp_avg_sqs:
         torch._foreach_mul_(exp_avg_sqs, k.beta2)
         torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - k.beta2)
-    if k.grad:
-        torch._foreach_add_(params, grads, alpha=-k.grad)
-    if k.momentum:
-        torch._foreach_add_(params, exp_avgs, alpha=-k.momentum)
-    if k.rms or k.adam:
-        root = torch._foreach_sqrt(exp_avg_sqs) if exp_avg_sqs else torch._foreach_abs(grads)
-        if k.root != 1:
-            torch._foreach_div_(root, k.root)
-        torch._foreach_add_(root, k.eps)
-        if k.rms:
-            torch._foreach_addcdiv_(params, grads, root, -k.rms)
-        if k.adam:
-            torch._foreach_addcdiv_(params, exp_avgs, root, -k.adam)
-    if k.sign:
-        torch._foreach_add_(params, torch._foreach_sign(grads), alpha=-k.sign)
-    if k.unit:
-        magnitude = torch._foreach_abs(grads)
-        torch._foreach_add_(magnitude, k.eps)
-        torch._foreach_addcdiv_(params, grads, magnitude, -k.unit)
+    lists = Lists(params, grads, exp_avgs, exp_avg_sqs, k)
+    for entry, rate in zip(BASIS.values(), k.rates, strict=False):
+        if rate:
+            entry.foreach(lists, rate)
 
 
 def _apply(
@@ -136,7 +195,7 @@ def _apply(
     clips: bool = True,
 ) -> None:
     """The formula, in place on p, m and v; each number of `k` is a tensor that broadcasts against p."""
-    keep, a, b, c, d, s, u, root_eps, unit_eps, beta1, rest1, beta2, rest2, clip = k
+    keep, a, b, c, d, s, u, root_eps, unit_eps, beta1, rest1, beta2, rest2, clip, *later = k
     delta, gradient, x, y = work
     delta = torch.sign(g, out=delta).mul_(s)
     if clips:
@@ -162,6 +221,14 @@ def _apply(
         if m is not None:
             over.add_(torch.mul(m, d, out=y))
         delta.add_(over.div_(torch.sqrt(v, out=y).add_(root_eps)))
+    if later:
+        correction, divisor, eps, *rates = later
+        m_hat = g if m is None else m * correction
+        root = g.abs() if v is None else v.sqrt() / divisor
+        names = [name for name in BASIS if name not in FUSED]
+        for name, rate in zip(names, rates, strict=True):
+            # A row without the entry must not get 0·∞ of it.
+            delta.add_(torch.where(rate != 0, BASIS[name].value(g, m_hat, root, eps) * rate, 0.0))
     p.mul_(keep).sub_(delta)
 
 

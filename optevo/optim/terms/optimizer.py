@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optevo.optim.terms.kernels import Scalars, update
+from optevo.optim.terms.table import BASIS
 
 if TYPE_CHECKING:
     from optevo.optim.terms.genome import TermGenome
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class GenomeOptimizer(Optimizer):
-    r"""The six-coefficient update of a genome's canonical rule.
+    r"""The update of a genome's canonical rule.
 
         w ← (1 − η·λ)·w − η·Δ,   Δ = a·g + b·m̂ + (c·g + d·m̂)/(√v̂ + ε) + s·sign(g) + u·g/(|g| + ε)
 
@@ -118,9 +119,9 @@ class GenomeOptimizer(Optimizer):
 
     def _buckets(self, group: dict[str, Any]) -> dict[tuple[torch.device, torch.dtype, int], _Tensors]:
         """What has a gradient by (device, dtype, step count); creates and counts the state."""
-        _, b, c, d, _, _ = group["coefficients"]
-        reads_m = b != 0 or d != 0
-        reads_v = (c != 0 or d != 0) and group["betas"][1] > 0
+        used = zip(BASIS.values(), group["coefficients"], strict=False)
+        reads = frozenset[str]().union(*(entry.reads for entry, coefficient in used if coefficient != 0))
+        reads_m, reads_v = "m" in reads, "root" in reads and group["betas"][1] > 0
         counts = group["bias_correction"] and (reads_m or reads_v)
         buckets: dict[tuple[torch.device, torch.dtype, int], _Tensors] = {}
         counters: list[Tensor] = []
@@ -207,7 +208,7 @@ def step_scalars(
     """The numbers of one step.
 
     Args:
-        coefficients: (a, b, c, d, s, u) of `Rule.coefficients`.
+        coefficients: Of `Rule.coefficients`; those of an older table are fewer.
         lr: Learning rate η of this step, the schedule's factor included.
         betas: Decays (β₁, β₂) of the moments, 0 where one is not kept.
         eps: ε; anything where nothing is divided.
@@ -215,7 +216,7 @@ def step_scalars(
         clip_value: Limit of |g|, None for none.
         k: Step count from 1 on, 0 without bias correction.
     """
-    a, b, c, d, s, u = coefficients
+    a, b, c, d, s, u, *others = coefficients
     beta1, beta2 = betas
     first, second = (1 - beta1**k, 1 - beta2**k) if k else (1.0, 1.0)
     return Scalars(
@@ -231,6 +232,8 @@ def step_scalars(
         beta1=beta1,
         beta2=beta2,
         clip=float("inf") if clip_value is None else clip_value,
+        correction=1 / first,
+        others=tuple(lr * coefficient for coefficient in others),
     )
 
 

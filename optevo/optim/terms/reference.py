@@ -1,6 +1,6 @@
 """The formula, readable: the slow twin that the fast optimizer is tested against.
 
-It reads the terms as they are worded, one tensor at a time, and knows nothing of the six coefficients.
+It reads the terms as they are worded, one tensor at a time, and knows nothing of coefficients.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from optevo.optim.terms.table import TABLE
 
 if TYPE_CHECKING:
     from optevo.optim.terms.genome import TermGenome
@@ -48,7 +50,7 @@ class ReferenceOptimizer(Optimizer):
                 w.mul_(1 - lr * group["weight_decay"])
                 m, v = self._moments(w, g)
                 for term, alpha in zip(genome.terms, genome.alphas, strict=True):
-                    w.sub_(lr * alpha * _value(term, g, m, v, genome))
+                    w.sub_(lr * alpha * TABLE[term].value(g, m, v.sqrt(), genome.eps, genome.beta1))
         return loss
 
     def _moments(self, w: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,16 +68,3 @@ class ReferenceOptimizer(Optimizer):
             if genome.bias_correction:
                 v = v / (1 - genome.beta2 ** state["step"])
         return m, v
-
-
-def _value(term: str, g: Tensor, m: Tensor, v: Tensor, genome: TermGenome) -> Tensor:
-    values: dict[str, Callable[[], Tensor]] = {
-        "GRAD": lambda: g,
-        "MOMENTUM": lambda: m,
-        "RMS_NORM": lambda: g / (v.sqrt() + genome.eps),
-        "ADAM_TERM": lambda: m / (v.sqrt() + genome.eps),
-        "SIGN_GRAD": g.sign,
-        "UNIT_GRAD": lambda: g / (g.abs() + genome.eps),
-        "NESTEROV": lambda: m + genome.beta1 * (g - m),
-    }
-    return values[term]()

@@ -1,4 +1,4 @@
-"""The canonical update: every term genome collapses to six coefficients.
+"""The canonical update: every term genome collapses to one coefficient for each entry of the table's basis.
 
     Δ = a·g + b·m̂ + (c·g + d·m̂)/(√v̂ + ε) + s·sign(g) + u·g/(|g| + ε)
 
@@ -8,11 +8,13 @@ coefficient reads takes no memory. Pure Python: nothing here needs torch.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-TERMS = ("GRAD", "MOMENTUM", "RMS_NORM", "ADAM_TERM", "SIGN_GRAD", "UNIT_GRAD", "NESTEROV")
+from optevo.optim.terms.table import BASIS, FUSED, TABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class Rule:
         eps: ε, None where nothing is divided.
         bias_correction: Whether the moments that are read are bias-corrected.
         clip_value: Limit of |g| before anything else, None for no clipping.
+        others: Coefficients of what the basis has besides these six, by name; those that are 0 left out.
     """
 
     grad: float = 0.0
@@ -44,11 +47,19 @@ class Rule:
     eps: float | None = None
     bias_correction: bool = False
     clip_value: float | None = None
+    others: tuple[tuple[str, float], ...] = ()
 
     @property
-    def coefficients(self) -> tuple[float, float, float, float, float, float]:
-        """(a, b, c, d, s, u)."""
-        return self.grad, self.momentum, self.rms, self.adam, self.sign, self.unit
+    def coefficients(self) -> tuple[float, ...]:
+        """One for each entry of the basis: (a, b, c, d, s, u), then `others`."""
+        others = dict(self.others)
+        six = (self.grad, self.momentum, self.rms, self.adam, self.sign, self.unit)
+        return *six, *(others.get(name, 0.0) for name in BASIS if name not in FUSED)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, for canonical forms; an entry that the basis gains changes none of them."""
+        form = dataclasses.asdict(self)
+        return form | dict(form.pop("others"))
 
     @property
     def reads_m(self) -> bool:
@@ -66,13 +77,10 @@ class Rule:
         v = "v̂" if self.bias_correction else "v"
         eps = f"{self.eps:.3g}" if self.eps is not None else ""
         root = f"√{v}" if self.reads_v else "|g|"
+        filled = {"m": m, "root": root, "eps": eps}
         parts = [
-            (self.grad, "g"),
-            (self.momentum, m),
-            (self.rms, f"g/({root} + {eps})"),
-            (self.adam, f"{m}/({root} + {eps})"),
-            (self.sign, "sign(g)"),
-            (self.unit, f"g/(|g| + {eps})"),
+            (coefficient, entry.symbol.format(**filled))
+            for coefficient, entry in zip(self.coefficients, BASIS.values(), strict=True)
         ]
         text = ""
         for coefficient, term in parts:
@@ -95,7 +103,7 @@ def collapse(
     bias_correction: bool,
     clip_value: float | None,
 ) -> Rule:
-    """Fold weighted terms into the six coefficients.
+    """Fold weighted terms into the coefficients.
 
     Args:
         terms: Names out of `TERMS`, repeats allowed.
@@ -109,35 +117,26 @@ def collapse(
     Returns:
         The rule, in which fields that cannot matter are None or False.
     """
-    weights: dict[str, list[float]] = {term: [] for term in TERMS}
+    parts: dict[str, list[float]] = {name: [] for name in BASIS}
     for term, alpha in zip(terms, alphas, strict=True):
-        weights[term].append(alpha)
+        for name, share in TABLE[term].shares(beta1).items():
+            parts[name].append(share * alpha)
+    for gone, other in ((beta1 == 0, "without_m"), (beta2 == 0, "without_v")):  # m = g, then √v = |g|
+        for name, entry in BASIS.items():
+            if gone and (target := getattr(entry, other)) is not None:
+                parts[target] += parts[name]
+                parts[name] = []
     # fsum is exact, so the order of equal terms cannot change the last bit of a coefficient.
-    total = {term: math.fsum(parts) for term, parts in weights.items()}
-    nesterov = weights["NESTEROV"]
-    a = math.fsum([*weights["GRAD"], *(beta1 * n for n in nesterov)])
-    b = math.fsum([*weights["MOMENTUM"], *((1 - beta1) * n for n in nesterov)])
-    c, d, s, u = total["RMS_NORM"], total["ADAM_TERM"], total["SIGN_GRAD"], total["UNIT_GRAD"]
-    if beta1 == 0:  # m = g
-        a = math.fsum([*weights["GRAD"], *weights["MOMENTUM"], *nesterov])
-        c = math.fsum([*weights["RMS_NORM"], *weights["ADAM_TERM"]])
-        b = d = 0.0
-    if beta2 == 0:  # √v = |g|
-        rms = weights["RMS_NORM"] + (weights["ADAM_TERM"] if beta1 == 0 else [])
-        u = math.fsum([*weights["UNIT_GRAD"], *rms])
-        c = 0.0
-    reads_m = b != 0 or d != 0
-    reads_v = beta2 != 0 and (c != 0 or d != 0)
+    found = {name: math.fsum(values) for name, values in parts.items()}
+    used = [BASIS[name] for name, coefficient in found.items() if coefficient != 0]
+    reads = frozenset[str]().union(*(entry.reads for entry in used))
+    reads_m, reads_v = "m" in reads, beta2 != 0 and "root" in reads
     return Rule(
-        grad=a,
-        momentum=b,
-        rms=c,
-        adam=d,
-        sign=s,
-        unit=u,
+        **{name: found[name] for name in FUSED},
+        others=tuple((name, found[name]) for name in BASIS if name not in FUSED and found[name] != 0),
         beta1=beta1 if reads_m else None,
         beta2=beta2 if reads_v else None,
-        eps=eps if c or d or u else None,
+        eps=eps if "eps" in reads else None,
         bias_correction=bias_correction and (reads_m or reads_v),
-        clip_value=clip_value if a or b or c or d or u else None,  # a sign is the same, clipped or not
+        clip_value=clip_value if any(entry.clips for entry in used) else None,
     )

@@ -191,12 +191,12 @@ def comparison(
             )
             _add(figure, trace, place, len(panels))
         axes = {"row": place + 1, "col": 1} if len(panels) > 1 else {}
-        marks = dict(zip(rows["label"], rows["study"].isin(set(on_test)), strict=True))
+        flagged = dict(zip(rows["label"], rows["study"].isin(set(on_test)), strict=True))
         if "reference" in rows:
             for label, reference in zip(rows["label"], rows["reference"], strict=True):
-                marks[label] |= reference in set(on_test)
+                flagged[label] |= reference in set(on_test)
             figure.add_vline(x=0, line={"color": GREY, "width": 1.5, "dash": "dot"}, **axes)
-        ticks = [_tick(label) + ("<br>(selected on test)" if marks[label] else "") for label in labels]
+        ticks = [_tick(label) + ("<br>(selected on test)" if flagged[label] else "") for label in labels]
         figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=ticks, showgrid=False, **axes)
         figure.update_yaxes(range=[len(labels) - 0.5, -0.5], **axes)
         figure.update_xaxes(title_text=title, **axes)

@@ -1,4 +1,4 @@
-"""Figures of a search: generations, trials, terms, importances; and those of the modules beside this one.
+"""Figures of a search: generations, trials, building blocks, importances; with those beside this module.
 
 Each takes a frame of `optevo.reporting`, returns a plotly figure without a title, and None where there is
 nothing to draw. Backgrounds are transparent; colours read on white and on near-black.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
 
 import optuna
 import pandas as pd
 import plotly.graph_objects as go
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
 from optevo.reporting.figures.drawing import (
@@ -33,9 +31,6 @@ from optevo.reporting.figures.lineage import lineage_graph
 from optevo.reporting.figures.runs import comparison, fitness_by_task, learning_curves, step_sizes
 from optevo.reporting.figures.sweep import lr_decay_map
 
-if TYPE_CHECKING:
-    from optuna.importance import BaseImportanceEvaluator
-
 __all__ = [
     "comparison",
     "fitness_by_generation",
@@ -45,11 +40,12 @@ __all__ = [
     "learning_curves",
     "lineage_graph",
     "lr_decay_map",
+    "parts_by_generation",
     "step_sizes",
-    "terms_by_generation",
 ]
 
 _FEWEST = 10  # complete trials that importances are told of: a tenth of fewer is none
+_MOST_BARS = 12
 
 
 def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
@@ -129,65 +125,56 @@ def fitness_by_trial(trials: pd.DataFrame) -> go.Figure | None:
     return figure
 
 
-def terms_by_generation(terms: pd.DataFrame) -> go.Figure | None:
-    """How often each term is in use in the population, stacked, over the generations."""
-    if terms["generation"].nunique() < 2 or not terms["count"].sum():
+def parts_by_generation(parts: pd.DataFrame) -> go.Figure | None:
+    """How often each building block is in use in the population, stacked, over the generations."""
+    if parts["generation"].nunique() < 2 or not parts["count"].sum():
         return None
     figure = blank(360)
-    for i, (term, part) in enumerate(terms.groupby("term", sort=False)):
-        if not part["count"].sum():  # the others keep their colours, so that studies can be compared
+    for i, (name, rows) in enumerate(parts.groupby("part", sort=False)):
+        if not rows["count"].sum():  # the others keep their colours, so that studies can be compared
             continue
+        x, y, members = (rows[column].tolist() for column in ("generation", "count", "members"))
         figure.add_scatter(
-            x=part["generation"].tolist(),
-            y=part["count"].tolist(),
+            x=x,
+            y=y,
             mode="lines",
-            stackgroup="terms",
+            stackgroup="parts",
             line={"color": colour(i), "width": 1},
             fillcolor=fade(colour(i), 0.75),
-            name=text(term),
+            name=text(name),
             hovertext=[
-                lines(f"{term}, generation {row.generation}", f"{row.count} uses, Σ|α| {row.weight:.3g}")
-                for row in part.rename(columns={"count": "uses"})
-                .assign(count=part["count"])
-                .itertuples(False)
+                lines(f"{name}, generation {generation}", f"{uses} uses in {n} members")
+                for generation, uses, n in zip(x, y, members, strict=True)
             ],
             hoverinfo="text",
         )
-    figure.update_xaxes(title_text="generation", **whole_ticks(terms["generation"]))
-    figure.update_yaxes(title_text="terms in use in the population", rangemode="tozero")
+    figure.update_xaxes(title_text="generation", **whole_ticks(parts["generation"]))
+    figure.update_yaxes(title_text="uses in the population", rangemode="tozero")
     return figure
 
 
-def importances(
-    study: optuna.Study, *, most: int = 12, evaluator: BaseImportanceEvaluator | None = None
-) -> go.Figure | None:
-    """Which parameters decide the fitness, by Optuna; None where it can't say.
+def importances(study: optuna.Study) -> go.Figure | None:
+    """Which parameters tell the best tenth of a study's complete trials from the rest, by Optuna's PED-ANOVA.
 
-    Args:
-        study: Whose complete trials are asked.
-        most: Bars at most. Default: 12.
-        evaluator: Default: PED-ANOVA, which asks what tells the best tenth of the trials from the rest.
+    None where it can't say.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < _FEWEST or len({trial.value for trial in complete}) < 2:
         return None  # Optuna calls all parameters alike then
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = get_param_importances(study, evaluator=evaluator or PedAnovaImportanceEvaluator())
-    except (ValueError, RuntimeError):  # too few trials, or all alike
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = optuna.importance.get_param_importances(study)
+    shown = sorted(found.items(), key=lambda item: (item[1], item[0]))[-_MOST_BARS:]
+    if not shown or not shown[-1][1] > 0:
         return None
-    shown = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:most]
-    if not shown or not all(math.isfinite(value) for _, value in shown) or shown[0][1] <= 0:
-        return None
-    names, values = zip(*reversed(shown), strict=True)
+    names, values = zip(*shown, strict=True)
     figure = blank(70 + 24 * len(shown))
     figure.add_bar(
         x=list(values),
         y=list(range(len(values))),
         orientation="h",
         marker={"color": BLUE},
-        hovertext=[lines(f"{name}: {value:.3f}") for name, value in zip(names, values, strict=True)],
+        hovertext=[lines(f"{name}: {value:.3f}") for name, value in shown],
         hoverinfo="text",
         showlegend=False,
     )

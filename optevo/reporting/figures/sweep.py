@@ -31,61 +31,56 @@ def lr_decay_map(trials: pd.DataFrame) -> go.Figure | None:
     # Of a point that was evaluated more than once, the complete and better trial.
     points = points.sort_values(["state", "fitness"], ascending=[True, False])
     points = points.drop_duplicates(["lr", "weight_decay"])
+    points = points.assign(hover=[trial_hover(row) for row in points.to_dict("records")])
     rates, decays = sorted(points["lr"].unique()), sorted(points["weight_decay"].unique())
-    grid = len(rates) * len(decays) <= min(2 * len(points), _MOST_CELLS)
-    x = [rates.index(rate) for rate in points["lr"]] if grid else points["lr"].tolist()
-    y = [decays.index(decay) for decay in points["weight_decay"]] if grid else points["weight_decay"].tolist()
-    points = points.assign(x=x, y=y)
-    figure = blank(130 + 44 * len(decays) if grid else 400)
-    complete, pruned = points[points["state"] == "COMPLETE"], points[points["state"] == "PRUNED"]
-    (_cells if grid else _points)(figure, complete)
+    if len(rates) * len(decays) <= min(2 * len(points), _MOST_CELLS):
+        points = points.assign(x=points["lr"].map(rates.index), y=points["weight_decay"].map(decays.index))
+        figure = _cells(points[points["state"] == "COMPLETE"], rates, decays)
+    else:
+        points = points.assign(x=points["lr"], y=points["weight_decay"])
+        figure = _points(points[points["state"] == "COMPLETE"], rates, decays)
+    pruned = points[points["state"] == "PRUNED"]
     figure.add_scatter(
         x=pruned["x"].tolist(),
         y=pruned["y"].tolist(),
         mode="markers",
         name="pruned",
         marker={"symbol": "x-thin", "size": 10, "line": {"color": GREY, "width": 2}},
-        hovertext=[trial_hover(row) for row in pruned.to_dict("records")],
+        hovertext=pruned["hover"].tolist(),
         hoverinfo="text",
     )
-    _frame(figure, complete.head(1), grid)
     figure.update_xaxes(title_text="learning rate")
     figure.update_yaxes(title_text="weight decay")
-    if grid:
-        ticks = {"tickmode": "array", "showgrid": False}
-        figure.update_xaxes(tickvals=list(range(len(rates))), ticktext=[f"{v:g}" for v in rates], **ticks)
-        figure.update_yaxes(tickvals=list(range(len(decays))), ticktext=[f"{v:g}" for v in decays], **ticks)
-        figure.update_xaxes(range=[-0.5, len(rates) - 0.5])
-        figure.update_yaxes(range=[-0.5, len(decays) - 0.5])
-    else:
-        figure.update_xaxes(**(log_ticks(rates) if rates[0] > 0 else {}))
-        figure.update_yaxes(**(log_ticks(decays) if decays[0] > 0 else {}))
     return figure
 
 
-def _cells(figure: go.Figure, complete: pd.DataFrame) -> None:
-    if complete.empty:
-        return
-    width, height = int(complete["x"].max()) + 1, int(complete["y"].max()) + 1
-    z: list[list[float | None]] = [[None] * width for _ in range(height)]
-    hover = [[""] * width for _ in range(height)]
-    for row in complete.to_dict("records"):
-        z[row["y"]][row["x"]] = row["fitness"]
-        hover[row["y"]][row["x"]] = trial_hover(row)
-    figure.add_heatmap(
-        z=z,
-        hovertext=hover,
-        hoverinfo="text",
-        hoverongaps=False,
-        texttemplate="%{z:.3f}",
-        colorscale=SCALE,
-        xgap=2,
-        ygap=2,
-        colorbar=colour_bar("fitness"),
-    )
+def _cells(complete: pd.DataFrame, rates: list[float], decays: list[float]) -> go.Figure:
+    figure, found = blank(130 + 44 * len(decays)), complete.set_index(["x", "y"])
+    places = [[(x, y) for x in range(len(rates))] for y in range(len(decays))]
+    if len(complete):
+        figure.add_heatmap(
+            z=[[found["fitness"].get(place) for place in row] for row in places],
+            hovertext=[[found["hover"].get(place, "") for place in row] for row in places],
+            hoverinfo="text",
+            hoverongaps=False,
+            texttemplate="%{z:.3f}",
+            colorscale=SCALE,
+            xgap=2,
+            ygap=2,
+            colorbar=colour_bar("fitness"),
+        )
+    for x, y in found.index[:1]:
+        frame = {"x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5}
+        figure.add_shape(**frame, line={"color": VERMILLION, "width": 3}, name="best", showlegend=True)
+    for update, values in ((figure.update_xaxes, rates), (figure.update_yaxes, decays)):
+        n, names = len(values), [f"{value:g}" for value in values]
+        update(tickvals=list(range(n)), ticktext=names, showgrid=False, range=[-0.5, n - 0.5])
+    return figure
 
 
-def _points(figure: go.Figure, complete: pd.DataFrame) -> None:
+def _points(complete: pd.DataFrame, rates: list[float], decays: list[float]) -> go.Figure:
+    figure, n = blank(400), len(complete)
+    complete = complete[::-1]  # the best, which has a ring, on top of the others
     figure.add_scatter(
         x=complete["x"].tolist(),
         y=complete["y"].tolist(),
@@ -95,33 +90,12 @@ def _points(figure: go.Figure, complete: pd.DataFrame) -> None:
             "color": complete["fitness"].tolist(),
             "colorscale": SCALE,
             "size": 11,
-            "line": {"color": GREY, "width": 1},
+            "line": {"color": [*[GREY] * (n - 1), VERMILLION][:n], "width": [*[1] * (n - 1), 3][:n]},
             "colorbar": colour_bar("fitness"),
         },
-        hovertext=[trial_hover(row) for row in complete.to_dict("records")],
+        hovertext=complete["hover"].tolist(),
         hoverinfo="text",
     )
-
-
-def _frame(figure: go.Figure, top: pd.DataFrame, grid: bool) -> None:
-    """The best cell in a frame, the best point in a ring."""
-    if grid:
-        for x, y in zip(top["x"], top["y"], strict=True):
-            figure.add_shape(
-                x0=x - 0.5,
-                x1=x + 0.5,
-                y0=y - 0.5,
-                y1=y + 0.5,
-                line={"color": VERMILLION, "width": 3},
-                name="best",
-                showlegend=True,
-            )
-        return
-    figure.add_scatter(
-        x=top["x"].tolist(),
-        y=top["y"].tolist(),
-        mode="markers",
-        name="best",
-        marker={"symbol": "circle-open", "size": 18, "color": VERMILLION, "line": {"width": 2.5}},
-        hoverinfo="skip",
-    )
+    figure.update_xaxes(**(log_ticks(rates) if rates[0] > 0 else {}))
+    figure.update_yaxes(**(log_ticks(decays) if decays[0] > 0 else {}))
+    return figure

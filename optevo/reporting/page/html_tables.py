@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from optevo.escaping import printable
-from optevo.reporting.progress import result_cells
+from optevo.reporting.text import result_cells
 
 if TYPE_CHECKING:
     from optevo.measurement.fresh_seeds import Result
@@ -71,16 +71,16 @@ def comparison_tables(
     if summary is not None and not summary.empty:
         header = ["study", "task", "mean", "sd", "n"]
         rows = [[_cell(name, row[name]) for name in header] for row in summary.to_dict("records")]
-        marked = [i for i, row in enumerate(rows) if row[0] in on_test]
+        places = [i for i, row in enumerate(rows) if row[0] in on_test]
         caption = "Mean and sample standard deviation over n runs."
-        text += table(header, rows, caption, numbers=(2, 3, 4), marked=marked)
+        text += table(header, rows, caption, numbers=(2, 3, 4), on_test=places)
     if differences is not None and not differences.empty:
         header = ["difference", "task", "mean", "interval", "p", "p, Holm", "n", "verdict"]
         rows = [_difference(row) for row in differences.to_dict("records")]
         pairs = zip(differences["study"], differences["reference"], strict=True)
-        marked = [i for i, pair in enumerate(pairs) if not on_test.isdisjoint(pair)]
+        places = [i for i, pair in enumerate(pairs) if not on_test.isdisjoint(pair)]
         caption = "Differences, paired by task and seed, with their intervals."
-        text += table(header, rows, caption, numbers=(2, 3, 4, 5, 6), marked=marked)
+        text += table(header, rows, caption, numbers=(2, 3, 4, 5, 6), on_test=places)
     return text
 
 
@@ -109,7 +109,7 @@ def table(
     *,
     numbers: Collection[int] = (),
     best_row: int | None = None,
-    marked: Collection[int] = (),
+    on_test: Collection[int] = (),
 ) -> str:
     """A table that scrolls by itself where it is too wide.
 
@@ -119,24 +119,22 @@ def table(
         caption: HTML.
         numbers: Columns that are aligned to the right. Default: none.
         best_row: A row to stand out. Default: none.
-        marked: Rows whose first cell gets the badge of the test split. Default: none.
+        on_test: Rows whose first cell gets the badge of the test split. Default: none.
     """
 
-    def cell(i: int, value: Cell, tag: str, mark: str = "") -> str:
+    def cell(i: int, value: Cell, tag: str, after: str = "") -> str:
         if isinstance(value, tuple):
             rule, *beneath = (rule_text(part) if isinstance(part, str) else "" for part in value)
             return f'<td class="rule">{rule}{"".join(f"<small>{line}</small>" for line in beneath)}</td>'
         kind = ' class="number"' if i in numbers else ""
-        return f"<{tag}{kind}>{escape(value)}{mark}</{tag}>"
+        return f"<{tag}{kind}>{escape(value)}{after}</{tag}>"
 
     head = "".join(cell(i, name, "th") for i, name in enumerate(header))
     body = ""
     for place, row in enumerate(rows):
         kind = ' class="best"' if place == best_row else ""
-        marks = [f" {BADGE}" if place in marked else "", *[""] * (len(row) - 1)]
-        cells = "".join(
-            cell(i, value, "td", mark) for i, (value, mark) in enumerate(zip(row, marks, strict=True))
-        )
+        flag = f" {BADGE}" if place in on_test else ""
+        cells = "".join(cell(i, value, "td", "" if i else flag) for i, value in enumerate(row))
         body += f"<tr{kind}>{cells}</tr>"
     return (
         f'<p class="caption">{caption}</p><div class="scroll" tabindex="0"><table>'

@@ -24,10 +24,9 @@ from optevo import __version__
 from optevo.measurement.fresh_seeds import stored_result
 from optevo.reporting.figures import search as figures
 from optevo.reporting.frames import best, curves, lineage, runs, trials
-from optevo.reporting.page import html_tables as tables
-from optevo.reporting.page import summary as prose
-from optevo.reporting.page.html_tables import badge, escape
-from optevo.reporting.populations import generations, schedules, terms
+from optevo.reporting.page.html_tables import badge, comparison_tables, escape, result_table, trial_table
+from optevo.reporting.page.summary import findings, meta, toml
+from optevo.reporting.populations import generations, parts, schedules
 
 if TYPE_CHECKING:
     import optuna
@@ -115,7 +114,7 @@ class _Page:
     def __init__(self) -> None:
         self.n = 0
 
-    def figure(self, figure: go.Figure | None, caption: str, mark: str = "") -> str:
+    def figure(self, figure: go.Figure | None, caption: str) -> str:
         """A figure with its caption, empty where there is nothing to draw; `caption` is HTML."""
         if figure is None:
             return ""
@@ -127,7 +126,7 @@ class _Page:
         return (
             f'<figure><div class="plot" id="figure-{self.n}" style="height:{figure.layout.height}px"></div>'
             f'<script type="application/json" data-figure="figure-{self.n}">{data}</script>'
-            f"<figcaption><b>Figure {self.n}.</b> {caption}{mark}</figcaption></figure>\n"
+            f"<figcaption><b>Figure {self.n}.</b> {caption}</figcaption></figure>\n"
         )
 
 
@@ -141,7 +140,7 @@ def _contents(studies: Sequence[tuple[optuna.Study, StudyConfig]], compared: boo
 def _comparison(
     page: _Page, summary: pd.DataFrame | None, differences: pd.DataFrame | None, on_test: set[str]
 ) -> str:
-    rows = tables.comparison_tables(summary, differences, on_test)
+    rows = comparison_tables(summary, differences, on_test)
     if not rows:
         return ""
     caption = (
@@ -156,87 +155,76 @@ def _study_section(page: _Page, i: int, study: optuna.Study, config: StudyConfig
     frame, result = trials(study, config), stored_result(study, config)
     begun = [t.datetime_start for t in study.get_trials(deepcopy=False) if t.datetime_start is not None]
     top, winner = best(frame, _TOP), result.winner if result is not None else None
-    parts = [
+    configuration = "\n".join(map(escape, toml(config.to_dict()).split("\n")))
+    drawn = _figures(study, config, frame, winner)
+    text = [
         f'<section id="study-{i}"><h2>{escape(study.study_name)}{badge(config)}</h2>',
-        prose.meta(study, min(begun, default=None)),
-        prose.findings(study, config, frame, result),
-        tables.result_table(result, config) if result is not None else "",
+        meta(study, min(begun, default=None)),
+        findings(study, config, frame, result),
+        result_table(result, config) if result is not None else "",
         "<h3>The search</h3>" if len(frame) else "",
-        tables.trial_table(top, config, winner) if len(top) else "",
-        *_figures(page, study, config, frame, winner),
-        f"<details><summary>Configuration</summary><pre>{_escaped_lines(prose.toml(config.to_dict()))}</pre></details>",
+        trial_table(top, config, winner) if len(top) else "",
+        *(page.figure(figure, f"{caption}{badge(config)}") for figure, caption in drawn),
+        f"<details><summary>Configuration</summary><pre>{configuration}</pre></details>",
         "</section>\n",
     ]
-    return "".join(parts)
+    return "".join(text)
 
 
 def _figures(
-    page: _Page, study: optuna.Study, config: StudyConfig, frame: pd.DataFrame, winner: int | None
-) -> Iterator[str]:
-    mark, sweep = badge(config), config.space.kind != "terms"
+    study: optuna.Study, config: StudyConfig, frame: pd.DataFrame, winner: int | None
+) -> Iterator[tuple[go.Figure | None, str]]:
+    """Figures with their captions."""
     numbers = [int(number) for number in best(frame, _DRAWN)["number"]]
     if winner is not None:  # first, whatever its place in the search
         numbers = [winner, *(number for number in numbers if number != winner)][:_DRAWN]
     generation = generations(study, config)
-    yield page.figure(
+    yield (
         figures.fitness_by_generation(generation),
         "Above, the best fitness so far; below, the mean of each generation’s population, elites included, "
         "with a band from its lower to its upper quartile. A pruned member counts with what it had earned.",
-        mark,
     )
     if len(generation) < 2:
-        yield page.figure(
+        yield (
             figures.fitness_by_trial(frame),
             "Each point is a trial, crosses are pruned ones; the line is the best complete one so far.",
-            mark,
         )
-    if sweep:
-        yield page.figure(
+    if config.make_space().grid() is not None:
+        yield (
             figures.lr_decay_map(frame),
-            "Fitness at each learning rate and weight decay; crosses were pruned, the frame marks the best.",
-            mark,
+            "Fitness at each learning rate and weight decay; crosses were pruned, the best is outlined.",
         )
-    yield page.figure(
-        figures.terms_by_generation(terms(study, config)),
-        "How many terms of each kind the members of a generation use together; a band that widens is a term "
+    yield (
+        figures.parts_by_generation(parts(study, config)),
+        "How often the members of a generation use each building block together; a band that widens is one "
         "that spreads.",
-        mark,
     )
     for number in numbers[:1]:
-        yield page.figure(
+        yield (
             figures.lineage_graph(lineage(study, number)),
             f"The ancestors of trial {number}, a column a generation, the lighter the fitter (the darkest "
             "may be far below); the bold line follows the fitter parent back. Hover for the rules.",
-            mark,
         )
-    yield page.figure(
+    yield (
         figures.fitness_by_task(runs(study), numbers),
         "Fitness of the best trials on each task, in the search: the dot is the mean over its seeds, the bar "
         "spans them.",
-        mark,
     )
-    yield page.figure(
+    yield (
         figures.learning_curves(curves(study), numbers),
         "Training loss of the best trials, averaged over each tenth of a run and over seeds; lower and "
         "earlier is faster.",
-        mark,
     )
-    yield page.figure(
+    yield (
         figures.step_sizes(schedules(study, config, numbers)),
-        "The factor that the schedule puts on the learning rate, and below it the effective step size: "
-        + ("learning rate × factor." if sweep else "learning rate × factor × the sum of the terms’ |α|."),
-        mark,
+        "The factor that the schedule puts on the learning rate, and below it the step size: learning "
+        "rate × factor × the sum of the magnitudes of the rule’s weights, if it has any.",
     )
-    yield page.figure(
+    yield (
         figures.importances(study),
         "Which parameters tell the best tenth of the complete trials from the rest (PED-ANOVA); parameters "
         "that a trial does not use are counted too.",
-        mark,
     )
-
-
-def _escaped_lines(text: str) -> str:
-    return "\n".join(map(escape, text.split("\n")))
 
 
 def _inline(script: str) -> str:

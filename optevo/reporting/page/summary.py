@@ -67,11 +67,7 @@ def _searched(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame) -> 
     counted, planned = frame[frame["counted"]], config.n_trials
     n, runs = len(counted), config.evaluation
     sampler = config.sampler.kind
-    space = (
-        "term genomes"
-        if config.space.kind == "terms"
-        else f"learning rate and weight decay of {config.space.kind}"
-    )
+    space = config.make_space().title
     how = {
         "genetic": "A genetic search",
         "random": "A random search",

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import optuna
+import pandas as pd
 from optuna.storages import InMemoryStorage
 from small_studies import config
 
 from optevo import keys
 from optevo.study.config import StudyConfig
-from optevo.study.studies import create_or_resume, is_complete, load_study, make_space
+from optevo.study.studies import create_or_resume, is_complete, load_study
 
 Loaded = tuple[optuna.Study, StudyConfig]
 ADAMW = {"kind": "adamw", "lr": [1e-4, 1e-3, 1e-2], "weight_decay": [0.0, 0.1]}
 EVALUATION = {"tasks": ["digits", "mnist"], "steps": 20, "seeds": [0, 1]}
+SUMMARY = pd.DataFrame(
+    [("ours", "overall", 0.9, 0.01, 5), ("ours", "digits", 0.9, 0.02, 5), ("adam", "overall", 0.8, 0.01, 5)],
+    columns=["study", "task", "mean", "sd", "n"],
+)
+DIFFERENCES = pd.DataFrame(
+    [("ours", "adam", "overall", 0.1, 0.05, 0.15, 0.001, 0.002, 5, "better")],
+    columns=["study", "reference", "task", "mean", "low", "high", "p", "p_holm", "n", "verdict"],
+)
 
 
 def run(task: str, seed: int, fitness: float, **changes: Any) -> dict[str, Any]:
@@ -27,7 +37,7 @@ def run(task: str, seed: int, fitness: float, **changes: Any) -> dict[str, Any]:
 
 def evaluate(trial: optuna.Trial, settings: StudyConfig, runs: Callable[..., dict[str, Any]] = run) -> float:
     """What the objective writes, with a fitness of the parameters alone."""
-    space = make_space(settings)
+    space = settings.make_space()
     params = space.suggest(trial)
     candidate = space.candidate(params)
     fitness = 1 - abs(params["lr"] - 0.003) - 0.01 * params.get("n_terms", 1)
@@ -117,3 +127,9 @@ STUDIES: dict[str, Callable[[], Loaded]] = {
     "grid, pruned": lambda: grid(prune),
     "sweep by tpe": lambda: grid(sometimes, sampler={"kind": "tpe", "n_trials": 12}),
 }
+
+
+@functools.cache
+def example(state: str) -> Loaded:
+    """One of `STUDIES`, to be read and not changed."""
+    return STUDIES[state]()

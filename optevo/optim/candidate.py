@@ -1,0 +1,91 @@
+"""What trains: the contract between a search space and whoever trains its points."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+
+WINNER = "the winner"  # what it is called among its variants
+
+
+class Candidate(abc.ABC):
+    """One point of a search space: an optimizer with its hyperparameters and its schedule.
+
+    A subclass is pure Python until it builds; importing it imports no torch.
+    """
+
+    @abc.abstractmethod
+    def build(self, params: Iterable[Any], total_steps: int) -> tuple[Optimizer, LRScheduler]:
+        """Optimizer and scheduler for a run of `total_steps` steps."""
+
+    @abc.abstractmethod
+    def schedule(self, total_steps: int) -> Callable[[int], float]:
+        """The factor on the learning rate at each step of a run, from 0 on."""
+
+    @abc.abstractmethod
+    def formula(self) -> str:
+        """The update rule as one line."""
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """The hyperparameters as one line."""
+
+    @abc.abstractmethod
+    def canonical(self) -> str:
+        """A string that two candidates share only when they are the same optimizer.
+
+        Results are stored under it. It names no module, so that moving code orphans nothing.
+        """
+
+    @abc.abstractmethod
+    def source(self, class_name: str, provenance: Mapping[str, str]) -> str:
+        """The optimizer as one Python file.
+
+        Raises:
+            ValueError: The class name is useless, or a class alone can't be the optimizer.
+        """
+
+    def gate(self) -> str | None:
+        """Why it cannot train anything, found in milliseconds; None where nothing speaks against it.
+
+        Default: None.
+        """
+        return None
+
+    def step_size(self) -> float:
+        """How far a step goes at the peak of the schedule, about, in units of the weights. Default: NaN."""
+        return math.nan
+
+
+class Stacked(Protocol):
+    """The rules of K candidates that train as one model, with their state; row k is candidate k."""
+
+    def step(self, weights: Tensor, grads: Tensor) -> None:
+        """The next update of every row, in place; both of shape (K, P)."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only; int64 of shape (rows,)."""
+
+
+@dataclass(frozen=True)
+class Variants:
+    """What remains of a winner without each of its parts, to be measured beside it.
+
+    Attributes:
+        candidates: By name, the winner first, as `WINNER`.
+        account: How the winner's gain over something known is taken apart: what is said of a step, and the
+            names of the variants after and before it. The first line is the whole, which the others add up
+            to. Empty where nothing known was given.
+    """
+
+    candidates: dict[str, Candidate]
+    account: tuple[tuple[str, str, str], ...] = ()

@@ -1,0 +1,98 @@
+"""What optevo uses of Optuna's private members, in one place: a new Optuna that breaks one breaks it here.
+
+The gRPC proxy's are in `optevo.storage.proxy`, which needs an extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+if TYPE_CHECKING:
+    AnyTrial = Trial | FrozenTrial
+
+__all__ = [
+    "FrozenStudy",
+    "all_trials",
+    "check_trial",
+    "contains",
+    "database_of",
+    "finish_trial",
+    "in_optimize_loop",
+    "set_trial_system_attr",
+    "set_trial_user_attr",
+    "storage_of",
+    "stored_trial",
+    "study_id",
+    "trial_id",
+]
+
+
+def storage_of(study: Study) -> BaseStorage:
+    """Where a study lies."""
+    return study._storage
+
+
+def database_of(study: Study) -> BaseStorage:
+    """The same without the cache that Optuna puts before a database."""
+    storage = study._storage
+    database: BaseStorage = getattr(storage, "_backend", storage)
+    return database
+
+
+def study_id(study: Study | FrozenStudy) -> int:
+    """A study's number in its storage."""
+    return study._study_id
+
+
+def trial_id(trial: AnyTrial) -> int:
+    """A trial's number in its storage, which is not its number in the study."""
+    return trial._trial_id
+
+
+def all_trials(study: Study) -> list[FrozenTrial]:
+    """Every trial of a study, in order, whatever a sampler or an objective has cached; not to be changed."""
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def stored_trial(study: Study, trial: AnyTrial) -> FrozenTrial:
+    """A trial as its storage has it now."""
+    return study._storage.get_trial(trial._trial_id)
+
+
+def set_trial_user_attr(study: Study, trial: AnyTrial, key: str, value: Any) -> None:
+    """Write a user attribute of a trial that need not be this process's."""
+    study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def set_trial_system_attr(study: Study, trial: AnyTrial, key: str, value: Any) -> None:
+    """Write a system attribute of a trial that need not be this process's."""
+    study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def finish_trial(
+    study: Study, trial: AnyTrial, state: TrialState, values: Sequence[float] | None = None
+) -> None:
+    """Finish a trial past the sampler and the callbacks."""
+    study._storage.set_trial_state_values(trial._trial_id, state, values)
+
+
+def in_optimize_loop(study: Study) -> bool:
+    """Whether `study.optimize` asks, where a sampler may wait, or `study.ask`, where it must not."""
+    return bool(study._thread_local.in_optimize_loop)
+
+
+def contains(distribution: BaseDistribution, value: float) -> bool:
+    """Whether a number is one that a distribution could give."""
+    return distribution._contains(value)
+
+
+def check_trial(trial: FrozenTrial) -> None:
+    """Raise a ValueError unless a finished trial is whole."""
+    trial._validate()

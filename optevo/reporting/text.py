@@ -1,0 +1,103 @@
+"""A trial and a result in words, as terminals and notes show them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+from optevo import keys
+from optevo.escaping import markdown_table, printable
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optevo.measurement.fresh_seeds import Result
+    from optevo.study.config import StudyConfig
+
+#: What stands beside every number of a study whose file says `split = "test"`.
+TEST_MARK = "selected and scored on the test split: these numbers flatter what was selected"
+
+
+def formula(trial: FrozenTrial) -> str:
+    """A trial's update rule, empty before it was built."""
+    return printable(str(trial.user_attrs.get(keys.FORMULA, "")))
+
+
+def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
+    """A trial in words: rule, hyperparameters, lineage, fitness, runs. No line can steer a terminal."""
+    return [printable(line) for line in _trial_lines(study, config, trial)]
+
+
+def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
+    attrs = trial.user_attrs
+    value = "" if trial.value is None else f", fitness {trial.value:.4f}"
+    lines = [f"trial {trial.number} of study {study.study_name!r}: {trial.state.name}{value}"]
+    lines += [f"  {TEST_MARK}"] * (config.evaluation.split == "test")
+    if keys.FORMULA in attrs:
+        lines += [f"  {formula(trial)}", f"  {attrs.get(keys.HYPERPARAMETERS, '')}"]
+    if keys.ORIGIN in attrs:
+        origin = attrs[keys.ORIGIN]
+        if origin == "preset":
+            origin = " ".join(["preset", *list(config.make_space().presets())[attrs[keys.SLOT] :][:1]])
+        parents = " and ".join(str(number) for number in attrs[keys.PARENTS])
+        lines.append(
+            f"  generation {attrs[keys.GENERATION]}, slot {attrs[keys.SLOT]}, {origin}"
+            + (f" of trials {parents}" if parents else "")
+        )
+    for run in attrs.get(keys.RUNS, []):
+        outcome = f"diverged at step {run['diverged_at']}"
+        if run["diverged_at"] is None:
+            outcome = f"metric {run['metric']:.4f}"
+            if run["loss"] is not None:  # a task that scores by itself has none
+                outcome += f", training loss {run['loss']:.4f}"
+        lines.append(f"  {run['task']}, seed {run['seed']}: {outcome}, {run['seconds']:.1f} s")
+    if keys.COPIED_FROM in attrs:
+        copied = f"{attrs[keys.COPIED_RUNS]} of {len(attrs[keys.RUNS])} runs"
+        lines.append(f"  {copied} taken over from trial {attrs[keys.COPIED_FROM]}, the same optimizer")
+    if keys.PRUNED_BY in attrs:
+        lines.append(f"  pruned: {attrs[keys.PRUNED_BY]}")
+    if trial.state == TrialState.FAIL and keys.ERROR not in attrs:
+        why = trial.system_attrs.get(keys.LOST, "its process was lost")
+        if attrs.get(keys.INTERRUPTED):
+            why = "interrupted"
+        if attrs.get(keys.SURPLUS):
+            why = "surplus: every slot was taken"
+        lines.append(f"  not counted: {why}")
+    if keys.ERROR in attrs:
+        lines += ["  failed:", *(f"    {line}" for line in attrs[keys.ERROR].splitlines())]
+    return lines
+
+
+def result_cells(result: Result) -> list[list[str]]:
+    """A header and a row a candidate: fitness and each task's metric as mean ± sd over the fresh seeds."""
+    n = len(result.rows[0].by_seed)
+    cells = [["optimizer", "fitness in search", f"fitness, {n} fresh seeds", *map(printable, result.tasks)]]
+    for row in result.rows:
+        metrics = [row.metric(task) for task in result.tasks]
+        cells.append(
+            [
+                printable(row.name),
+                "" if row.search is None else f"{row.search:.4f}",
+                f"{row.mean:.4f} ± {row.sd:.4f}",
+                *("diverged" if m is None else f"{m[0]:.4f} ± {m[1]:.4f}" for m in metrics),
+            ]
+        )
+    return cells
+
+
+def result_table(result: Result) -> Table:
+    """`result_cells` for a terminal."""
+    header, *rows = result_cells(result)
+    table = Table(title="mean ± sd of fitness, and of each task's metric", title_justify="left")
+    for i, name in enumerate(header):
+        table.add_column(name, justify="right" if i else "left", overflow="fold")  # never cut a number
+    for row in rows:
+        table.add_row(*row, style="bold" if row is rows[-1] else None)
+    return table
+
+
+def result_markdown(result: Result) -> str:
+    """`result_cells` for a note."""
+    return markdown_table(result_cells(result))

@@ -1,0 +1,114 @@
+"""What a study file may say of its sampler: a section a kind, and whether it suits the study's space."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from optevo.spaces.sections import Section
+
+if TYPE_CHECKING:
+    from optevo.spaces.base import Space
+
+
+class SamplerSection(Section):
+    """A study file's ``[sampler]``."""
+
+    kind: str
+
+    def trials(self, space: Space) -> int:
+        """Evaluations of the whole study."""
+        raise NotImplementedError
+
+    def places(self, space: Space) -> int:
+        """Trials of the first generation. Default: all of them, where there are no generations."""
+        return self.trials(space)
+
+    def check(self, space: Space, group_size: int) -> None:
+        """Whether it suits a space, and candidates that train `group_size` at a time.
+
+        Raises:
+            ValueError: It doesn't; the message names the key. Default: groups are refused.
+        """
+        if group_size > 1:
+            raise ValueError(
+                f"evaluation.batch_candidates: {self.kind} proposes one trial at a time; set it to 1"
+            )
+
+
+class GeneticSection(SamplerSection):
+    """The genetic algorithm of *Evolving Deep Learning Optimizers*, with its constants as defaults."""
+
+    kind: Literal["genetic"]
+    population_size: int = Field(default=50, ge=2, le=100_000)
+    n_generations: int = Field(default=50, ge=1, le=100_000)
+    n_elites: int = Field(default=3, ge=0)
+    tournament_size: int = Field(default=4, ge=1)
+    asynchronous: bool = False  # breed from whoever has finished: no waiting, and no repeating
+
+    @model_validator(mode="after")
+    def _fits(self) -> GeneticSection:
+        if self.n_elites >= self.population_size:
+            raise ValueError(f"n_elites is {self.n_elites}, must be below population_size")
+        return self
+
+    def trials(self, space: Space) -> int:
+        """Elites are not evaluated again."""
+        return self.population_size + (self.n_generations - 1) * (self.population_size - self.n_elites)
+
+    def places(self, space: Space) -> int:
+        """The population."""
+        return self.population_size
+
+    def check(self, space: Space, group_size: int) -> None:
+        """The space has to evolve, and an asynchronous search has no groups."""
+        if not space.evolves:
+            others = "grid, tpe or random" if space.grid() is not None else "tpe or random"
+            raise ValueError(f"sampler.kind: the space {space.name!r} does not evolve; take {others}")
+        if group_size > 1 and self.asynchronous:
+            raise ValueError(
+                "sampler.asynchronous: groups train together, so set evaluation.batch_candidates = 1"
+            )
+
+
+class RandomSection(SamplerSection):
+    """Draws from the space's prior."""
+
+    kind: Literal["random"]
+    n_trials: int = Field(ge=1, le=100_000)
+
+    def trials(self, space: Space) -> int:
+        """As many as it says."""
+        return self.n_trials
+
+    def check(self, space: Space, group_size: int) -> None:
+        """It suits any."""
+
+
+class TPESection(SamplerSection):
+    """Optuna's `TPESampler`."""
+
+    kind: Literal["tpe"]
+    n_trials: int = Field(ge=1, le=100_000)
+
+    def trials(self, space: Space) -> int:
+        """As many as it says."""
+        return self.n_trials
+
+
+class GridSection(SamplerSection):
+    """Every combination of a sweep's values, by Optuna's `GridSampler`."""
+
+    kind: Literal["grid"]
+
+    def trials(self, space: Space) -> int:
+        """The points of the grid."""
+        return math.prod(map(len, (space.grid() or {}).values()))
+
+    def check(self, space: Space, group_size: int) -> None:
+        """The space has to be a sweep."""
+        if space.grid() is None:
+            raise ValueError("sampler.kind: a grid is for a baseline's space, such as space.kind = 'adamw'")
+        super().check(space, group_size)

@@ -1,0 +1,125 @@
+"""A running search as its lines and its table tell of it, and a trial in words."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from example_studies import Loaded, evaluate, example, fail, grid, prune, search
+from rich.console import Console
+
+from optevo.reporting.progress import Progress
+from optevo.reporting.text import TEST_MARK, trial_lines
+
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
+
+
+def go_on(loaded: Loaded, n: int, objective=evaluate) -> None:
+    study, config = loaded
+    study.optimize(lambda trial: objective(trial, config), n_trials=n, catch=RuntimeError)
+
+
+def shown(progress: Progress) -> str:
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(progress.table())
+    return captured.get()
+
+
+def best(loaded: Loaded) -> str:
+    return f"{loaded[0].best_value:.4f}"
+
+
+def test_each_generation_is_told_once_with_its_best_and_mean():
+    loaded = search(n_trials=0)
+    progress = Progress(*loaded)
+    go_on(loaded, 5)
+    assert progress.lines() == []
+    go_on(loaded, 1)
+    (line,) = progress.lines()
+    values = [trial.value for trial in loaded[0].trials]
+    assert line.startswith(f"generation 0/2  best {max(values):.4f}  mean {sum(values) / 6:.4f}  Δ = ")
+    go_on(loaded, 4)
+    assert [line[:16] for line in progress.lines()] == ["generation 1/2  "]
+    assert progress.lines() == []
+
+
+def test_what_ended_before_is_not_told():
+    loaded = search(n_trials=6, failures=1)
+    assert Progress(*loaded).lines() == []
+
+
+def test_a_failure_is_told_once_by_its_last_line():
+    loaded = search(n_trials=0)
+    progress = Progress(*loaded)
+    go_on(loaded, 1, fail)
+    assert progress.lines() == ["trial 0 failed: RuntimeError: no <b>luck</b>"]
+    assert progress.lines() == []
+
+
+def test_a_generation_without_any_fitness_is_told_as_such():
+    loaded = search(n_trials=0)
+    progress = Progress(*loaded)
+
+    def end(trial: optuna.Trial, config) -> float:
+        raise optuna.TrialPruned
+
+    go_on(loaded, 6, end)
+    assert progress.lines() == ["generation 0: every trial failed"]
+
+
+def test_a_silent_search_gives_a_sign_of_life(monkeypatch: pytest.MonkeyPatch):
+    loaded = grid()
+    monkeypatch.setattr("optevo.reporting.progress._LINE_SECONDS", -1.0)
+    (line,) = Progress(*loaded).lines()
+    assert line == f"trial 6/6, best {best(loaded)}, time left unknown yet"
+
+
+def test_the_table_says_how_far_the_search_is():
+    loaded = search(n_trials=8, failures=1)
+    text = shown(Progress(*loaded))
+    for said in ("generation", "1 of 2", "8 of 14, 2 pruned, 0 running, 1 failed", best(loaded), "best rule"):
+        assert said in text
+    assert "last failure" in text
+    assert "split" not in text
+
+
+@pytest.mark.parametrize("state", ["grid", "random", "tpe"])
+def test_a_search_without_generations_shows_none(state: str):
+    assert "generation" not in shown(Progress(*example(state)))
+
+
+def test_time_left_is_what_the_trials_since_the_start_took(monkeypatch: pytest.MonkeyPatch):
+    clock = [0.0]
+    monkeypatch.setattr("optevo.reporting.progress.time.monotonic", lambda: clock[0])
+    loaded = search(n_trials=4)
+    progress = Progress(*loaded)
+    go_on(loaded, 2)
+    clock[0] = 900.0
+    assert "15 min 00 s, 1 h 00 min left" in shown(progress)  # eight more at 450 s
+
+
+def test_a_search_that_sees_the_test_split_says_so_in_table_and_trial():
+    study, config = search(n_trials=1, evaluation={"tasks": ["digits"], "split": "test"})
+    assert TEST_MARK[:40] in shown(Progress(study, config))
+    assert f"  {TEST_MARK}" in trial_lines(study, config, study.trials[0])
+
+
+def test_a_trial_in_words_tells_its_rule_origin_and_runs():
+    study, config = search()
+    first, child = study.trials[1], study.trials[13]
+    lines = trial_lines(study, config, first)
+    assert lines[0] == f"trial 1 of study 'one': COMPLETE, fitness {first.value:.4f}"
+    assert lines[1].startswith("  Δ = ")
+    assert "  generation 0, slot 1, preset adam" in lines
+    assert sum(", seed " in line and "metric" in line for line in lines) == 4
+    parents = " and ".join(map(str, child.user_attrs["parents"]))
+    assert any(line.endswith(f"of trials {parents}") for line in trial_lines(study, config, child))
+
+
+def test_a_pruned_and_a_failed_trial_say_why():
+    study, config = search(prune, n_trials=1)
+    lines = trial_lines(study, config, study.trials[0])
+    assert "  pruned: diverged: digits, seed 0, step 3" in lines
+    assert any("diverged at step 3" in line for line in lines)
+    study, config = search(n_trials=0, failures=1)
+    assert trial_lines(study, config, study.trials[0])[-1] == "    RuntimeError: no <b>luck</b>"

@@ -1,0 +1,40 @@
+"""Data that the tests of tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data root of random images and bytes, small enough to decode at once."""
+    folder = tmp_path_factory.mktemp("root")
+    noise = np.random.default_rng(0)
+    for name, shape in (("mnist", (28, 28)), ("fashion_mnist", (28, 28)), ("cifar10", (32, 32, 3))):
+        for part, count in (("train", 6), ("test", 2)):
+            for kind in range(10):
+                place = folder / name / part / f"class{kind}"
+                place.mkdir(parents=True)
+                for number in range(count):
+                    pixels = noise.integers(0, 256, shape, dtype=np.uint8)
+                    Image.fromarray(pixels).save(place / f"{number}.png")
+    (folder / "tinyshakespeare").mkdir()
+    (folder / "tinyshakespeare" / "input.txt").write_bytes(
+        noise.integers(32, 127, 8_000, dtype=np.uint8).tobytes()
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPTEVO_CACHE", str(folder / "cache"))
+        yield folder
+
+
+@pytest.fixture
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for what is decoded."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("OPTEVO_CACHE", str(folder))
+    return folder

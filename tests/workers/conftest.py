@@ -1,0 +1,3 @@
+"""What the tests of workers share."""
+
+from study_folders import unbroken  # noqa: F401  a fixture
