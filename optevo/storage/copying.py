@@ -127,7 +127,7 @@ def copy_into(
         study: The study.
         trials: All of its own.
         target: Which has none of its name.
-        origin: What the copy names as its source. Default: None, a file that cannot be half a copy.
+        origin: What the copy names as its source; None for a file, which cannot be half a copy.
 
     Raises:
         UserError: It has appeared there meanwhile, or some of it was written twice.
