@@ -210,7 +210,7 @@ def measure_test_split(
 
     def once() -> None:
         with processes(budget, devices, data_root) as pool:
-            measurer = Measurer(study, budget, pool, _prefix(plan), progress, form=lambda _: form)
+            measurer = Measurer(study, budget, pool, _prefix(plan), progress, form=form)
             measurer.measure({"winner": candidate}, plan.seeds)
 
     again_when_killed(once)
@@ -232,7 +232,8 @@ def _begin(study: optuna.Study, config: StudyConfig, plan: Plan, device: str) ->
         )
     mine: dict[str, Any] = {"trial": plan.trial, "steps": plan.steps, "seeds": list(plan.seeds)}
     if stored is None or not _has_runs(study, plan):
-        stored = {"environment": environment(device), "form": form_of(_candidate(study, config, plan))}
+        form = form_of(study, _prefix(plan), _candidate(study, config, plan))
+        stored = {"environment": environment(device), "form": form}
     elif holder and _who(holder) == _who(me):
         me = holder
     study.set_user_attr(key, {**stored, **mine, "worker": me})
@@ -272,7 +273,8 @@ def _has_runs(study: optuna.Study, plan: Plan) -> bool:
 
 def _form(study: optuna.Study, config: StudyConfig, plan: Plan) -> str:
     """What the runs' names call the trial: as it was begun, though a later optevo writes forms otherwise."""
-    return study.user_attrs[_key(plan.attempt)].get("form") or form_of(_candidate(study, config, plan))
+    begun: str | None = study.user_attrs[_key(plan.attempt)].get("form")
+    return begun or form_of(study, _prefix(plan), _candidate(study, config, plan))
 
 
 def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidate:
