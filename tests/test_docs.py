@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 import typer.main
+from test_imports import WALLS
 
 from optevo.cli.main import app
 
@@ -161,6 +162,16 @@ def said(path: str) -> str:
     """The first line of a module's or package's docstring."""
     file = ROOT / "optevo" / (f"{path}__init__.py" if path.endswith("/") else path)
     return file.read_text("utf-8").splitlines()[0].strip('"')
+
+
+def test_the_walls_are_those_of_the_imports():
+    rooms = {name for name in WALLS if (ROOT / "optevo" / name).is_dir()} | {"run"}
+    told = {}
+    for line in prose(ROOT / "docs" / "architecture.md"):
+        row = re.match(r"\| `(\w+)` \| (.*) \|$", line)
+        if row and row[1] in rooms:
+            told[row[1]] = set(re.findall(r"`(\w+)`", row[2]))
+    assert told == {name: WALLS[name] & rooms for name in rooms}
 
 
 def test_the_readmes_python_runs(monkeypatch: pytest.MonkeyPatch):

@@ -194,6 +194,16 @@ def test_what_was_seen_in_the_searches_is_there():
     assert (said.count(BETTER), said.count(WORSE), said.count(UNDECIDED)) == (1, 5, 4)  # in words there
 
 
+@pytest.mark.parametrize("name", [search_seeds.SEARCH, search_seeds.SWEEP])
+def test_a_repeated_search_is_the_study_file_with_other_seeds(name: str, tmp_path: Path):
+    ours = load_config(STUDIES / f"{name}.toml")
+    files = [search_seeds.study_file(name, seed, tmp_path) for seed in (0, 9)]
+    first, last = (load_config(file) for file in files)
+    assert first.model_copy(update={"name": name}) == ours
+    evaluation = ours.evaluation.model_copy(update={"seeds": (180, 181)})
+    assert last == ours.model_copy(update={"name": f"{name}_s9", "seed": 9, "evaluation": evaluation})
+
+
 def test_the_first_search_is_the_saved_quickstart(quiet_optuna: None):
     """Same study file, same seeds: what stands in the README is the first of the ten."""
     first = pd.read_csv(RESULTS / "quickstart" / "searches.csv").iloc[0]
