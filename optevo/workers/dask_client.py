@@ -82,10 +82,8 @@ async def run_in(client: Client, address: str, function: Callable[..., Any], *ar
     async def run() -> Any:
         options: dict[str, Any] = {"workers": [address], "on_error": "return", "asynchronous": True}
         answer = (await client.run(function, *args, **options))[address]
-        if isinstance(
-            answer, OSError
-        ):  # the Dask worker is not reached; when it is gone, the scheduler tells
-            raise answer
+        if isinstance(answer, OSError):
+            raise answer  # not reached; the scheduler will tell when the Dask worker is gone for good
         return answer
 
     return await answered(client, run)

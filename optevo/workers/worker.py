@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 
 import optuna
-from optuna.storages import BaseStorage
 
 from optevo import keys
 from optevo.errors import UserError
@@ -23,9 +22,8 @@ from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
 from optevo.liveness.processes import orphaned, when_orphaned
 from optevo.optuna_private import stored_trial
 from optevo.samplers import NoSlot, sampler_of
-from optevo.storage.errors import StorageUnreachable
 from optevo.storage.opening import count_states, open_storage
-from optevo.storage.retrying import OUTAGE_SECONDS
+from optevo.storage.retrying import insist
 from optevo.study.config import StudyConfig
 from optevo.study.studies import check_environment, counted, load_study
 from optevo.training.benches import ScoredBench, make_worker_bench
@@ -42,19 +40,19 @@ class TaskBrokenError(RuntimeError):
 
 
 class Stop:
-    """Turns SIGINT and SIGTERM into a polite request; a second signal ends the process at once."""
+    """Turns SIGINT and SIGTERM into a polite request; a second signal ends the process at once.
+
+    Attributes:
+        requested: Whether the worker is to stop at its next training step.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         signal.signal(signal.SIGINT, self._handle)
         signal.signal(signal.SIGTERM, self._handle)
 
-    def request(self) -> None:
-        """Ask the worker to stop at its next training step."""
-        self.requested = True
-
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.request()
+        self.requested = True
         signal.signal(signum, signal.SIG_DFL)
 
     def check(self) -> None:
@@ -93,13 +91,17 @@ def work(
     stop, monitor = Stop(), LivenessMonitor()
 
     def abandon() -> None:
-        stop.request()
+        stop.requested = True
         time.sleep(_ABANDONED_SECONDS)
         os._exit(EXIT_TERMINATED)  # a task that hangs never asks
 
     when_orphaned(parent, abandon)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = _open(storage_url, stop)
+    # `optevo run` has just used the storage: one that does not answer now is waited for.
+    storage = insist(
+        lambda: open_storage(storage_url, should_stop=lambda: stop.requested),
+        should_stop=lambda: stop.requested,
+    )
     study, config = load_study(storage, name, device)
     check_environment(study)
     bench = make_worker_bench(config, device, data_root, sharing)
@@ -108,7 +110,7 @@ def work(
 
     def check() -> None:
         if orphaned(parent):
-            stop.request()
+            stop.requested = True
         stop.check()
         heartbeat.pulse()
         if heartbeat.given_away:
@@ -133,18 +135,6 @@ def work(
             raise TaskBrokenError(f"trials failed in {slots} slots running, the last so") from outcome.error
     if stop.requested:
         sys.exit(EXIT_TERMINATED)  # whoever watches can tell it from a study that is complete
-
-
-def _open(url: str, stop: Stop) -> BaseStorage:
-    """The storage, which `optevo run` has just used: one that does not answer now is waited for."""
-    until = time.monotonic() + OUTAGE_SECONDS
-    while True:
-        try:
-            return open_storage(url, should_stop=lambda: stop.requested)
-        except StorageUnreachable:
-            if stop.requested or time.monotonic() > until:
-                raise
-            time.sleep(1)
 
 
 class _Outcome:

@@ -46,6 +46,7 @@ def test_a_search_that_loses_a_dask_worker_ends_as_the_unbroken_one(unbroken: Sl
         kill(lost)
         assert process.wait(3 * SECONDS) == 0, folder.log.read_text()
     folder.check_complete(unbroken)
+    assert folder.url not in cluster.log.read_text()  # a password may be in it
 
 
 def _workers(study: optuna.Study) -> set[int]:

@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -15,18 +16,22 @@ from optuna.trial import TrialState
 from small_studies import create
 
 from optevo import keys
-from optevo.samplers import genetic
+from optevo.errors import UserError
+from optevo.samplers import base
+from optevo.storage.errors import StorageUnreachable
 from optevo.storage.opening import open_storage
-from optevo.study.studies import is_complete, load_study
+from optevo.study.studies import counted, is_complete, load_study
+from optevo.workers import worker
+from optevo.workers.pool import EXIT_TERMINATED
 from optevo.workers.worker import TaskBrokenError, work
 
 TASK = """
-import asyncio, os
+import asyncio, os, signal
 import optuna
 from optuna.trial import TrialState
-from optevo.samplers import genetic
 from optevo.storage.opening import open_storage
 from optevo.study.studies import load_study
+from optevo.errors import UserError
 from optevo.tasks import ScoredTask
 
 calls = []
@@ -45,6 +50,8 @@ TAKEN = """if len(calls) == 3:
             (running,) = study.get_trials(states=(TrialState.RUNNING,))
             study.tell(running.number, state=TrialState.FAIL)"""
 CANCELLED = "if len(calls) == 3: raise asyncio.CancelledError"
+NO_DATA = "if len(calls) == 3: raise UserError('the data is missing')"
+STOPPED = "if len(calls) == 3: os.kill(os.getpid(), signal.SIGTERM)"
 NO_DISK = "raise OSError('no such disk')"
 
 
@@ -62,16 +69,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         signal.signal(number, handler)
 
 
-def run(folder: Path, body: str) -> optuna.Study:
+def run(folder: Path, body: str, *, limit: int | None = None) -> optuna.Study:
     module = f"odd_{zlib.crc32(body.encode())}"
     (folder / f"{module}.py").write_text(TASK.replace("{body}", body))
     url = os.environ["TEST_URL"]
     create(url, evaluation__tasks=[f"{module}:Odd"], evaluation__gate=False)
     try:
-        work(url, "one", device="cpu", data_root=folder, parent=os.getppid())
+        work(url, "one", device="cpu", data_root=folder, parent=os.getppid(), limit=limit)
     finally:
         sys.modules.pop(module, None)
-    return load_study(open_storage(url), "one")[0]
+    return left()
+
+
+def left() -> optuna.Study:
+    """The study as it lies in the database."""
+    return load_study(open_storage(os.environ["TEST_URL"]), "one")[0]
 
 
 def test_a_worker_whose_trial_was_given_away_goes_on_with_others(folder: Path, caplog):
@@ -91,14 +103,47 @@ def test_a_task_that_raises_what_ends_processes_ends_its_trial_only(folder: Path
 def test_a_worker_in_which_trial_after_trial_fails_gives_up(folder: Path):
     with pytest.raises(TaskBrokenError, match="3 slots running"):
         run(folder, NO_DISK)
-    study = load_study(open_storage(os.environ["TEST_URL"]), "one")[0]
-    assert [t.state for t in study.trials] == [TrialState.FAIL] * 3
+    assert [t.state for t in left().trials] == [TrialState.FAIL] * 3
+
+
+def test_a_fault_that_the_user_is_to_mend_ends_the_worker(folder: Path):
+    with pytest.raises(UserError, match="the data is missing"):
+        run(folder, NO_DATA)
+    assert [t.state for t in left().trials] == [TrialState.COMPLETE] * 2 + [TrialState.FAIL]
+
+
+def test_a_worker_that_is_asked_to_stop_says_so_by_its_status_and_loses_nothing(folder: Path):
+    with pytest.raises(SystemExit) as ended:
+        run(folder, STOPPED)
+    assert ended.value.code == EXIT_TERMINATED
+    study = left()
+    assert not is_complete(study)
+    assert study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING)) == []
+    assert counted(study) == 3  # the score that the signal met is kept
+
+
+def test_a_storage_that_does_not_answer_yet_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def late(*args: Any, **options: Any) -> object:
+        calls.append(args)
+        if len(calls) < 3:
+            raise StorageUnreachable("not yet")
+        return open_storage(*args, **options)
+
+    monkeypatch.setattr(worker, "open_storage", late)
+    assert counted(run(folder, "pass", limit=1)) == 1
+    assert len(calls) == 3
+
+
+def test_a_worker_ends_at_its_limit(folder: Path):
+    assert counted(run(folder, "pass", limit=4)) == 4
 
 
 def test_a_fault_between_two_trials_is_not_taken_for_a_trial_given_away(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real, calls = genetic.claim, []
+    real, calls = base.claim, []
 
     def faulty(*args: object, **options: object) -> object:
         calls.append(args)
@@ -106,6 +151,6 @@ def test_a_fault_between_two_trials_is_not_taken_for_a_trial_given_away(
             raise ValueError("a fault of ours")
         return real(*args, **options)
 
-    monkeypatch.setattr(genetic, "claim", faulty)
+    monkeypatch.setattr(base, "claim", faulty)
     with pytest.raises(ValueError, match="a fault of ours"):
         run(folder, "pass")
