@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 
 import optuna
-from optuna.storages import BaseStorage
 
 from optevo import keys
 from optevo.errors import UserError
@@ -23,9 +22,8 @@ from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
 from optevo.liveness.processes import orphaned, when_orphaned
 from optevo.optuna_private import stored_trial
 from optevo.samplers import NoSlot, sampler_of
-from optevo.storage.errors import StorageUnreachable
 from optevo.storage.opening import count_states, open_storage
-from optevo.storage.retrying import OUTAGE_SECONDS
+from optevo.storage.retrying import insist
 from optevo.study.config import StudyConfig
 from optevo.study.studies import check_environment, counted, load_study
 from optevo.training.benches import ScoredBench, make_worker_bench
@@ -99,7 +97,11 @@ def work(
 
     when_orphaned(parent, abandon)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = _open(storage_url, stop)
+    # `optevo run` has just used the storage: one that does not answer now is waited for.
+    storage = insist(
+        lambda: open_storage(storage_url, should_stop=lambda: stop.requested),
+        should_stop=lambda: stop.requested,
+    )
     study, config = load_study(storage, name, device)
     check_environment(study)
     bench = make_worker_bench(config, device, data_root, sharing)
@@ -133,18 +135,6 @@ def work(
             raise TaskBrokenError(f"trials failed in {slots} slots running, the last so") from outcome.error
     if stop.requested:
         sys.exit(EXIT_TERMINATED)  # whoever watches can tell it from a study that is complete
-
-
-def _open(url: str, stop: Stop) -> BaseStorage:
-    """The storage, which `optevo run` has just used: one that does not answer now is waited for."""
-    until = time.monotonic() + OUTAGE_SECONDS
-    while True:
-        try:
-            return open_storage(url, should_stop=lambda: stop.requested)
-        except StorageUnreachable:
-            if stop.requested or time.monotonic() > until:
-                raise
-            time.sleep(1)
 
 
 class _Outcome:

@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -17,8 +18,10 @@ from small_studies import create
 from optevo import keys
 from optevo.errors import UserError
 from optevo.samplers import base
+from optevo.storage.errors import StorageUnreachable
 from optevo.storage.opening import open_storage
 from optevo.study.studies import counted, is_complete, load_study
+from optevo.workers import worker
 from optevo.workers.pool import EXIT_TERMINATED
 from optevo.workers.worker import TaskBrokenError, work
 
@@ -117,6 +120,20 @@ def test_a_worker_that_is_asked_to_stop_says_so_by_its_status_and_loses_nothing(
     assert not is_complete(study)
     assert study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING)) == []
     assert counted(study) == 3  # the score that the signal met is kept
+
+
+def test_a_storage_that_does_not_answer_yet_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def late(*args: Any, **options: Any) -> object:
+        calls.append(args)
+        if len(calls) < 3:
+            raise StorageUnreachable("not yet")
+        return open_storage(*args, **options)
+
+    monkeypatch.setattr(worker, "open_storage", late)
+    assert counted(run(folder, "pass", limit=1)) == 1
+    assert len(calls) == 3
 
 
 def test_a_worker_ends_at_its_limit(folder: Path):
