@@ -223,7 +223,7 @@ def _explain(item: Any) -> str:
     where = ".".join(map(str, item["loc"]))
     message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
     if item["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; see the README's section on study files"
+        return f"unknown key {where!r}; see docs/study_files.md"
     if item["type"] == "missing":
         return f"key {where!r} is missing"
     if not where or isinstance(item["input"], (dict, BaseModel)):
