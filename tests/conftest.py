@@ -121,3 +121,12 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(Inline, "asked", [], raising=False)
     monkeypatch.setattr(Inline, "lives", 10_000, raising=False)
     return Inline
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A CUDA device that is not there, see `fake_cuda`."""
+    from fake_cuda import rehearsing  # noqa: PLC0415
+
+    with rehearsing(monkeypatch) as device:
+        yield device
