@@ -15,12 +15,14 @@ from small_studies import config as small_config
 
 import optevo.run  # noqa: F401  it binds what the tests replace, and must not do so while it is replaced
 from optevo import keys
+from optevo.evaluation.objective import Objective
 from optevo.measurement.fresh_seeds import Result, Row, store_result
 from optevo.measurement.pool import form_of, run_key
 from optevo.spaces import Candidate
 from optevo.storage import opening
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import create_or_resume
+from optevo.study.studies import create_or_resume, is_complete
+from optevo.training.bench import Bench
 from optevo.training.run import Run
 
 ONE = {"kind": "genetic", "population_size": 2, "n_generations": 1, "n_elites": 0}
@@ -56,7 +58,10 @@ def put_final(study: optuna.Study, scores: Scores, attempt: int = 1, steps: int 
         for seed, metric in zip(seeds, scores[task], strict=True):
             run = dataclasses.asdict(a_run(task, seed, metric))
             study.set_user_attr(
-                run_key(f"{keys.FINAL}{attempt}:{steps}:", form_of(winner_of(study, trial)), i, seed), run
+                run_key(
+                    f"{keys.FINAL}{attempt}:{steps}:", form_of(study, "", winner_of(study, trial)), i, seed
+                ),
+                run,
             )
 
 
@@ -132,3 +137,23 @@ NAMES = [
     "two\nlines",
     "=1+2",
 ]
+
+
+BUDGET = ("--steps", "4", "--seeds", "2", "--device", "cpu", "--workers", "1")
+
+
+def trained(name: str, **changes: Any) -> optuna.Study:
+    """A study whose search is over, its trials really trained."""
+    one = config(name, **{"evaluation__steps": 3, **changes})
+    study = create(one)
+    study.optimize(Objective(Bench(one, "cpu", Path()), one.make_space()), n_trials=one.n_trials)
+    assert is_complete(study)
+    return study
+
+
+def cut_off(study: optuna.Study) -> None:
+    """As if the last run of its measurement had not been made."""
+    stored = study._storage._backend if hasattr(study._storage, "_backend") else study._storage
+    del stored._studies[study._study_id].user_attrs[
+        run_key(f"{keys.FINAL}1:4:", form_of(study, "", winner_of(study)), 0, 1001)
+    ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+# The folder of each set in a data root.
+SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "cifar10", "char_lm": "tinyshakespeare"}
 DEVICES = [
     "cpu",
     pytest.param(

@@ -13,6 +13,8 @@ import pytest
 
 import optevo
 import optevo.optim
+import optevo.samplers
+import optevo.spaces
 import optevo.tasks
 
 PACKAGE = Path(optevo.__file__).parent
@@ -89,8 +91,8 @@ optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
     ("code", "forbidden"),
     [
         ("import optevo", ("torch", "optuna")),
-        ("import optevo.samplers", ("torch",)),
-        ("import optevo.spaces", ("torch",)),
+        ("import optevo.samplers", ("torch", "pydantic")),
+        ("import optevo.spaces", ("torch", "pydantic")),
         (STUDY, ("torch",)),
         ("import optevo.optim.terms.genome, optevo.optim.terms.presets", ("torch", "optuna", "numpy")),
         (OPTIMIZER, ("optuna",)),
@@ -141,8 +143,8 @@ WALLS = {
     "optuna_private": set(),
     "optim": {"errors", "lazy"},
     "tasks": {"errors", "lazy"},
-    "spaces": {"errors", "optim"},
-    "samplers": {"keys", "optuna_private", "spaces"},
+    "spaces": {"errors", "lazy", "optim"},
+    "samplers": {"keys", "lazy", "optuna_private", "spaces"},
     "liveness": {"keys", "optuna_private"},
     "study": {
         *("errors", "keys", "escaping", "optuna_private", "optim", "tasks", "spaces", "samplers", "liveness")
@@ -287,7 +289,11 @@ def test_optunas_private_members_are_used_in_one_module():
     assert set(users) <= {"optuna_private.py", "storage/proxy.py"}
 
 
-@pytest.mark.parametrize("package", [optevo, optevo.optim, optevo.tasks], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "package",
+    [optevo, optevo.optim, optevo.samplers, optevo.spaces, optevo.tasks],
+    ids=lambda one: one.__name__,
+)
 def test_a_package_lists_the_names_that_it_imports_on_first_use(package):
     assert set(package.__all__) <= set(dir(package))
     assert all(getattr(package, name) is not None for name in package.__all__)

@@ -115,7 +115,7 @@ def alone(config: StudyConfig, folder: Path) -> optuna.Study:
     study = optuna.create_study(sampler=make_sampler(config), direction="maximize")
     with contextlib.chdir(folder):
         objective = Objective(make_bench(config, "cpu", folder), config.make_space())
-    study.optimize(objective, n_trials=config.sampler.n_trials)
+    study.optimize(objective, n_trials=config.n_trials)
     return study
 
 

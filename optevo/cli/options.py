@@ -1,16 +1,22 @@
-"""What all commands share: the console, options that several have, and the check of an output file."""
+"""What all commands share: the console, options that several have, and their checks."""
 
 from __future__ import annotations
 
+# ruff: noqa: PLC0415
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from optevo.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optevo.study.config import StudyConfig
 
 # Names and messages are not ours to interpret. A pipe or file has no width: tables there are not squeezed.
 console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
@@ -44,3 +50,11 @@ def check_output(path: Path) -> None:
             raise UserError(f"cannot write {path}: permission denied")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def load_one(storage: str, name: str | None) -> tuple[optuna.Study, StudyConfig]:
+    """A study that is named, or the only one of a storage, with its configuration."""
+    from optevo.storage.opening import open_storage
+    from optevo.study.studies import load_study
+
+    return load_study(open_storage(storage), name)

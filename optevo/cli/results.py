@@ -42,7 +42,7 @@ def compare(
     """Compare studies' winners on the test split: trained with the final budget, once a study."""
     from optevo.reporting.caveats import caveats
     from optevo.reporting.comparison import check_comparable
-    from optevo.reporting.tables import difference_cells, study_cells, wide, write_tables
+    from optevo.reporting.tables import difference_cells, study_cells, summary_cells, write_tables
 
     _check_measure(measure)
     _check_folder(output)
@@ -56,7 +56,7 @@ def compare(
     summary, differences, found = write_tables(output, entries, reference, measure)
     first = entries[0].test
     name = "metric" if measure == "metric" else "fitness"
-    _print(f"{name} on the test split, {first.steps:,} steps: mean ± sd over seeds", wide(summary))
+    _print(f"{name} on the test split, {first.steps:,} steps: mean ± sd over seeds", summary_cells(summary))
     if len(differences):
         _print("paired by task and seed", difference_cells(differences))
     _print("found with", study_cells(found))

@@ -66,15 +66,15 @@ def measured_entries(
     loaded: Sequence[Loaded], steps: int | None, seeds: int | None, again: bool, machine: Machine
 ) -> list[Entry]:
     """Every study with its winner, and how that did on the test split."""
-    from optevo.measurement.test_split import finished, measure_test_split, next_reading, plan, test_config
+    from optevo.measurement.test_split import finished, measure_test_split, next_evaluation, plan, test_config
     from optevo.reporting.comparison import Entry, check_budgets
 
     ready = [(study, config, result_of(study, config, machine)) for study, config in loaded]
-    reading = (
-        next_reading([(study, config, result.winner) for study, config, result in ready]) if again else 1
+    number = (
+        next_evaluation([(study, config, result.winner) for study, config, result in ready]) if again else 1
     )
     plans = [
-        plan(study, config, result.winner, steps=steps, n_seeds=seeds, reading=reading)
+        plan(study, config, result.winner, steps=steps, n_seeds=seeds, number=number)
         for study, config, result in ready
     ]
     check_budgets([(c.name, one.steps, one.seeds) for (_, c, _), one in zip(ready, plans, strict=True)])

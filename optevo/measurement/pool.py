@@ -32,9 +32,17 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def form_of(candidate: Candidate) -> str:
-    """A candidate's name in attributes: a digest of its canonical form."""
-    return hashlib.sha256(candidate.canonical().encode()).hexdigest()[:12]
+def form_of(study: optuna.Study, prefix: str, candidate: Candidate) -> str:
+    """A candidate's name in attributes with a prefix: a digest of its canonical form.
+
+    Runs that an earlier optevo stored under a former one keep that name, and so do those that join them.
+    """
+    now, *former = (
+        hashlib.sha256(form.encode()).hexdigest()[:12]
+        for form in (candidate.canonical(), *candidate.former())
+    )
+    found = (form for form in former if any(key.startswith(f"{prefix}{form}:") for key in study.user_attrs))
+    return next(found, now)
 
 
 def run_key(prefix: str, form: str, task: int, seed: int) -> str:
@@ -62,7 +70,7 @@ class Measurer:
         pool: Of `processes`, for the same configuration.
         prefix: What the attributes' names begin with; runs of another budget have another one.
         progress: Called with the number of runs done so far, those of earlier calls of the program included.
-        form: A candidate's name in attributes. Default: `form_of`.
+        form: The candidates' name in attributes, where there is one of them. Default: None, see `form_of`.
     """
 
     def __init__(
@@ -73,7 +81,7 @@ class Measurer:
         prefix: str,
         progress: Callable[[int], None] = lambda done: None,
         *,
-        form: Callable[[Candidate], str] = form_of,
+        form: str | None = None,
     ) -> None:
         self.study, self.config, self.pool, self.prefix, self.progress = study, config, pool, prefix, progress
         self.form = form
@@ -85,12 +93,16 @@ class Measurer:
         """Every task with each of the seeds, task by task, by the candidate's name."""
         n_tasks = len(self.config.evaluation.tasks)
         stored = self.study.user_attrs
+        forms = {
+            name: self.form or form_of(self.study, self.prefix, candidate)
+            for name, candidate in candidates.items()
+        }
         jobs: dict[str, Future[Run]] = {}
         # Seed by seed, so that what is there after a kill can be compared.
         for seed in seeds:
-            for candidate in candidates.values():
+            for name, candidate in candidates.items():
                 for task in range(n_tasks):
-                    key = run_key(self.prefix, self.form(candidate), task, seed)
+                    key = run_key(self.prefix, forms[name], task, seed)
                     if key in stored:
                         self.done += 1
                     elif key not in jobs:  # else two candidates are the same optimizer
@@ -114,8 +126,8 @@ class Measurer:
             self.done += 1
             self.progress(self.done)
         measured = {}
-        for name, candidate in candidates.items():
-            runs = kept_runs(self.study, self.prefix, self.form(candidate), n_tasks, seeds)
+        for name in candidates:
+            runs = kept_runs(self.study, self.prefix, forms[name], n_tasks, seeds)
             assert runs is not None
             measured[name] = runs
         return measured

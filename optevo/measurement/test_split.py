@@ -1,6 +1,6 @@
 """A study's winner on the test split: with the final budget, once a study.
 
-What is read on the test split and then acted upon is no test any more. So the first reading is kept with the
+What is read on the test split and then acted upon is no test any more. So the first one is kept with the
 study and shown from then on; another one is made only where it is asked for by name, and says that it is
 another one.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from optevo import keys
 from optevo.errors import UserError
@@ -62,7 +62,7 @@ class TestEvaluation:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a reading of the test split is, or was begun as."""
+    """What a test evaluation is to be, or was begun as."""
 
     attempt: int
     trial: int
@@ -70,8 +70,8 @@ class Plan:
     seeds: tuple[int, ...]
 
 
-def next_reading(studies: Sequence[tuple[optuna.Study, StudyConfig, int]]) -> int:
-    """The number of the reading that `--again` asks of studies: a new one of all, or one that was cut off.
+def next_evaluation(studies: Sequence[tuple[optuna.Study, StudyConfig, int]]) -> int:
+    """The number of the test evaluation that `--again` asks for: a new one of all studies, or one cut off.
 
     Args:
         studies: Each with its configuration and its winner.
@@ -80,7 +80,7 @@ def next_reading(studies: Sequence[tuple[optuna.Study, StudyConfig, int]]) -> in
     for study, config, winner in studies:
         found = _plans(study)
         counts.append(len(found))
-        cut_off |= any(_is_open(study, config, one, winner) for one in found)
+        cut_off |= any(_state(study, config, one, winner) in ("begun", "cut off") for one in found)
     read = {count for count in counts if count}
     return max(counts) + (not cut_off and len(read) < 2)
 
@@ -92,36 +92,36 @@ def plan(
     *,
     steps: int | None = None,
     n_seeds: int | None = None,
-    reading: int = 1,
+    number: int = 1,
 ) -> Plan:
-    """The reading that the study has, finished or not; else, or where it has fewer than `reading`, a new one.
+    """The test evaluation that the study has, finished or not; or a new one, where it has too few.
 
-    A further reading that was cut off is gone on with only where it is asked for, and none is that was cut
+    A further one that was cut off is gone on with only where it is asked for, and none is that was cut
     off with another winner. One of which no run is stored never was.
 
     Args:
         study: A study of ours.
         config: Its configuration.
         winner: The trial to measure.
-        steps: Mini-batches a run. Default: None, the stored reading's, else 1,000.
-        n_seeds: Runs a task. Default: None, the stored reading's, else 3.
-        reading: How many readings the study is to have. Default: 1.
+        steps: Mini-batches a run. Default: None, the stored one's, else 1,000.
+        n_seeds: Runs a task. Default: None, the stored one's, else 3.
+        number: How many the study is to have. Default: 1.
 
     Raises:
-        UserError: The stored reading has another number of steps or seeds, or is of another trial; or the
+        UserError: The stored one has another number of steps or seeds, or is of another trial; or the
             search used the seeds.
     """
     found = _plans(study)
-    idle = found.pop() if found and not _has_runs(study, found[-1]) else None  # begun, and nothing read yet
-    done = [one for one in found if finished(study, config, one) is not None]
-    going_on = any(_is_open(study, config, one, winner) for one in found)
-    left = bool(found) and not going_on and found[-1] not in done  # cut off, and its trial won no more
-    if not found or (not going_on and (len(found) < reading or (reading > 1 and left))):
-        n_seeds = n_seeds or (len(idle.seeds) if idle else SEEDS)
+    unread = found.pop() if found and not _has_runs(study, found[-1]) else None
+    states = [_state(study, config, one, winner) for one in found]
+    done = [one for one, state in zip(found, states, strict=True) if state == "done"]
+    anew = len(found) < number or (number > 1 and states[-1] == "left")
+    if not found or ("cut off" not in states and anew):
+        n_seeds = n_seeds or (len(unread.seeds) if unread else SEEDS)
         seeds = tuple(range(FIRST_SEED, FIRST_SEED + n_seeds))
         check_fresh(config, seeds, "the test split")
-        return Plan(len(found) + 1, winner, steps or (idle.steps if idle else STEPS), seeds)
-    one = found[-1] if reading > 1 or not done else done[-1]
+        return Plan(len(found) + 1, winner, steps or (unread.steps if unread else STEPS), seeds)
+    one = found[-1] if number > 1 or not done else done[-1]
     if one.trial != winner:
         raise UserError(
             f"study {config.name!r} was measured on the test split with trial {one.trial}, and its winner is "
@@ -160,7 +160,7 @@ def test_config(config: StudyConfig, plan: Plan) -> StudyConfig:
 
 
 def finished(study: optuna.Study, config: StudyConfig, plan: Plan) -> TestEvaluation | None:
-    """A stored reading, None while a run of it is missing."""
+    """A stored test evaluation, None while a run of it is missing."""
     header = study.user_attrs.get(_key(plan.attempt))
     if header is None:
         return None
@@ -172,7 +172,7 @@ def finished(study: optuna.Study, config: StudyConfig, plan: Plan) -> TestEvalua
 
 
 def stored_evaluation(study: optuna.Study, config: StudyConfig) -> TestEvaluation | None:
-    """The latest finished reading, if there is one."""
+    """The latest that is done, if there is one."""
     every = [finished(study, config, plan) for plan in _plans(study)]
     return next((final for final in reversed(every) if final is not None), None)
 
@@ -210,7 +210,7 @@ def measure_test_split(
 
     def once() -> None:
         with processes(budget, devices, data_root) as pool:
-            measurer = Measurer(study, budget, pool, _prefix(plan), progress, form=lambda _: form)
+            measurer = Measurer(study, budget, pool, _prefix(plan), progress, form=form)
             measurer.measure({"winner": candidate}, plan.seeds)
 
     again_when_killed(once)
@@ -232,7 +232,8 @@ def _begin(study: optuna.Study, config: StudyConfig, plan: Plan, device: str) ->
         )
     mine: dict[str, Any] = {"trial": plan.trial, "steps": plan.steps, "seeds": list(plan.seeds)}
     if stored is None or not _has_runs(study, plan):
-        stored = {"environment": environment(device), "form": form_of(_candidate(study, config, plan))}
+        form = form_of(study, _prefix(plan), _candidate(study, config, plan))
+        stored = {"environment": environment(device), "form": form}
     elif holder and _who(holder) == _who(me):
         me = holder
     study.set_user_attr(key, {**stored, **mine, "worker": me})
@@ -245,9 +246,17 @@ def _who(worker: dict[str, Any]) -> tuple[Any, ...]:
     return worker["host"], worker["pid"], worker["started"]
 
 
-def _is_open(study: optuna.Study, config: StudyConfig, plan: Plan, winner: int) -> bool:
-    """Whether a reading was cut off, and can be gone on with."""
-    return plan.trial == winner and finished(study, config, plan) is None
+#: A test evaluation that was begun: nothing is read yet; it was cut off, and can be gone on with; it was cut
+#: off, and its trial is the winner no more; it is done.
+State = Literal["begun", "cut off", "left", "done"]
+
+
+def _state(study: optuna.Study, config: StudyConfig, plan: Plan, winner: int) -> State:
+    if finished(study, config, plan) is not None:
+        return "done"
+    if plan.trial != winner:
+        return "left"
+    return "cut off" if _has_runs(study, plan) else "begun"
 
 
 def _key(attempt: int) -> str:
@@ -264,7 +273,8 @@ def _has_runs(study: optuna.Study, plan: Plan) -> bool:
 
 def _form(study: optuna.Study, config: StudyConfig, plan: Plan) -> str:
     """What the runs' names call the trial: as it was begun, though a later optevo writes forms otherwise."""
-    return study.user_attrs[_key(plan.attempt)].get("form") or form_of(_candidate(study, config, plan))
+    begun: str | None = study.user_attrs[_key(plan.attempt)].get("form")
+    return begun or form_of(study, _prefix(plan), _candidate(study, config, plan))
 
 
 def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidate:
@@ -272,7 +282,7 @@ def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidat
 
 
 def _plans(study: optuna.Study) -> list[Plan]:
-    """Every reading that was begun, in order."""
+    """Every test evaluation that was begun, in order."""
     stored, found = study.user_attrs, list[Plan]()
     while (header := stored.get(_key(len(found) + 1))) is not None:
         found.append(Plan(len(found) + 1, header["trial"], header["steps"], tuple(header["seeds"])))

@@ -46,6 +46,10 @@ class Candidate(abc.ABC):
         Results are stored under it. It names no module, so that moving code orphans nothing.
         """
 
+    def former(self) -> tuple[str, ...]:
+        """Canonical forms that earlier optevos gave it, under which runs may be stored. Default: none."""
+        return ()
+
     @abc.abstractmethod
     def source(self, class_name: str, provenance: Mapping[str, str]) -> str:
         """The optimizer as one Python file.

@@ -202,6 +202,14 @@ def best(frame: pd.DataFrame, n: int) -> pd.DataFrame:
     return ranked[~form.duplicated()].head(n)
 
 
+def frame_of(
+    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], others: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Columns of the given types, present without a row too; of `others` pandas finds the type."""
+    frame = pd.DataFrame(list(rows), columns=[*columns, *others])
+    return frame.astype(dict(columns))
+
+
 def _stored(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False)
 
@@ -215,11 +223,11 @@ def _runs(study: optuna.Study) -> Iterator[tuple[FrozenTrial, Mapping[str, Any],
 
 def _deciders(stored: Sequence[FrozenTrial]) -> set[int]:
     """Who counts: the first of the finished trials that hold a slot, as in `SlotTable`."""
-    running_trials: dict[object, int] = {}
+    deciders: dict[object, int] = {}
     for trial in stored:
         if trial.state in COUNTED and keys.LATE not in trial.system_attrs:
-            running_trials.setdefault(claimed(trial) or trial.number, trial.number)
-    return set(running_trials.values())
+            deciders.setdefault(claimed(trial) or trial.number, trial.number)
+    return set(deciders.values())
 
 
 def _value(trial: FrozenTrial) -> float | None:
@@ -249,11 +257,3 @@ def _param_column(name: str) -> str:
 
 def _text(value: Any) -> str | None:
     return None if value is None else printable(str(value))
-
-
-def frame_of(
-    rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str], others: Sequence[str] = ()
-) -> pd.DataFrame:
-    """Columns of the given types, present without a row too; of `others` pandas finds the type."""
-    frame = pd.DataFrame(list(rows), columns=[*columns, *others])
-    return frame.astype(dict(columns))

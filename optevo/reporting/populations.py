@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from optevo.reporting.frames import FLAG, INTEGER, NUMBER, TEXT, frame_of, trials
+from optevo.samplers.base import sampler_of
 
 if TYPE_CHECKING:
     import optuna
@@ -120,8 +121,7 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
 
 def _populations(study: optuna.Study) -> dict[int, list[Member]]:
     """Finished generations, best member first."""
-    sampler: Any = study.sampler
-    return sampler.slot_table(study).populations
+    return sampler_of(study).slot_table(study).populations
 
 
 def _numbers(populations: Mapping[int, Any], counted: pd.DataFrame) -> list[int]:

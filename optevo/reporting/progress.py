@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 from rich.table import Table
@@ -14,6 +14,7 @@ from rich.text import Text
 from optevo import keys
 from optevo.escaping import printable
 from optevo.reporting.text import TEST_MARK, formula
+from optevo.samplers.base import sampler_of
 from optevo.samplers.slots import claimed
 from optevo.study.studies import COUNTED
 
@@ -54,7 +55,7 @@ class Progress:
         self.running = sum(t.state == TrialState.RUNNING for t in trials)
         self.failed = [t for t in trials if t.state == TrialState.FAIL and keys.ERROR in t.user_attrs]
         self.best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
-        sampler: Any = self.study.sampler
+        sampler = sampler_of(self.study)
         self.slots = sampler.slot_table(self.study)
         self.generation = self.slots.generation if sampler.has_generations else 0
         self.last_generation = (self.slots.n_generations or 1) - 1

@@ -21,7 +21,7 @@ from optevo.reporting.comparison import (
 )
 
 
-def wide(summary: pd.DataFrame) -> list[list[str]]:
+def summary_cells(summary: pd.DataFrame) -> list[list[str]]:
     """A header and a row a study with mean ± sd a task, for printing."""
     tasks = list(dict.fromkeys(summary["task"]))
     tasks.sort(key=lambda task: task == OVERALL)
@@ -107,7 +107,7 @@ def write_tables(
         f"deviation over seeds. Precision {entries[0].config.evaluation.precision}, batch size "
         f"{entries[0].config.evaluation.batch_size}.\n",
         *(f"**{escaped(caveat)}**\n" for caveat in caveats(entries, measure)),
-        markdown_table(wide(summary), entities=False),
+        markdown_table(summary_cells(summary), entities=False),
     ]
     if len(differences):
         methods = "; ".join(dict.fromkeys(differences["method"]))

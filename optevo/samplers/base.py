@@ -257,10 +257,8 @@ class SlotSampler(BaseSampler):
     def slot(self, study: Study, trial: FrozenTrial) -> Slot | None:
         """A trial's slot, None where it has none."""
         known = self._cache(study).slots.get(trial_id(trial))
-        if known is not None:
-            return known
         # `trial` was read before `before_trial` wrote the claim.
-        return claimed(stored_trial(study, trial))
+        return claimed(stored_trial(study, trial)) if known is None else known
 
     def failed_before(self, study: Study, slot: Slot) -> Sequence[FrozenTrial]:
         """Trials that had failed in a slot when its present trial was given it, but for interrupted ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import TYPE_CHECKING, Literal
 
@@ -18,9 +19,9 @@ class SamplerSection(Section):
 
     kind: str
 
+    @abc.abstractmethod
     def trials(self, space: Space) -> int:
         """Evaluations of the whole study."""
-        raise NotImplementedError
 
     def places(self, space: Space) -> int:
         """Trials of the first generation. Default: all of them, where there are no generations."""
@@ -73,29 +74,29 @@ class GeneticSection(SamplerSection):
             )
 
 
-class RandomSection(SamplerSection):
-    """Draws from the space's prior."""
+class _TrialsSection(SamplerSection):
+    """A sampler that goes on until it is told to stop."""
 
-    kind: Literal["random"]
     n_trials: int = Field(ge=1, le=100_000)
 
     def trials(self, space: Space) -> int:
         """As many as it says."""
         return self.n_trials
+
+
+class RandomSection(_TrialsSection):
+    """Draws from the space's prior."""
+
+    kind: Literal["random"]
 
     def check(self, space: Space, group_size: int) -> None:
         """It suits any."""
 
 
-class TPESection(SamplerSection):
+class TPESection(_TrialsSection):
     """Optuna's `TPESampler`."""
 
     kind: Literal["tpe"]
-    n_trials: int = Field(ge=1, le=100_000)
-
-    def trials(self, space: Space) -> int:
-        """As many as it says."""
-        return self.n_trials
 
 
 class GridSection(SamplerSection):

@@ -1,37 +1,18 @@
-"""What may vary: the term genome, and a sweep of each baseline. Search spaces by kind."""
+"""What may vary: the term genome, and a sweep of each baseline."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from optevo.optim.baselines.registry import BASELINES
+from optevo import lazy
 from optevo.optim.candidate import Candidate
 from optevo.spaces.base import Params, Space
 from optevo.spaces.baselines import BaselineSpace
-from optevo.spaces.sections import BaselineSection, SpaceSection, TermsSection
 from optevo.spaces.terms import TermSpace
 
-
-class SpaceKind(NamedTuple):
-    """A kind of search space.
-
-    Attributes:
-        section: What a study file may say of it.
-        make: Makes the space, of the section's keys but `kind`.
-    """
-
-    section: type[SpaceSection]
-    make: Callable[..., Space]
-
-
-#: By the `kind` of a study file's ``[space]``; a new kind of space is one entry.
-SPACES: dict[str, SpaceKind] = {
-    TermSpace.name: SpaceKind(TermsSection, TermSpace),
-    **{name: SpaceKind(BaselineSection, functools.partial(BaselineSpace, name)) for name in BASELINES},
-}
-
+if TYPE_CHECKING:
+    from optevo.spaces.kinds import SPACES, SpaceKind
+    from optevo.spaces.sections import SpaceSection
 
 __all__ = [
     "SPACES",
@@ -43,3 +24,13 @@ __all__ = [
     "SpaceSection",
     "TermSpace",
 ]
+
+# Study files are pydantic's, which takes longer to import than the spaces do.
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "SPACES": "optevo.spaces.kinds",
+        "SpaceKind": "optevo.spaces.kinds",
+        "SpaceSection": "optevo.spaces.sections",
+    },
+)

@@ -15,12 +15,12 @@ from typing import Any
 
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.status import running_trial
+from optevo.optuna_private import FrozenStudy, study_id
 from optevo.storage.opening import open_storage, shown
 from optevo.study.check import readable
 
@@ -79,7 +79,7 @@ def study_of(
     if keys.FINGERPRINT not in study.user_attrs:
         raise UserError(f"study {name!r} was not made by optevo, or its creation was cut off")
     trials = readable(
-        f"the trials of study {name!r}", lambda: source.get_all_trials(study._study_id, deepcopy=False)
+        f"the trials of study {name!r}", lambda: source.get_all_trials(study_id(study), deepcopy=False)
     )
     working = [trial.number for trial in running(trials) if running_trial(trial).state in ("live", "frozen")]
     if working and not force:
@@ -110,7 +110,7 @@ def make_room(target: BaseStorage, url: str, names: Sequence[str], verb: str) ->
     for name in names:
         if name in there:
             logger.warning("replacing a copy of study %r that was cut off", name)
-            target.delete_study(there[name]._study_id)
+            target.delete_study(study_id(there[name]))
 
 
 def copy_into(
@@ -127,34 +127,34 @@ def copy_into(
         study: The study.
         trials: All of its own.
         target: Which has none of its name.
-        origin: What the copy names as its source. Default: None, a file that cannot be half a copy.
+        origin: What the copy names as its source; None for a file, which cannot be half a copy.
 
     Raises:
         UserError: It has appeared there meanwhile, or some of it was written twice.
     """
     try:
-        study_id = target.create_new_study(study.directions, study.study_name)
+        copy = target.create_new_study(study.directions, study.study_name)
     except DuplicatedStudyError:  # written, with the answer lost; or somebody else was quicker
         raise UserError(f"study {study.study_name!r} has just appeared in the target; copy again") from None
     if origin is not None:
-        target.set_study_user_attr(study_id, keys.COPY_OF, origin)
+        target.set_study_user_attr(copy, keys.COPY_OF, origin)
     copies = [_ended(trial) for trial in trials]
     for trial in copies:
-        target.create_new_trial(study_id, template_trial=trial)
+        target.create_new_trial(copy, template_trial=trial)
     # A trial whose creation was tried again after an outage may be there twice.
-    if list(map(content, target.get_all_trials(study_id, deepcopy=False))) != list(map(content, copies)):
+    if list(map(content, target.get_all_trials(copy, deepcopy=False))) != list(map(content, copies)):
         raise UserError(
             f"the copy of study {study.study_name!r} differs from its source, perhaps since the storage went "
             "away for a while; the same command makes it anew"
         )
     # After the trials, and the configuration after the rest: with it a study looks whole to most commands.
-    for key, value in sorted(source.get_study_system_attrs(study._study_id).items()):
-        target.set_study_system_attr(study_id, key, value)
-    attrs = source.get_study_user_attrs(study._study_id)
+    for key, value in sorted(source.get_study_system_attrs(study_id(study)).items()):
+        target.set_study_system_attr(copy, key, value)
+    attrs = source.get_study_user_attrs(study_id(study))
     attrs.pop(keys.COPY_OF, None)
     last = (keys.CONFIG, keys.FINGERPRINT)
     for key in (*sorted(attrs.keys() - last), *last):
-        target.set_study_user_attr(study_id, key, attrs[key])
+        target.set_study_user_attr(copy, key, attrs[key])
 
 
 def is_cut_off(storage: BaseStorage, study: FrozenStudy) -> bool:
@@ -163,7 +163,7 @@ def is_cut_off(storage: BaseStorage, study: FrozenStudy) -> bool:
         return False
     bare = not study.user_attrs and not study.system_attrs
     return keys.COPY_OF in study.user_attrs or (
-        bare and not storage.get_all_trials(study._study_id, deepcopy=False)
+        bare and not storage.get_all_trials(study_id(study), deepcopy=False)
     )
 
 

@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
+from optevo.optuna_private import database_of, study_id
 from optevo.storage.errors import StorageBusy, busy, explain, first_line, is_secret
 from optevo.storage.retrying import KEEPALIVE, RetryingRDBStorage, insist
 from optevo.storage.sqlite import BUSY_SECONDS, check_sqlite
@@ -77,8 +78,8 @@ def upgrade_tables(url: str) -> tuple[str, str]:
 
 def count_states(study: optuna.Study) -> dict[str, int] | None:
     """How many trials are in each state, None where the storage tells that only by reading them all."""
-    database = getattr(study._storage, "_backend", study._storage)  # Optuna wraps it in a cache
-    return database.count_states(study._study_id) if isinstance(database, RetryingRDBStorage) else None
+    database = database_of(study)
+    return database.count_states(study_id(study)) if isinstance(database, RetryingRDBStorage) else None
 
 
 def shown(url: str) -> str:

@@ -30,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
+from optevo.optuna_private import check_trial, study_id
 from optevo.storage.copying import content, copy_into, make_room, running, study_of
 from optevo.storage.opening import open_storage, shown
 from optevo.study.check import check_study
@@ -119,7 +120,7 @@ def load_file(path: Path, url: str) -> str:
     """
     memory = read_study(path)
     (study,) = memory.get_all_studies()
-    trials, name = memory.get_all_trials(study._study_id, deepcopy=False), study.study_name
+    trials, name = memory.get_all_trials(study_id(study), deepcopy=False), study.study_name
     target = open_storage(url, create=True)
     make_room(target, url, [name], "load")
     try:
@@ -169,8 +170,8 @@ def _replayed(text: str) -> BaseStorage:
         storage = JournalStorage(_Lines(text)) if journal else _earlier(text)
         (study,) = storage.get_all_studies()
         assert isinstance(study.study_name, str)
-        for trial in storage.get_all_trials(study._study_id):  # copies, so that it isn't nested too deeply
-            trial._validate()
+        for trial in storage.get_all_trials(study_id(study)):  # copies, so that it isn't nested too deeply
+            check_trial(trial)
             content(trial), sum(trial.intermediate_values.values())
     except _WRONG as error:
         said = f"{type(error).__name__}: {str(error)[:200]}"
@@ -190,13 +191,13 @@ def _earlier(text: str) -> InMemoryStorage:
     if data["version"] != 1 or data["directions"] != ["MAXIMIZE"]:
         raise ValueError(f"its version is {data['version']!r}, its directions are {data['directions']!r}")
     storage = InMemoryStorage()
-    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], data["name"])
+    number = storage.create_new_study([StudyDirection.MAXIMIZE], data["name"])
     for key, value in data["user_attrs"].items():
-        storage.set_study_user_attr(study_id, key, value)
+        storage.set_study_user_attr(number, key, value)
     for key, value in data["system_attrs"].items():
-        storage.set_study_system_attr(study_id, key, value)
+        storage.set_study_system_attr(number, key, value)
     shared = _distributions(data["distributions"])
-    for number, row in enumerate(data["trials"]):
+    for n, row in enumerate(data["trials"]):
         params = row.get("params", {})
         if isinstance(params, list):
             params = dict(zip(shared, params, strict=True))
@@ -205,8 +206,8 @@ def _earlier(text: str) -> InMemoryStorage:
             datetime.datetime.fromisoformat(row[key]) if key in row else None for key in ("start", "complete")
         )
         trial = FrozenTrial(
-            number=number,
-            trial_id=number,
+            number=n,
+            trial_id=n,
             state=TrialState[row["state"]],
             value=None,
             values=row.get("values"),
@@ -218,7 +219,7 @@ def _earlier(text: str) -> InMemoryStorage:
             system_attrs=row.get("system_attrs", {}),
             intermediate_values=dict(row.get("intermediate", ())),
         )
-        storage.create_new_trial(study_id, trial)
+        storage.create_new_trial(number, trial)
     return storage
 
 
@@ -228,7 +229,7 @@ def _distributions(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def _content(storage: BaseStorage) -> str:
     (study,) = storage.get_all_studies()
-    trials = storage.get_all_trials(study._study_id, deepcopy=False)
+    trials = storage.get_all_trials(study_id(study), deepcopy=False)
     return repr((study.user_attrs, study.system_attrs, study.directions, *map(content, trials)))
 
 

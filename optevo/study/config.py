@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_va
 
 from optevo.errors import UserError
 from optevo.samplers import SAMPLERS, SamplerSection
+from optevo.samplers.sections import RandomSection
 from optevo.spaces import SPACES, Space, SpaceSection, TermSpace
 from optevo.spaces.sections import Section, TermsSection
 from optevo.tasks import TASKS
@@ -167,7 +168,7 @@ def parse_config(data: dict[str, Any], source: str) -> StudyConfig:
 
 def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section, list[str]]:
     """A section of the kind that it names, and what is wrong with it; one that is wrong is empty."""
-    empty = (SpaceSection if key == "space" else SamplerSection).model_construct(kind="")
+    empty = (TermsSection if key == "space" else RandomSection).model_construct()
     *others, last = map(repr, kinds)
     expected = f"expected {', '.join(others)} or {last}"
     if not isinstance(data, dict):
@@ -223,7 +224,7 @@ def _explain(item: Any) -> str:
     where = ".".join(map(str, item["loc"]))
     message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
     if item["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; see the README's section on study files"
+        return f"unknown key {where!r}; see docs/study_files.md"
     if item["type"] == "missing":
         return f"key {where!r} is missing"
     if not where or isinstance(item["input"], (dict, BaseModel)):

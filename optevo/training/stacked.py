@@ -137,7 +137,8 @@ class _Stack:
         flat = torch.cat([p.reshape(-1) for p in initial]).expand(k, -1)
         self.rules = rules(flat)  # of all copies
         self.buffers = {name: b.expand(k, *b.shape).clone() for name, b in self.loss.named_buffers()}
-        self.numbers = torch.arange(k, device=flat.device)  # of the candidates in the rows
+        self.rows = list(range(k))  # the candidates' numbers, and the same on the device
+        self.numbers = torch.arange(k, device=flat.device)
         self._lay_out(flat.contiguous())
 
     def _lay_out(self, flat: Tensor) -> None:
@@ -153,10 +154,10 @@ class _Stack:
 
     def drop(self, numbers: Collection[int]) -> None:
         """Go on without these candidates: a row that diverged costs as much as any."""
-        here = self.numbers.tolist()
-        rows = torch.tensor([i for i, k in enumerate(here) if k not in numbers], device=self.flat.device)
-        if len(rows) == len(here):
+        kept = [i for i, k in enumerate(self.rows) if k not in numbers]
+        if len(kept) == len(self.rows):
             return
+        self.rows, rows = [self.rows[i] for i in kept], torch.tensor(kept, device=self.flat.device)
         self.numbers = self.numbers[rows]
         self.rules.keep(rows)
         self.buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
@@ -175,6 +176,9 @@ class _Stack:
         """The K losses of one batch."""
         if self.dense is not None and self._is_dense(batch):
             return CrossEntropy.apply(logits(self.dense, self.leaves, batch[0]), batch[1])
+        if batch[0].is_cuda:
+            # On channels_last, cuDNN's batch norm asks for the layout, and `vmap` refuses to say.
+            batch = batch[0].contiguous(), batch[1]
 
         def loss(params: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
             return functional_call(self.loss, (params, buffers), (batch,))
@@ -188,7 +192,7 @@ class _Stack:
 
     def member(self, number: int) -> nn.Module:
         """The model with the weights of a candidate that was not dropped, until the next call."""
-        k = self.numbers.tolist().index(number)
+        k = self.rows.index(number)
         with torch.no_grad():
             for p, leaf in zip(self.trained, self.leaves, strict=True):
                 p.copy_(leaf[k])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis import recompress, table1
+from analysis import picture, recompress, search_seeds, table1
 from optevo import keys
 from optevo.measurement.fresh_seeds import stored_result
 from optevo.measurement.test_split import stored_evaluation
 from optevo.reporting.comparison import OVERALL, Entry
-from optevo.reporting.statistics import paired
+from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE, paired, verdict
 from optevo.reporting.tables import write_tables
 from optevo.storage.study_file import read_study
 from optevo.study.check import check_study
 from optevo.study.config import load_config
 from optevo.study.studies import counted, is_complete, load_study
 
-STUDIES = Path(__file__).parents[2] / "studies"
+ROOT = Path(__file__).parents[2]
+STUDIES = ROOT / "studies"
 RESULTS = STUDIES / "results"
 SAVED = sorted(RESULTS.rglob("*.json"))
 
@@ -55,9 +57,8 @@ def test_a_saved_study_loads_complete_and_is_that_of_its_file(path: Path, quiet_
     assert config.fingerprint() == study.user_attrs[keys.FINGERPRINT]
 
 
-def fair_entries() -> list[Entry]:
-    """The studies of the comparison, in the order of its table."""
-    names = pd.read_csv(RESULTS / "fair" / "studies.csv")["study"]
+def saved_entries(names: Iterable[str]) -> list[Entry]:
+    """Saved studies as a comparison takes them."""
     entries = []
     for name in names:
         (path,) = [path for path in SAVED if path.stem == name]
@@ -70,7 +71,7 @@ def fair_entries() -> list[Entry]:
 
 
 def test_the_fair_comparison_is_that_of_its_saved_studies(tmp_path: Path, quiet_optuna: None):
-    entries = fair_entries()
+    entries = saved_entries(pd.read_csv(RESULTS / "fair" / "studies.csv")["study"])
     write_tables(tmp_path, entries, entries[0].test.study, "metric")
     for name in ("runs.csv", "summary.csv", "differences.csv", "studies.csv"):
         made, kept = (pd.read_csv(folder / name) for folder in (tmp_path, RESULTS / "fair"))
@@ -78,20 +79,43 @@ def test_the_fair_comparison_is_that_of_its_saved_studies(tmp_path: Path, quiet_
     assert (tmp_path / "comparison.md").read_text() == (RESULTS / "fair" / "comparison.md").read_text()
 
 
-def test_the_readme_says_what_the_tables_say():
-    readme = (STUDIES.parent / "README.md").read_text()
-    rows = [line for line in readme.splitlines() if line.startswith("| ")]
+def rows(page: str) -> list[str]:
+    return [line for line in (ROOT / page).read_text("utf-8").splitlines() if line.startswith("| ")]
+
+
+def plain(page: str) -> str:
+    """A page's text in one line, with the hyphen for minus."""
+    return " ".join((ROOT / page).read_text("utf-8").split()).replace("−", "-")
+
+
+def test_the_results_page_says_what_the_tables_say():
+    lines = rows("docs/results.md")
     for study, means in pd.read_csv(RESULTS / "fair" / "summary.csv").groupby("study"):
         cells = [f"{row['mean']:.4f} ± {row['sd']:.4f}" for _, row in means.iterrows()]
-        assert any(all(cell in line for cell in cells) for line in rows), (study, cells)
+        assert any(all(cell in line for cell in cells) for line in lines), (study, cells)
     for optimizer, means in pd.read_csv(RESULTS / "table1" / "table.csv").groupby("optimizer"):
         cells = [
             f"{row['mean']:.3f} ± {row['std']:.3f} [{row['published']:.3f}]" for _, row in means.iterrows()
         ]
-        assert any(all(cell in line for cell in cells) for line in rows), (optimizer, cells)
+        assert any(all(cell in line for cell in cells) for line in lines), (optimizer, cells)
 
 
-def test_what_jpeg_costs_is_what_the_readme_says(quiet_optuna: None):
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_the_fair_comparison_is_told_as_it_came_out(page: str):
+    """A row a study: the mean over tasks, its difference to the first, and the interval."""
+    lines = [line.replace("−", "-") for line in rows(page)]
+    summary = pd.read_csv(RESULTS / "fair" / "summary.csv").query("task == @OVERALL").set_index("study")
+    differences = pd.read_csv(RESULTS / "fair" / "differences.csv").query("task == @OVERALL")
+    found = differences.set_index("study")
+    for study, row in summary.iterrows():
+        cells = [f"{row['mean']:.4f} ± {row['sd']:.4f}"]
+        if study in found.index:
+            d = found.loc[study]
+            cells.append(f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})")
+        assert any(all(cell in line for cell in cells) for line in lines), (study, cells)
+
+
+def test_what_jpeg_costs_is_what_the_results_page_says(quiet_optuna: None):
     """The same seeds and optimizer on images compressed once more, minus those of the fair comparison."""
     study, _ = load_study(read_study(RESULTS / "table1" / "jpeg50.json"), "jpeg50")
     (trial,) = study.trials
@@ -102,7 +126,129 @@ def test_what_jpeg_costs_is_what_the_readme_says(quiet_optuna: None):
         {"cifar10": [again[seed] - once[seed] for seed in sorted(again)]}, rng=np.random.default_rng(0)
     )
     said = f"{estimate.mean:+.4f} ({estimate.low:+.3f} to {estimate.high:+.3f}, n = {estimate.n}"
-    assert said.replace("-", "−") in (STUDIES.parent / "README.md").read_text()
+    assert said in plain("docs/results.md")
+
+
+def test_the_quickstarts_searches_are_those_of_their_runs():
+    searches = pd.read_csv(RESULTS / "quickstart" / "searches.csv")
+    runs = pd.read_csv(RESULTS / "quickstart" / "test.csv")
+    assert list(searches["search_seed"]) == list(range(10))
+    assert runs.groupby(["search_seed", "study"]).size().eq(search_seeds.TEST_SEEDS).all()
+    means = runs.groupby(["study", "search_seed"])["metric"].mean()
+    for column, study in (("test", search_seeds.SEARCH), ("adamw_test", search_seeds.SWEEP)):
+        np.testing.assert_allclose(searches[column], means[study], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(searches["difference"], searches["test"] - searches["adamw_test"], atol=1e-12)
+    fresh = pd.read_csv(RESULTS / "quickstart" / "fresh.csv")
+    assert fresh.groupby(["search_seed", "optimizer"]).size().eq(5).all()
+    means = fresh.groupby(["search_seed", "optimizer"])["fitness"].mean().unstack()
+    for index, row in searches.iterrows():
+        presets = means.loc[index, ["sgd", "adam", "adamw", "rmsprop"]]
+        assert row["fresh_fitness"] == pytest.approx(means.loc[index, row["winner"]], abs=1e-12)
+        assert row["best_preset"] == presets.idxmax()
+        assert row["best_preset_fresh_fitness"] == pytest.approx(presets.max(), abs=1e-12)
+
+
+def test_what_the_quickstart_is_worth_is_what_its_searches_say():
+    searches = pd.read_csv(RESULTS / "quickstart" / "searches.csv")
+    readme, results = plain("README.md"), plain("docs/results.md")
+    for ours, theirs in (("test", "adamw_test"), ("fresh_fitness", "best_preset_fresh_fitness")):
+        estimate = search_seeds.gain(searches, ours, theirs)
+        ahead = f"ahead in {(searches[ours] > searches[theirs]).sum()} of {len(searches)}"
+        means = [f"{searches[one].mean():.4f} ± {searches[one].std():.4f}" for one in (theirs, ours)]
+        difference = (
+            f"{estimate.mean:+.4f} (95 % interval {estimate.low:+.4f} to {estimate.high:+.4f}, "
+            f"p = {estimate.p:.2g})"
+        )
+        assert " | ".join([*means, difference]) in results
+        assert ahead in results
+        if ours == "test":
+            assert all(said in readme for said in (*means, difference, ahead))
+    better = (searches["fresh_fitness"] - searches["best_preset_fresh_fitness"]).loc[lambda each: each > 0]
+    assert (len(better), len(searches)) == (9, 10)  # "nine" of "ten" in the README
+    assert f"by {better.min():.3f} to {better.max():.3f}" in readme
+    assert f"by {better.min():.4f} to {better.max():.4f}" in results
+
+
+def test_what_was_seen_in_the_searches_is_there():
+    """The schedules of the winners, and the one run that failed."""
+    searches = pd.read_csv(RESULTS / "quickstart" / "searches.csv")
+    difference, results = searches["difference"], plain("docs/results.md")
+    cosine = searches["hyperparameters"].str.contains("cosine decay")
+    assert cosine.sum() == 3  # "three" there
+    assert searches["adamw_hyperparameters"].str.contains("warmup .* cosine decay").all()
+    a, b, c = difference[cosine].sort_values(ascending=False)
+    assert f"ahead by {a:.4f} and {b:.4f} or behind by {-c:.4f}" in results
+    behind = -difference[~cosine]
+    assert f"behind by {behind.min():.4f} to {behind.max():.4f}" in results
+    assert searches["best_preset"].eq("rmsprop").all()
+    fresh = pd.read_csv(RESULTS / "quickstart" / "fresh.csv").set_index(["search_seed", "optimizer"])
+    least, *others = sorted(fresh["fitness"].loc[8].loc[searches.loc[8, "winner"]])
+    assert f"its fitness is {least:.3f}, that of the others at least {min(others):.3f}" in results
+    test = pd.read_csv(RESULTS / "quickstart" / "test.csv").pivot_table(
+        index=["search_seed", "seed"], columns="study", values="metric"
+    )
+    said = []
+    for _, runs in (test[search_seeds.SEARCH] - test[search_seeds.SWEEP]).groupby("search_seed"):
+        estimate = paired({"digits": runs.tolist()}, rng=np.random.default_rng(0))
+        said.append(verdict(estimate, estimate.p))
+    assert (said.count(BETTER), said.count(WORSE), said.count(UNDECIDED)) == (1, 5, 4)  # in words there
+
+
+@pytest.mark.parametrize("name", [search_seeds.SEARCH, search_seeds.SWEEP])
+def test_a_repeated_search_is_the_study_file_with_other_seeds(name: str, tmp_path: Path):
+    ours = load_config(STUDIES / f"{name}.toml")
+    files = [search_seeds.study_file(name, seed, tmp_path) for seed in (0, 9)]
+    first, last = (load_config(file) for file in files)
+    assert first.model_copy(update={"name": name}) == ours
+    evaluation = ours.evaluation.model_copy(update={"seeds": (180, 181)})
+    assert last == ours.model_copy(update={"name": f"{name}_s9", "seed": 9, "evaluation": evaluation})
+
+
+def test_the_first_search_is_the_saved_quickstart(quiet_optuna: None):
+    """Same study file, same seeds: what stands in the README is the first of the ten."""
+    first = pd.read_csv(RESULTS / "quickstart" / "searches.csv").iloc[0]
+    study, config = load_study(read_study(RESULTS / "quickstart" / "quickstart.json"), "quickstart")
+    result, final = stored_result(study, config), stored_evaluation(study, config)
+    assert result is not None
+    assert final is not None
+    assert first["winner"] == f"trial {result.winner}"
+    assert first["fresh_fitness"] == pytest.approx(result.rows[-1].mean, abs=1e-12)
+    assert first["test"] == pytest.approx(np.mean([run.metric for run in final.runs]), abs=1e-12)
+
+
+def test_one_comparison_of_the_quickstart_is_that_of_its_saved_studies(tmp_path: Path, quiet_optuna: None):
+    entries = saved_entries((search_seeds.SWEEP, search_seeds.SEARCH))
+    summary, differences, _ = write_tables(tmp_path, entries, search_seeds.SWEEP, "metric")
+    text = plain("docs/results.md")
+    for study, row in summary.query("task == @OVERALL").set_index("study").iterrows():
+        assert f"{study} {row['mean']:.4f} ± {row['sd']:.4f}" in text
+    (row,) = differences.to_dict("records")
+    assert (
+        f"{row['mean']:+.4f} 95 % interval {row['low']:+.4f} to {row['high']:+.4f} p = {row['p']:.3f} "
+        f"{row['verdict']}"
+    ) in text
+
+
+def test_the_readme_shows_the_saved_quickstart(quiet_optuna: None):
+    study, config = load_study(read_study(RESULTS / "quickstart" / "quickstart.json"), "quickstart")
+    result = stored_result(study, config)
+    assert result is not None
+    shown = (ROOT / "README.md").read_text("utf-8")
+    for row in result.rows:
+        mean, sd = result_metric = row.metric("digits")
+        assert result_metric is not None
+        cells = (f"{row.search:.4f}", f"{row.mean:.4f} ± {row.sd:.4f}", f"{mean:.4f} ± {sd:.4f}")
+        assert any(
+            line.startswith(f"│ {row.name} ") and all(cell in line for cell in cells)
+            for line in shown.splitlines()
+        ), (row.name, cells)
+    assert study.trials[result.winner].user_attrs[keys.FORMULA] in shown
+
+
+def test_the_picture_is_drawn_from_the_saved_quickstart(tmp_path: Path, quiet_optuna: None):
+    drawn = tmp_path / "search.svg"
+    picture.main(["--output", str(drawn)])
+    assert drawn.read_bytes() == picture.PICTURE.read_bytes()
 
 
 def test_our_own_search_has_at_least_150_trials_and_a_winner(quiet_optuna: None):

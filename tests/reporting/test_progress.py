@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import optuna
 import pytest
-from example_studies import Loaded, evaluate, example, fail, grid, prune, search
+from example_studies import Loaded, evaluate, example, fail, grid, prune, run, search, tamper
+from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
+from optevo import keys
+from optevo.measurement.fresh_seeds import Result, Row
 from optevo.reporting.progress import Progress
-from optevo.reporting.text import TEST_MARK, trial_lines
+from optevo.reporting.text import TEST_MARK, result_markdown, result_table, trial_lines
+from optevo.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
@@ -123,3 +129,38 @@ def test_a_pruned_and_a_failed_trial_say_why():
     assert any("diverged at step 3" in line for line in lines)
     study, config = search(n_trials=0, failures=1)
     assert trial_lines(study, config, study.trials[0])[-1] == "    RuntimeError: no <b>luck</b>"
+
+
+@pytest.mark.parametrize(
+    ("user", "system", "said"),
+    [
+        ({}, {keys.LOST: "its machine is gone"}, "its machine is gone"),
+        ({}, {}, "its process was lost"),
+        ({keys.INTERRUPTED: True}, {}, "interrupted"),
+        ({keys.SURPLUS: True}, {}, "surplus: every slot was taken"),
+    ],
+)
+def test_a_trial_that_does_not_count_says_why(user: dict, system: dict, said: str):
+    study, config = example("one trial")
+    trial = create_trial(state=TrialState.FAIL, user_attrs=user, system_attrs=system)
+    assert trial_lines(study, config, trial)[-1] == f"  not counted: {said}"
+
+
+def test_runs_taken_over_from_another_trial_are_told():
+    study, config = search(n_trials=1)
+    tamper(study, 0, keys.COPIED_FROM, 7)
+    tamper(study, 0, keys.COPIED_RUNS, 3)
+    last = trial_lines(study, config, study.trials[0])[-1]
+    assert last == "  3 of 4 runs taken over from trial 7, the same optimizer"
+
+
+def test_a_result_in_a_terminal_and_in_a_note_has_the_same_cells():
+    runs = tuple(Run(**{**run("digits", seed, 0.9), "losses": ()}) for seed in (7, 8))
+    diverged = tuple(dataclasses.replace(one, metric=None) for one in runs)
+    result = Result(4, (Row("adam", None, diverged), Row("trial 4", 0.8, runs)))
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(result_table(result))
+    for text in (captured.get(), result_markdown(result)):
+        for said in ("2 fresh seeds", "adam", "diverged", "trial 4", "0.8000", "0.9000 ± 0.0000"):
+            assert said in text

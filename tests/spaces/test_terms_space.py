@@ -6,20 +6,15 @@ import math
 from collections import Counter
 
 import numpy as np
-import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy import stats
 from strategies import TERMS, genomes
+from term_params import DOMAIN, SPACE, is_plain, middle, within
 
 from optevo.optim.terms.genome import TermGenome
-from optevo.optim.terms.presets import PRESETS
-from optevo.samplers.operators import Variation
-from optevo.spaces import SPACES, TermSpace
 
-SPACE = TermSpace()
 N = 4000
 PRIOR = {  # low, high, the scale on which it is uniform
     "lr": (-4, -2, math.log10),
@@ -38,13 +33,6 @@ FLAGS = {
     "cosine_decay": 0.3,
 }
 WIDTH = {"lr": 1.0, "eps": 1.0, "weight_decay": 1.0, "beta1": 0.2, "beta2": 0.1}  # shares of sigma
-DOMAIN = {
-    "lr": (1e-5, 1e-1),
-    "eps": (1e-10, 1e-4),
-    "weight_decay": (1e-6, 1e-2),
-    "beta1": (0.0, 0.999),
-    "beta2": (0.0, 0.9999),
-}
 
 
 def assert_rate(hits: int, n: int, p: float) -> None:
@@ -56,38 +44,6 @@ def assert_rate(hits: int, n: int, p: float) -> None:
 def draws() -> list[dict]:
     rng = np.random.default_rng(0)
     return [SPACE.sample(rng) for _ in range(N)]
-
-
-def middle(**genes: object) -> dict:
-    """Parameters far enough from every bound that no mutation is clipped."""
-    base = {
-        "terms": ("GRAD", "SIGN_GRAD"),
-        "alphas": (1.0, -1.0),
-        "lr": 1e-3,
-        "beta1": 0.5,
-        "beta2": 0.5,
-        "eps": 1e-7,
-        "weight_decay": 1e-4,
-        "clip_value": 1.25,
-        "warmup_steps": 77,
-    }
-    return SPACE.params(TermGenome(**{**base, **genes}))
-
-
-def within(params: dict) -> bool:
-    space = SPACE.distributions()
-    return list(params) == list(space) and all(
-        d._contains(d.to_internal_repr(params[name])) for name, d in space.items()
-    )
-
-
-def is_plain(params: dict) -> bool:
-    kinds = {FloatDistribution: float, IntDistribution: int}
-    for name, d in SPACE.distributions().items():
-        expected = type(d.choices[0]) if isinstance(d, CategoricalDistribution) else kinds[type(d)]
-        if type(params[name]) is not expected:
-            return False
-    return True
 
 
 # The prior
@@ -331,133 +287,3 @@ def test_variation_draws_from_the_generator_it_is_given_and_from_nothing_else():
         return [a, b, SPACE.mutate(SPACE.crossover(a, b, rng), rng, 1.0)]
 
     assert trail(1) == trail(2)
-
-
-# Flat parameters
-
-
-@given(genomes(clip_value=1.5))
-def test_a_genome_comes_back_from_its_parameters(genome):
-    params = SPACE.params(genome)
-    assert within(params)
-    assert SPACE.candidate(params) == genome
-    assert SPACE.params(SPACE.candidate(params)) == params
-
-
-def test_dormant_slots_do_not_change_the_candidate():
-    params = middle()
-    noisy = {**params, "term_2": "ADAM_TERM", "alpha_2": 3.0, "term_3": "NESTEROV", "alpha_3": -2.0}
-    assert SPACE.candidate(noisy) == SPACE.candidate(params)
-
-
-def test_a_child_writes_its_dormant_slots_alike():
-    rng = np.random.default_rng(10)
-    for _ in range(100):
-        child = SPACE.mutate(SPACE.sample(rng), rng, 1.0)
-        for i in range(child["n_terms"], 4):
-            assert (child[f"term_{i}"], child[f"alpha_{i}"]) == ("GRAD", 0.0)
-
-
-def test_the_distributions_are_the_specs_domains():
-    space = SPACE.distributions()
-    assert len(space) == 22
-    for gene, (low, high) in DOMAIN.items():
-        assert (space[gene].low, space[gene].high) == (low, high)
-        assert space[gene].log == (gene in ("lr", "eps", "weight_decay"))
-    assert (space["n_terms"].low, space["n_terms"].high) == (1, 4)
-    for i in range(4):
-        assert (space[f"alpha_{i}"].low, space[f"alpha_{i}"].high) == (-5, 5)
-        assert sorted(space[f"term_{i}"].choices) == sorted(TERMS)
-
-
-@pytest.mark.parametrize(
-    ("name", "genes"),
-    [
-        (
-            "sgd",
-            {"terms": ("MOMENTUM",), "lr": 1e-2, "beta1": 0.9, "use_second_moment": False},
-        ),
-        (
-            "adam",
-            {"terms": ("ADAM_TERM",), "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "bias_correction": True},
-        ),
-        (
-            "adamw",
-            {"terms": ("ADAM_TERM",), "lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "bias_correction": True}
-            | {"weight_decay": 1e-2},
-        ),
-        ("rmsprop", {"terms": ("RMS_NORM",), "lr": 1e-3, "beta2": 0.99, "use_momentum": False}),
-        (
-            "evolved",
-            {
-                "terms": ("SIGN_GRAD", "SIGN_GRAD", "ADAM_TERM", "ADAM_TERM"),
-                "lr": 10**-2.9198932483267144,
-                "beta1": 0.8553020861538518,
-                "beta2": 0.9357561078635277,
-                "eps": 10**-8.26423960220415,
-                "weight_decay": 10**-3.0112238437153316,
-                "warmup": True,
-                "warmup_steps": 100,
-                "cosine_decay": True,
-                "alphas": (0.41205802174892475, 0.32238621456272765, 2.0030004279455267, 1.6322011630060542),
-            },
-        ),
-    ],
-)
-def test_a_preset_has_the_specs_numbers(name, genes):
-    genome = SPACE.candidate(SPACE.presets()[name])
-    rest = {"alphas": (1.0,), "eps": 1e-8, "weight_decay": 1e-4, "bias_correction": False}
-    rest |= {"gradient_clipping": False, "warmup": False, "cosine_decay": False}
-    rest |= {"use_momentum": True, "use_second_moment": True}
-    for gene, value in {**rest, **genes}.items():
-        assert getattr(genome, gene) == value, gene
-
-
-def test_every_preset_survives_as_parameters():
-    for name, params in SPACE.presets().items():
-        assert within(params)
-        assert SPACE.candidate(params) == PRESETS[name]
-
-
-def test_only_the_presets_asked_for_are_offered():
-    assert list(TermSpace(presets=("adam", "sgd")).presets()) == ["adam", "sgd"]
-    with pytest.raises(KeyError):
-        TermSpace(presets=("adagrad",))
-
-
-def test_parameters_come_back_from_sqlite_to_the_last_bit(tmp_path):
-    rng = np.random.default_rng(11)
-    sent = [SPACE.mutate(SPACE.sample(rng), rng, 1.0) for _ in range(4)] + [SPACE.presets()["evolved"]]
-    url = f"sqlite:///{tmp_path / 's.db'}"
-    study = optuna.create_study(study_name="s", storage=url)
-    for params in sent:
-        study.add_trial(optuna.create_trial(params=params, distributions=SPACE.distributions(), value=0.0))
-    back = [trial.params for trial in optuna.load_study(study_name="s", storage=url).trials]
-    assert back == sent
-    assert all(is_plain(params) for params in back)
-    assert [float(p[g]).hex() for p in back for g in DOMAIN] == [
-        float(p[g]).hex() for p in sent for g in DOMAIN
-    ]
-
-
-def test_suggest_asks_for_every_parameter():
-    trial = optuna.create_study().ask()
-    assert SPACE.suggest(trial) == trial.params
-    assert list(trial.params) == list(SPACE.distributions())
-
-
-def test_any_trial_of_any_sampler_is_a_genome():
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for _ in range(100):
-        assert isinstance(SPACE.candidate(SPACE.suggest(study.ask())), TermGenome)
-
-
-def test_the_space_can_vary_its_own_presets():
-    space, rng = SPACES["terms"].make(), np.random.default_rng(12)
-    variation: Variation = space
-    pool = [*space.presets().values(), variation.sample(rng)]
-    for first in pool:
-        for second in pool:
-            child = variation.mutate(variation.crossover(first, second, rng), rng, 1.0)
-            assert list(child) == list(space.distributions())
-            assert space.candidate(child).canonical()

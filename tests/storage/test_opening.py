@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
@@ -19,7 +20,7 @@ from optuna.storages._heartbeat import is_heartbeat_enabled
 from storages import made_at_once
 
 from optevo.errors import UserError
-from optevo.storage import sqlite
+from optevo.storage import opening, sqlite
 from optevo.storage.opening import open_storage, shown
 from optevo.storage.sqlite import BUSY_SECONDS, NETWORK_FILE_SYSTEMS
 
@@ -66,11 +67,8 @@ def refused(url: str, *, create: bool = True) -> str:
 )
 @pytest.mark.parametrize("create", [True, False])
 def test_a_malformed_url_is_refused(text: str, create: bool):
-    assert refused(text, create=create)
-
-
-def test_a_malformed_url_is_told_what_one_looks_like():
-    assert "sqlite:///optevo.db" in refused("optevo.db")
+    message = refused(text, create=create)
+    assert "sqlite:///optevo.db" in message or "://" in text
 
 
 @pytest.mark.parametrize("text", ["foo:///x.db", "sqlite+nodriver:///x.db", "postgresql+nodriver://u@h/d"])
@@ -339,65 +337,24 @@ def test_a_system_that_tells_no_mounts_is_trusted(tmp_path: Path, monkeypatch: p
     open_storage(url(tmp_path / "a.db"), create=True)
 
 
-# What is damaged
-
-
-def _garbled(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[5000:] = b"\xa5" * (len(content) - 5000)  # all but the first page
-    path.write_bytes(content)
-
-
-def _without_a_table(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DROP TABLE trial_params")
-
-
-def _not_json(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE trial_user_attributes SET value_json = '{\"a\": '")
-
-
-def _no_state(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE trials SET state = 'DREAMING'")
-
-
-@pytest.fixture(scope="module")
-def of_thirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with thirty trials, not to be changed."""
-    path = tmp_path_factory.mktemp("thirty") / "a.db"
-    study = optuna.create_study(storage=url(path), study_name="one")
-    for _ in range(30):
-        trial = study.ask()
-        trial.set_user_attr("note", "x" * 300)
-        study.tell(trial, trial.suggest_float("x", 0, 1))
-    study._storage._backend.engine.dispose()
-    return path
-
-
-@pytest.mark.parametrize("damage", [_garbled, _not_json, _no_state])
-def test_a_damaged_database_is_called_so_with_what_to_do(tmp_path: Path, of_thirty: Path, damage):
-    path = tmp_path / "a.db"
-    path.write_bytes(of_thirty.read_bytes())
-    damage(path)
-    with pytest.raises(UserError, match="damaged") as caught:
-        optuna.load_study(study_name="one", storage=open_storage(url(path))).get_trials()
-    assert str(path) in str(caught.value)
-    assert "backup" in str(caught.value)
-
-
-def test_a_table_that_goes_missing_while_workers_run_is_damage(tmp_path: Path):
-    storage = open_storage(url(tmp_path / "a.db"), create=True)
-    study = optuna.create_study(storage=storage)
-    study.ask()
-    _without_a_table(tmp_path / "a.db")
-    with pytest.raises(UserError, match="damaged"):
-        study.get_trials()
-
-
 # Many at once
 
 
 def test_twelve_processes_make_one_fresh_database_together(tmp_path: Path):
     made_at_once([url(tmp_path / f"{turn}.db") for turn in range(2)], 12)
+
+
+def test_a_database_that_another_process_is_making_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, failed = opening.RetryingRDBStorage, []
+
+    def raced(*given: Any, **named: Any) -> Any:
+        if len(failed) < 2:
+            failed.append(1)
+            raise sqlalchemy.exc.OperationalError("CREATE", {}, Exception("table studies already exists"))
+        return real(*given, **named)
+
+    monkeypatch.setattr(opening, "RetryingRDBStorage", raced)
+    assert open_storage(url(tmp_path / "a.db"), create=True).get_all_studies() == []
+    assert len(failed) == 2

@@ -37,13 +37,18 @@ def server(postgres: Postgres) -> Iterator[Postgres]:
 
 
 def test_a_copy_to_postgresql_and_back_keeps_everything(url: str, tmp_path: Path, postgres: Postgres):
-    """And a file of it, and its settings: the one of these tests that always runs."""
+    """And from a file of it, though the server is started again: the one of these tests that always runs."""
     middle, last = f"{postgres.fresh_url()}?keepalives_idle=7", f"sqlite:///{tmp_path / 'b.db'}"
     made(url)
     list(copy_studies(url, middle))
     assert list(copy_studies(middle, last)) == ["study 'one': 8 trials copied"]
     assert content(url) == content(middle) == content(last)
     assert PASSWORD not in str(open_storage(last).get_all_studies())
+    opened = open_storage(middle)
+    before = opened.get_all_studies()
+    postgres.stop()
+    postgres.start()
+    assert opened.get_all_studies() == before  # by a connection that was made anew
     save_study(middle, "one", tmp_path / "one.json")
     assert content(read_study(tmp_path / "one.json")) == content(url)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import pickle
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from storages import failing
 
 from optevo.storage import retrying
 from optevo.storage.errors import StorageUnreachable
-from optevo.storage.opening import open_storage
+from optevo.storage.opening import count_states, open_storage
 
 _LONG = 120  # seconds that nothing takes but a hang
 
@@ -115,6 +116,7 @@ def test_a_locked_database_is_waited_for_beyond_the_busy_timeout(tmp_path: Path)
     storage = open_storage(f"sqlite:///{path}", create=True)
     assert isinstance(storage, RDBStorage)
     study = optuna.create_study(storage=storage)
+    trial = study.ask()
 
     @sqlalchemy.event.listens_for(storage.engine, "connect")
     def _impatient(connection: sqlite3.Connection, _record: object) -> None:
@@ -125,12 +127,23 @@ def test_a_locked_database_is_waited_for_beyond_the_busy_timeout(tmp_path: Path)
         other.execute("BEGIN IMMEDIATE")
         timer = threading.Timer(1.0, other.rollback)
         timer.start()
+        study.tell(trial, 1.0)
         for n in range(3):
             study.set_user_attr(f"a{n}", n)
         study.ask()
         timer.join()
     assert study.user_attrs == {"a0": 0, "a1": 1, "a2": 2}
-    assert len(study.trials) == 1
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING"]
+    assert count_states(study) == {"COMPLETE": 1, "RUNNING": 1}
+
+
+def test_a_storage_can_be_sent_to_another_process(storage: RDBStorage):
+    study = optuna.create_study(storage=storage)
+    sent = pickle.loads(pickle.dumps(storage))
+    failed = failing(sent, 1, OSError("gone"))
+    sent.set_study_user_attr(study._study_id, "a", 1)
+    assert failed
+    assert study.user_attrs == {"a": 1}
 
 
 # Carried out, but the acknowledgement was lost

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
@@ -185,3 +185,60 @@ def test_a_database_cannot_be_made_on_a_full_disk():
         _fill(disk / "filler")
         with pytest.raises(UserError, match="is full"):
             open_storage(f"sqlite:///{disk / 'a.db'}", create=True)
+
+
+# What is damaged
+
+
+def _garbled(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[5000:] = b"\xa5" * (len(content) - 5000)  # all but the first page
+    path.write_bytes(content)
+
+
+def _without_a_table(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE trial_params")
+
+
+def _not_json(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = '{\"a\": '")
+
+
+def _no_state(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trials SET state = 'DREAMING'")
+
+
+@pytest.fixture(scope="module")
+def of_thirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with thirty trials, not to be changed."""
+    path = tmp_path_factory.mktemp("thirty") / "a.db"
+    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="one")
+    for _ in range(30):
+        trial = study.ask()
+        trial.set_user_attr("note", "x" * 300)
+        study.tell(trial, trial.suggest_float("x", 0, 1))
+    study._storage._backend.engine.dispose()
+    return path
+
+
+@pytest.mark.parametrize("damage", [_garbled, _not_json, _no_state])
+def test_a_damaged_database_is_called_so_with_what_to_do(tmp_path: Path, of_thirty: Path, damage):
+    path = tmp_path / "a.db"
+    path.write_bytes(of_thirty.read_bytes())
+    damage(path)
+    with pytest.raises(UserError, match="damaged") as caught:
+        optuna.load_study(study_name="one", storage=open_storage(f"sqlite:///{path}")).get_trials()
+    assert str(path) in str(caught.value)
+    assert "backup" in str(caught.value)
+
+
+def test_a_table_that_goes_missing_while_workers_run_is_damage(tmp_path: Path):
+    storage = open_storage(f"sqlite:///{tmp_path / 'a.db'}", create=True)
+    study = optuna.create_study(storage=storage)
+    study.ask()
+    _without_a_table(tmp_path / "a.db")
+    with pytest.raises(UserError, match="damaged"):
+        study.get_trials()

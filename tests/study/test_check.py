@@ -224,6 +224,28 @@ def test_a_winner_that_is_no_complete_trial_is_refused(winner, study):
     assert keys.RERUN in study.refusal()
 
 
+def test_a_candidate_that_was_measured_on_other_seeds_than_the_rest_is_refused(study):
+    row = study.user_attrs[keys.RERUN]["rows"][1]
+    right = copy.deepcopy(row["runs"])
+    for runs in ([right[0], right[0]], right[:1], [], [*right, {**right[0], "task": "other"}]):
+        row["runs"] = runs
+        assert "at rows.1: " in study.refusal()
+    row["runs"] = [right[0], {**right[1], "metric": None}]
+    assert "at rows.1.runs.1: " in study.refusal()
+    row["runs"] = [right[0], {**right[1], "metric": None, "diverged_at": 2}]
+    check_study(study)
+
+
+@pytest.mark.parametrize("time", ["2024-01-01T00:00:00", "now", "\x1b[2J", 7])
+def test_a_heartbeat_has_a_time_with_its_zone(time, study):
+    study.trials[0].system_attrs[keys.BEAT] = [1, "2024-01-01T00:00:00+00:00"]
+    check_study(study)
+    study.trials[0].system_attrs[keys.BEAT] = [1, time]
+    message = study.refusal()
+    assert f"{keys.BEAT!r} is wrong at 1: " in message
+    assert message.isprintable()
+
+
 @pytest.mark.parametrize("directions", [[], [StudyDirection.MINIMIZE], [StudyDirection.MAXIMIZE] * 2])
 def test_a_study_of_ours_maximizes_one_thing(directions, study):
     study.directions = directions

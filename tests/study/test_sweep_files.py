@@ -63,7 +63,7 @@ OPTIONS = "weight_decay = [0.0]\n[space.options]\n"
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('"grid"', '"genetic"', ["sampler.kind", "terms", "adamw", "grid"]),
+        ('"grid"', '"genetic"', ["sampler.kind", "adamw", "does not evolve", "grid"]),
         ('"adamw"\nlr = [1e-3, 1e-2]\nweight_decay = [0.0]', '"terms"', ["sampler.kind", "grid", "baseline"]),
         ("weight_decay = [0.0]", OPTIONS + "beta = 0.9", ["options", "'beta'", "betas"]),
         ("weight_decay = [0.0]", OPTIONS + 'eps = "small"', ["options.eps = ", "small"]),

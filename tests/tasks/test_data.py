@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_tasks import SETS
 
 from optevo.errors import UserError
 from optevo.tasks import data, folders, get_task, roots

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_tasks import SETS
 
 from optevo.tasks import get_task
 from optevo.tasks.data import check, load_images, load_text
 
 pytestmark = pytest.mark.usefixtures("cache")
-SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "cifar10", "char_lm": "tinyshakespeare"}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_tasks import Global, Scripted
 from torch import Tensor, nn
 
 from optevo.optim import PRESETS
@@ -24,51 +25,6 @@ from optevo.training.run import Run
 from optevo.training.single import LOOK_EVERY, train
 
 STEPS = 60
-
-
-class Scripted(Task):
-    """A task whose loss at each step is given; `raises` maps a step to what happens there instead."""
-
-    name = "scripted"
-
-    def __init__(self, losses: Any, raises: dict[int, Exception] | None = None, score: float = 0.5) -> None:
-        self.losses, self.raises, self.value = losses, raises or {}, score
-        self.calls = 0
-        self.scored: list[Split] = []
-
-    def load(self, root: Path) -> dict[str, Split]:
-        x = torch.arange(24.0).view(24, 1)
-        return {name: Split(x + i, torch.zeros(24)) for i, name in enumerate(("train", "validation", "test"))}
-
-    def model(self, generator: torch.Generator) -> nn.Module:
-        return build(lambda: nn.Linear(1, 1), generator)
-
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        step, self.calls = self.calls, self.calls + 1
-        if step in self.raises:
-            raise self.raises[step]
-        value = self.losses(step) if callable(self.losses) else self.losses.get(step, 1.0)
-        return model(batch[0]).sum() * 0.0 + value
-
-    def score(self, model: nn.Module, split: Split) -> float:
-        self.scored.append(split)
-        return self.value
-
-
-class Global(Task):
-    """A user's task that draws from torch's global generator all over."""
-
-    name = "global"
-
-    def load(self, root: Path) -> dict[str, Split]:
-        x = torch.linspace(-1, 1, 64).view(-1, 1)
-        return dict.fromkeys(("train", "validation", "test"), Split(x, (x[:, 0] > 0).long()))
-
-    def model(self, generator: torch.Generator) -> nn.Module:
-        return nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 2))
-
-    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        return inputs + 0.1 * torch.randn_like(inputs)
 
 
 class Still:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_up_tasks import Blobs, Distances
 from strategies import genome, random_genome
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,8 +19,7 @@ from optevo.optim.terms import stacked as stacked_terms
 from optevo.optim.terms.genome import TermGenome
 from optevo.spaces import BaselineSpace, Space, TermSpace
 from optevo.study.config import parse_config
-from optevo.tasks import Dropout, Split, Task, build, get_task
-from optevo.tasks.base import evaluating
+from optevo.tasks import Dropout, Split, Task, get_task
 from optevo.tasks.layers import Flatten
 from optevo.training import bench, stacked
 from optevo.training import single as training
@@ -51,26 +51,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class Blobs(Task):
-    """Four noisy patterns, as images or flat; the model is what the test gives."""
-
-    name = "blobs"
-
-    def __init__(self, make: Callable[[], nn.Module], shape: tuple[int, ...] = (1, 6, 6), scale: float = 1.0):
-        self.make, self.shape, self.scale = make, shape, scale
-
-    def load(self, root: Path) -> dict[str, Split]:
-        generator = torch.Generator().manual_seed(0)
-        labels = torch.arange(240) % 4
-        centres = torch.randn(4, *self.shape, generator=generator)
-        x = self.scale * (centres[labels] + torch.randn(240, *self.shape, generator=generator))
-        parts = {"train": slice(0, 120), "validation": slice(120, 180), "test": slice(180, 240)}
-        return {name: Split(x[part], labels[part]) for name, part in parts.items()}
-
-    def model(self, generator: torch.Generator) -> nn.Module:
-        return build(self.make, generator)
-
-
 def cnn() -> nn.Module:
     return nn.Sequential(
         *(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
@@ -84,19 +64,6 @@ def mlp() -> nn.Module:
 
 def relus() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(36, 12), nn.ReLU(), nn.Linear(12, 4))
-
-
-class Distances(Blobs):
-    """A user's task with a loss and a score of its own, and a penalty on a weight."""
-
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        wanted = F.one_hot(batch[1], 4).float()
-        penalty = sum(p.square().sum() for p in model.parameters())
-        return F.smooth_l1_loss(model(batch[0]), wanted) + 1e-3 * penalty
-
-    def score(self, model: nn.Module, split: Split) -> float:
-        with evaluating(model):
-            return math.exp(-float(F.mse_loss(model(split.inputs), F.one_hot(split.targets, 4).float())))
 
 
 TASKS = {

@@ -239,8 +239,15 @@ class TunedBaseline(Candidate):
 
     def canonical(self) -> str:
         """A string that two of them share only when they are the same optimizer with the same schedule."""
+        return self._form(self.name)
+
+    def former(self) -> tuple[str, ...]:
+        """Before the rooms, the class's module stood where its name stands."""
+        return (self._form("optevo.optim.muon.MuonAdamW" if self.name == "muon" else self.baseline.factory),)
+
+    def _form(self, optimizer: str) -> str:
         form = {
-            "optimizer": self.name,
+            "optimizer": optimizer,
             "lr": self.lr,
             "weight_decay": self.weight_decay,
             "schedule": self.schedule_name,

@@ -95,7 +95,7 @@ class @NAME@(Optimizer):
 |v|                if "exp_avg_sq" not in state:
 |v|                    state["exp_avg_sq"] = torch.zeros_like(p)
 |k|                if "step" not in state:
-|k|                    state["step"] = torch.zeros((), dtype=torch.float32)
+|k|                    state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
 |k|                state["step"] += 1
 |k|                k = int(state["step"])
                 buckets.setdefault((p.device, p.dtype, k), []).append((p, state))

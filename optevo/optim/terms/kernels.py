@@ -327,7 +327,7 @@ def compiled_update(
         )
     device = params[0].device
     dtype = torch.promote_types(params[0].dtype, torch.float32)
-    scalars = torch.tensor(k.folded(), dtype=dtype, pin_memory=device.type == "cuda")
+    scalars = torch.tensor(k.folded(), dtype=dtype, device="cpu", pin_memory=device.type == "cuda")
     scalars = scalars.to(device, non_blocking=True)
     kernel(params, grads, exp_avgs, exp_avg_sqs, scalars, clips=k.clip != float("inf"))
 

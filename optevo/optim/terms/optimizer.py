@@ -135,7 +135,8 @@ class GenomeOptimizer(Optimizer):
             if counts:
                 counter = state.get("step")
                 if not isinstance(counter, Tensor):  # none yet, or a number out of somebody's checkpoint
-                    counter = state["step"] = torch.tensor(float(counter or 0), dtype=torch.float32)
+                    counter = torch.tensor(float(counter or 0), dtype=torch.float32, device="cpu")
+                    state["step"] = counter
                 counters.append(counter)
                 k = int(counter.item()) + 1
             bucket = buckets.get((p.device, p.dtype, k))

@@ -50,4 +50,4 @@ def _scalars(genome: TermGenome, steps: int) -> Tensor:
         rule_scalars(rule, lr=genome.lr * schedule(t), weight_decay=genome.weight_decay, step=t + 1).folded()
         for t in range(steps)
     ]
-    return torch.tensor(rows, dtype=torch.float64)
+    return torch.tensor(rows, dtype=torch.float64, device="cpu")

@@ -66,14 +66,8 @@ def findings(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame, resu
 def _searched(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame) -> str:
     counted, planned = frame[frame["counted"]], config.n_trials
     n, runs = len(counted), config.evaluation
-    sampler = config.sampler.kind
     space = config.make_space().title
-    how = {
-        "genetic": "A genetic search",
-        "random": "A random search",
-        "tpe": "A TPE search",
-        "grid": "A grid",
-    }.get(sampler, f"A search by {sampler}")
+    how = f"A {config.sampler.kind} search"
     tasks = _listed([task.name for task in runs.tasks])
     seeds = f"{len(runs.seeds)} seed" + ("s" if len(runs.seeds) != 1 else "")
     pruned = int((counted["state"] == "PRUNED").sum())
@@ -84,7 +78,7 @@ def _searched(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame) -> 
     if n < planned:
         state += f"; <b>the search is not complete</b> ({n:,} of {planned:,} slots decided)"
     return (
-        f"{how} over {escape(space)} on {escape(tasks)}, {runs.steps:,} steps and {seeds} a task, "
+        f"{escape(how)} over {escape(space)} on {escape(tasks)}, {runs.steps:,} steps and {seeds} a task, "
         f"scored on the {escape(runs.split)} split: {state}."
     )
 

@@ -1,0 +1,51 @@
+"""`optevo data`: what data sets are there, and getting what is not."""
+
+from __future__ import annotations
+
+# ruff: noqa: PLC0415
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from optevo.cli.options import DataDir, console
+
+app = typer.Typer(help="Data sets: what is there, and getting what is not.", no_args_is_help=True)
+
+
+@app.command("check")
+def data_check(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets. Default: all.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """What is there, and its checksums."""
+    from optevo.tasks.data import NAMES, check
+    from optevo.tasks.roots import data_root
+
+    root = data_root(data_dir)
+    console.print(f"data root: {root}")
+    columns = ("data set", "file or folder", "found", "bytes", "files", "SHA-256")
+    table = Table(*(Column(name, overflow="fold") for name in columns))
+    for name in names or NAMES:
+        for row in check(name, root):
+            size = "" if row.size is None else str(row.size)
+            count = "" if row.count is None else str(row.count)
+            digest = row.sha256 or ""
+            known = "" if row.published is None else " (as published)" if row.published else " (other)"
+            shown = row.path.relative_to(root) if row.path.is_relative_to(root) else row.path
+            table.add_row(name, str(shown), "yes" if row.found else "no", size, count, digest[:16] + known)
+    console.print(table)
+
+
+@app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="mnist, fashion_mnist, cifar10 or char_lm.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Download a data set, where there is a network."""
+    from optevo.tasks.data import get
+    from optevo.tasks.roots import data_root
+
+    root = data_root(data_dir)
+    get(name, root)
+    console.print(f"{name} is complete under {root}")

@@ -1,0 +1,108 @@
+"""`optevo status` and `repair`: how far studies are, and who works on them."""
+
+from __future__ import annotations
+
+# ruff: noqa: PLC0415
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Column, Table
+
+from optevo.cli.options import DEFAULT_STORAGE, Storage, console, load_one
+from optevo.errors import UserError
+from optevo.escaping import printable
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optevo.liveness.status import RunningTrial
+    from optevo.study.config import StudyConfig
+
+
+def status(storage: Storage = DEFAULT_STORAGE) -> None:
+    """Every study in the database: how far it is, its best so far, and its workers."""
+    from optevo.liveness.status import running_trials
+    from optevo.storage.opening import open_storage
+    from optevo.study.studies import load_study, study_names
+
+    opened = open_storage(storage)
+    names = study_names(opened)
+    if not names:
+        console.print("no study in this database yet")
+        return
+    names_of_columns = ("study", "sampler", "gen.", "trials", "pruned", "failed", "running", "best", "state")
+    table = Table(*(Column(name, overflow="fold") for name in names_of_columns))
+    columns = ("study", "worker", "device", "trial", "gen./slot", "last heard of", "state")
+    workers = Table(*(Column(name, overflow="fold") for name in columns))
+    for name in names:
+        try:
+            study, config = load_study(opened, name)
+        except UserError as error:
+            table.add_row(printable(name), *[""] * 7, printable(str(error).partition(";")[0]))
+            continue
+        at_work = running_trials(study)
+        table.add_row(*map(printable, _status_row(study, config, at_work)))
+        for one in at_work:
+            heard = f"{one.seconds:.0f} s ago"
+            row = (name, one.name, one.device, str(one.trial.number), one.slot, heard, one.state)
+            workers.add_row(*map(printable, row))
+    console.print(table)
+    if workers.row_count:
+        console.print(workers)
+
+
+def repair(
+    study: Annotated[str, typer.Argument(help="The study's name.")],
+    storage: Storage = DEFAULT_STORAGE,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Take the slots of live workers too; they go on with others.")
+    ] = False,
+) -> None:
+    """Give back what dead workers hold. Seldom needed: `run` does so by itself."""
+    from optevo.liveness.status import repair as give_back
+
+    loaded, _ = load_one(storage, study)
+    found = 0
+    for running_trial, requeued in give_back(loaded, everything=everything):
+        found += requeued
+        what = "given back, to be evaluated again" if requeued else "left alone"
+        where = f"generation/slot {running_trial.slot}" if running_trial.slot else "no slot yet"
+        name = running_trial.name or "a worker without a name"
+        console.print(
+            f"trial {running_trial.trial.number}, {where}: {name} is {running_trial.state}, heard of "
+            f"{running_trial.seconds:.0f} s ago: {what}"
+        )
+    console.print(f"{found} trials given back" if found else "nothing was left behind")
+
+
+def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[RunningTrial]) -> list[str]:
+    from optuna.trial import TrialState
+
+    from optevo import keys
+    from optevo.samplers import sampler_of
+    from optevo.study.studies import counted, is_complete
+
+    sampler, trials = sampler_of(study), study.get_trials(deepcopy=False)
+    by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
+    complete = by_state[TrialState.COMPLETE]
+    gone = sum(running_trial.state != "live" for running_trial in at_work)
+    lost = sum(keys.LOST in t.system_attrs for t in by_state[TrialState.FAIL])
+    generation = str(max((t.user_attrs.get(keys.GENERATION, 0) for t in trials), default=""))
+    state = "running" if len(at_work) > gone else "idle"
+    if is_complete(study):
+        done = keys.RERUN in study.user_attrs or config.rerun.candidates == 0
+        state = "complete" if done else "complete, not measured"
+    if config.evaluation.split == "test":
+        state += ", on the test split"
+    return [
+        study.study_name,
+        config.sampler.kind,
+        generation if sampler.has_generations and sampler.n_generations != 1 else "",
+        f"{counted(study)}/{config.n_trials}",
+        str(len(by_state[TrialState.PRUNED])),
+        str(sum(keys.ERROR in t.user_attrs for t in by_state[TrialState.FAIL]))
+        + (f", {lost} lost" * (lost > 0)),
+        str(len(at_work)) + f", {gone} gone" * (gone > 0),
+        f"{max(t.value or 0.0 for t in complete):.4f}" if complete else "",
+        state,
+    ]

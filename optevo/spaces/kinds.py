@@ -1,0 +1,32 @@
+"""Search spaces by the `kind` of a study file's ``[space]``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from optevo.optim.baselines.registry import BASELINES
+from optevo.spaces.base import Space
+from optevo.spaces.baselines import BaselineSpace
+from optevo.spaces.sections import BaselineSection, SpaceSection, TermsSection
+from optevo.spaces.terms import TermSpace
+
+
+class SpaceKind(NamedTuple):
+    """A kind of search space.
+
+    Attributes:
+        section: What a study file may say of it.
+        make: Makes the space, of the section's keys but `kind`.
+    """
+
+    section: type[SpaceSection]
+    make: Callable[..., Space]
+
+
+#: By the `kind` of a study file's ``[space]``; a new kind of space is one entry.
+SPACES: dict[str, SpaceKind] = {
+    TermSpace.name: SpaceKind(TermsSection, TermSpace),
+    **{name: SpaceKind(BaselineSection, functools.partial(BaselineSpace, name)) for name in BASELINES},
+}
