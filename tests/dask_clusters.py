@@ -117,7 +117,7 @@ class InnerCluster(Cluster):
     async def _scheduler(self) -> Any:
         from distributed import Scheduler  # noqa: PLC0415  an extra
 
-        return await Scheduler(host="127.0.0.1", port=0, dashboard=False)
+        return await Scheduler(host="127.0.0.1", dashboard=False, dashboard_address="127.0.0.1:0")
 
     async def _worker(self, threads: int) -> Any:
         from distributed import Worker  # noqa: PLC0415  an extra
