@@ -44,7 +44,7 @@ _SERVER = (
 
 @retrying
 class RetryingGrpcStorageProxy(Retrying, GrpcStorageProxy):
-    """Optuna's gRPC client, with patience.
+    """Optuna's gRPC client, whose calls are made again after an outage.
 
     Args:
         host: Of the server.

@@ -205,7 +205,7 @@ def retrying(storage: S) -> S:
 
 @retrying
 class RetryingRDBStorage(Retrying, RDBStorage):
-    """Optuna's relational storage, with patience.
+    """Optuna's relational storage, whose calls are made again after an outage.
 
     Args:
         url: SQLAlchemy's.
