@@ -17,9 +17,9 @@ def test_a_spoilt_file_is_read_or_refused_with_a_message(kind, n):
 
 
 def test_a_spoilt_database_is_read_or_refused_and_stays_as_it_is():
-    report = fuzz.try_kind("databases", range(8))
+    report = fuzz.try_kind("databases", range(5))
     assert not report.faults, "\n".join(report.faults)
-    assert report.outcomes["refused"] > 2
+    assert report.outcomes["refused"] > 1
 
 
 def test_any_table_is_a_configuration_or_refused_with_a_message():
