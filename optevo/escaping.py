@@ -30,7 +30,7 @@ def markdown_table(table: Sequence[Sequence[str]], *, entities: bool = True) -> 
     """A header and rows; what other people named is text there, neither markup nor markdown.
 
     Args:
-        table: Cells, each `plain`.
+        table: Cells, each `printable`.
         entities: Escape by HTML's entities, which no renderer takes for anything else; else by backslashes,
             which people can read in a file. Default: True.
     """

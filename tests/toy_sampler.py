@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from optevo.samplers import SAMPLERS, SamplerKind, SamplerSection, SlotSampler
+from optevo.samplers import SAMPLERS, BreedingSampler, SamplerKind, SamplerSection
 from optevo.samplers.operators import Params, Variation
-from optevo.samplers.slots import Member
+from optevo.samplers.slots import Member, Slot
 from optevo.spaces import Space
 
 
@@ -25,12 +25,14 @@ class ClimbSection(SamplerSection):
         return self.size
 
 
-class Climb(SlotSampler):
+class Climb(BreedingSampler):
     """Every child comes from the best so far."""
 
     origin = "climbed"
 
-    def choose_parents(self, population: Sequence[Member], rng: np.random.Generator) -> list[Member]:
+    def choose_parents(
+        self, population: Sequence[Member], rng: np.random.Generator, slot: Slot
+    ) -> list[Member]:
         return [population[0]]
 
     def breed(
@@ -39,7 +41,7 @@ class Climb(SlotSampler):
         parents: Sequence[Params],
         rng: np.random.Generator,
         *,
-        generation: int,
+        slot: Slot,
         seen: set[int],
     ) -> Params:
         return variation.vary(parents, rng, 1.0) if parents else variation.sample(rng)

@@ -168,13 +168,12 @@ def tuned_adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded |
         except UserError:
             continue
         usable = (
-            sweep.rerun.candidates > 0
+            sweep.space.kind == "adamw"
+            and sweep.rerun.candidates > 0
             and any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False))
             and sweep.evaluation.split == "validation"
         )
         usable = usable and sweep.evaluation.steps == config.evaluation.steps
-        if sweep.space.kind != "adamw":
-            continue
         if usable and is_complete(study):
             found.append((best_trials(study, 1)[0].value or 0.0, (study, sweep)))
     return max(found, key=lambda one: one[0])[1] if found else None

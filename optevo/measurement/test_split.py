@@ -233,7 +233,8 @@ def _begin(study: optuna.Study, config: StudyConfig, plan: Plan, device: str) ->
     mine: dict[str, Any] = {"trial": plan.trial, "steps": plan.steps, "seeds": list(plan.seeds)}
     if stored is None or not _has_runs(study, plan):
         form = form_of(study, _prefix(plan), _candidate(study, config, plan))
-        stored = {"environment": environment(device), "form": form}
+        here = environment(device, config.make_space().package)
+        stored = {"environment": here, "form": form}
     elif holder and _who(holder) == _who(me):
         me = holder
     study.set_user_attr(key, {**stored, **mine, "worker": me})

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from optevo import lazy
 from optevo.optim.schedules import WarmupCosine
-from optevo.optim.terms.genome import TERMS, TermGenome
+from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.presets import PRESETS
 from optevo.optim.terms.rule import Rule
+from optevo.optim.terms.table import TERMS
 
 if TYPE_CHECKING:
     from optevo.optim.terms.export import export_source

@@ -21,11 +21,7 @@ def caveats(entries: Sequence[Entry], measure: str) -> list[str]:
         name = printable(entry.test.study)
         if entry.config.evaluation.split == "test":
             said.append(f"{name} was selected on the test split: its numbers flatter it.")
-        if "evolved" in entry.config.make_space().presets():
-            said.append(
-                f"{name} names the preset evolved, which its authors selected on the test splits of MNIST, "
-                "Fashion-MNIST and CIFAR-10."
-            )
+        said += [f"{name} {caveat}." for caveat in entry.config.make_space().caveats()]
         whole = [run for run in entry.test.runs if run.diverged_at is None]
         if whole and not any(run.losses for run in whole):
             said.append(f"{name}: its tasks score by themselves, on fresh seeds; there is no test split.")

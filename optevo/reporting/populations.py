@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from optevo.reporting.frames import FLAG, INTEGER, NUMBER, TEXT, frame_of, trials
-from optevo.samplers.base import sampler_of
+from optevo.samplers.base import populations
 
 if TYPE_CHECKING:
     import optuna
 
-    from optevo.samplers.slots import Member
     from optevo.study.config import StudyConfig
 
 GENERATIONS = {
@@ -48,17 +47,17 @@ def generations(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
         this generation took, whatever became of them.
     """
     frame = trials(study, config)
-    populations = _populations(study)
+    finished = populations(study)
     counted, rows = frame[frame["counted"]], []
-    for number in _numbers(populations, counted):
+    for number in _numbers(finished, counted):
         own = counted[counted["generation"] == number]
         values = own["fitness"].dropna()
-        if number in populations:
-            values = pd.Series([m.value for m in populations[number] if math.isfinite(m.value)], dtype=NUMBER)
+        if number in finished:
+            values = pd.Series([m.value for m in finished[number] if math.isfinite(m.value)], dtype=NUMBER)
         rows.append(
             {
                 "generation": number,
-                "finished": number in populations,
+                "finished": number in finished,
                 "best": values.max(),
                 "mean": values.mean(),
                 "sd": values.std(),
@@ -82,12 +81,12 @@ def parts(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     Every part has its row in every generation. Empty for a space without parts, see `optevo.spaces.Space`.
     """
     space, frame = config.make_space(), trials(study, config)
-    populations = _populations(study)
+    finished = populations(study)
     stored, counted = study.get_trials(deepcopy=False), frame[frame["counted"]]
     rows = []
-    for number in _numbers(populations, counted) if space.part_names else []:
-        if number in populations:
-            members = [member.params for member in populations[number]]
+    for number in _numbers(finished, counted) if space.part_names else []:
+        if number in finished:
+            members = [member.params for member in finished[number]]
         else:
             members = [stored[n].params for n in counted.loc[counted["generation"] == number, "number"]]
         in_use = sum(map(space.parts, members), Counter[str]())
@@ -119,10 +118,5 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
     return frame_of(rows, SCHEDULES)
 
 
-def _populations(study: optuna.Study) -> dict[int, list[Member]]:
-    """Finished generations, best member first."""
-    return sampler_of(study).slot_table(study).populations
-
-
-def _numbers(populations: Mapping[int, Any], counted: pd.DataFrame) -> list[int]:
-    return sorted({*populations, *(int(number) for number in counted["generation"].dropna())})
+def _numbers(finished: Mapping[int, Any], counted: pd.DataFrame) -> list[int]:
+    return sorted({*finished, *(int(number) for number in counted["generation"].dropna())})

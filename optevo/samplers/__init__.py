@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optevo import lazy
-from optevo.samplers.base import SlotSampler, sampler_of
+from optevo.samplers.base import SlotSampler, populations, sampler_of
+from optevo.samplers.breeding import BreedingSampler
 from optevo.samplers.claiming import NoSlot
 from optevo.samplers.genetic import GeneticSampler
 from optevo.samplers.wrapped import SeededSampler, SlotGridSampler
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SAMPLERS",
+    "BreedingSampler",
     "GeneticSampler",
     "NoSlot",
     "SamplerKind",
@@ -23,6 +25,7 @@ __all__ = [
     "SeededSampler",
     "SlotGridSampler",
     "SlotSampler",
+    "populations",
     "sampler_of",
 ]
 

@@ -43,7 +43,7 @@ def claim(
         study: Whose storage the claim is written to.
         trial: The asker.
         look: Reads the storage anew.
-        lock: Held while a board is looked at, since threads share it.
+        lock: Held while a table is looked at, since threads share it.
         patience: Seconds without any change after which a slot is taken over from a trial presumed dead.
         endless: Whether to wait for the next generation rather than to raise.
 
@@ -60,12 +60,12 @@ def claim(
     passed = 0
     while True:
         with lock:
-            board = look()
-            slots = board.claimable()
+            table = look()
+            slots = table.claimable()
             if not slots and not endless:
                 break
-            slot = taken_over = board.longest_held() if not slots and wait.over(board) else None
-            ahead = board.undecided(before=trial.number)
+            slot = taken_over = table.longest_held() if not slots and wait.over(table) else None
+            ahead = table.undecided(before=trial.number)
             # Those ahead are served first. One that lets three looks pass is dead, or as good as dead.
             passed = passed + 1 if 0 < len(slots) <= ahead else 0
             if slots and (ahead < len(slots) or passed > 3 or not patience or not endless):
@@ -82,7 +82,7 @@ def claim(
         time.sleep(jitter.uniform(0, _POLL_SECONDS))
     set_trial_user_attr(study, trial, keys.SURPLUS, True)
     finish_trial(study, trial, TrialState.FAIL)
-    raise NoSlot(f"generation {board.generation} has no open slot")
+    raise NoSlot(f"generation {table.generation} has no open slot")
 
 
 def earlier_params(trials: Sequence[FrozenTrial], slot: Slot) -> dict[str, Any]:
@@ -108,14 +108,14 @@ class _Wait:
         self.seen = (-1, -1)
         self.pause = _POLL_SECONDS
 
-    def over(self, board: SlotTable) -> bool:
+    def over(self, table: SlotTable) -> bool:
         """Whether to go on without those that are waited for."""
-        now, running = time.monotonic(), [trial.number for trial in board.live(board.generation)]
-        if (board.settled, len(running)) != self.seen:
-            self.seen, self.since, self.warned = (board.settled, len(running)), now, now
+        now, running = time.monotonic(), [trial.number for trial in table.live(table.generation)]
+        if (table.settled, len(running)) != self.seen:
+            self.seen, self.since, self.warned = (table.settled, len(running)), now, now
         if now - self.warned >= _WARN_SECONDS:
             self.warned = now
-            logger.warning("generation %d waits for trials %s", board.generation, running)
+            logger.warning("generation %d waits for trials %s", table.generation, running)
         return bool(running) and now - self.since >= self.patience
 
     def sleep(self) -> None:

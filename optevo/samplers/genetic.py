@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 
-from optevo.samplers.base import SlotSampler
+from optevo.samplers.breeding import BreedingSampler
 from optevo.samplers.operators import (
     Params,
     Variation,
@@ -17,13 +17,13 @@ from optevo.samplers.operators import (
     tournament,
     unique_child,
 )
-from optevo.samplers.slots import Member
+from optevo.samplers.slots import Member, Slot
 
 if TYPE_CHECKING:
     from optevo.spaces.base import Space
 
 
-class GeneticSampler(SlotSampler):
+class GeneticSampler(BreedingSampler):
     """A genetic algorithm with exact generations for any number of workers.
 
     Each generation is bred from the finished previous one: `n_elites` members stay as they are without being
@@ -61,8 +61,8 @@ class GeneticSampler(SlotSampler):
         endless: False makes `ask` raise `NoSlot` instead of waiting or starting a generation beyond
             `n_generations`; the surplus trial is marked FAIL. Default: True.
         asynchronous: See above. Default: False.
-        anneal: How strongly children are mutated, of their generation from 0 on and `n_generations`. Default:
-            from 1 down to ½, see `optevo.samplers.operators.annealing`.
+        anneal: How strongly children are mutated, given their parents' generation, from 0 on, and
+            `n_generations`. Default: from 1 down to ½, see `optevo.samplers.operators.annealing`.
 
     Raises:
         ValueError: A size or a preset's value is out of range, or the study has several objectives.
@@ -107,10 +107,14 @@ class GeneticSampler(SlotSampler):
             endless=endless,
             asynchronous=asynchronous,
         )
+        if space is not None and not space.evolves and n_generations != 1:
+            raise ValueError(f"Invalid space: {space.name!r} does not evolve beyond its first generation")
         self.tournament_size = tournament_size
         self.anneal = anneal
 
-    def choose_parents(self, population: Sequence[Member], rng: np.random.Generator) -> list[Member]:
+    def choose_parents(
+        self, population: Sequence[Member], rng: np.random.Generator, slot: Slot
+    ) -> list[Member]:
         """Winners of tournaments, as many as a child of the space has."""
         n = 2 if self.space is None else self.space.n_parents
         return [population[tournament(len(population), self.tournament_size, rng)] for _ in range(n)]
@@ -121,11 +125,12 @@ class GeneticSampler(SlotSampler):
         parents: Sequence[Params],
         rng: np.random.Generator,
         *,
-        generation: int,
+        slot: Slot,
         seen: set[int],
     ) -> Params:
         """A child of the parents that was not proposed before, as far as the space allows it."""
-        return unique_child(variation, parents, seen, rng, decay=self._decay(generation))
+        decay = self._decay(slot.generation) if parents else 1.0
+        return unique_child(variation, parents, seen, rng, decay=decay)
 
     def adjust(self, value: Any, d: BaseDistribution, rng: np.random.Generator, generation: int) -> Any:
         """A mutation."""

@@ -50,9 +50,7 @@ def _genetic(section: GeneticSection, space: Space, seed: int, group_size: int) 
 
 def _random(section: RandomSection, space: Space, seed: int, group_size: int) -> SlotSampler:
     # A single generation of draws from the space's prior.
-    only = GeneticSection.model_construct(
-        kind="genetic", population_size=section.n_trials, n_generations=1, n_elites=0
-    )
+    only = GeneticSection.model_construct(population_size=section.n_trials, n_generations=1, n_elites=0)
     return _genetic(only, space, seed, group_size)
 
 

@@ -37,7 +37,7 @@ def tournament(population: int, size: int, rng: np.random.Generator) -> int:
 
 
 def annealing(generation: int, n_generations: int | None) -> float:
-    """How strongly children of `generation` are mutated: from 1 to ½ over the search, 1 without an end."""
+    """How strongly children of parents of `generation` are mutated: from 1 to ½ over a search with an end."""
     if n_generations is None:
         return 1.0
     return 1 - 0.5 * min(generation, n_generations) / n_generations

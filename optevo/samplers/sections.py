@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 
 
 class SamplerSection(Section):
-    """A study file's ``[sampler]``."""
+    """A study file's ``[sampler]``.
 
+    Attributes:
+        title: What a search by it is called, for people. Default: "search".
+    """
+
+    title: ClassVar[str] = "search"
     kind: str
 
     @abc.abstractmethod
@@ -42,6 +47,7 @@ class SamplerSection(Section):
 class GeneticSection(SamplerSection):
     """The genetic algorithm of *Evolving Deep Learning Optimizers*, with its constants as defaults."""
 
+    title = "genetic search"
     kind: Literal["genetic"]
     population_size: int = Field(default=50, ge=2, le=100_000)
     n_generations: int = Field(default=50, ge=1, le=100_000)
@@ -87,6 +93,7 @@ class _TrialsSection(SamplerSection):
 class RandomSection(_TrialsSection):
     """Draws from the space's prior."""
 
+    title = "random search"
     kind: Literal["random"]
 
     def check(self, space: Space, group_size: int) -> None:
@@ -96,12 +103,14 @@ class RandomSection(_TrialsSection):
 class TPESection(_TrialsSection):
     """Optuna's `TPESampler`."""
 
+    title = "TPE search"
     kind: Literal["tpe"]
 
 
 class GridSection(SamplerSection):
     """Every combination of a sweep's values, by Optuna's `GridSampler`."""
 
+    title = "grid"
     kind: Literal["grid"]
 
     def trials(self, space: Space) -> int:

@@ -77,10 +77,10 @@ class SeededSampler(SlotSampler):
         self._wrapped(study, trial).sampler.before_trial(study, trial)
 
     def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
-        """The same attributes as those of a bred trial."""
+        """The sampler's name as the origin."""
         name = type(self._make(slot.index)).__name__.removeprefix("Slot")  # Optuna's name for the grid
-        origin = "preset" if slot.index < len(self.presets) else name
-        return {keys.GENERATION: 0, keys.SLOT: slot.index, keys.PARENTS: [], keys.ORIGIN: origin}
+        known = super().lineage(study, slot)
+        return known if self.is_preset(slot) else {**known, keys.ORIGIN: name}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The sampler's, none for a preset and a second attempt."""

@@ -79,8 +79,8 @@ class Space(abc.ABC):
         """Ask `trial` for every parameter of the space."""
         return {name: suggest(trial, name, d) for name, d in self.distributions().items()}
 
-    def grid(self) -> dict[str, list[Any]] | None:
-        """The values that a sweep tries, by parameter; None for a space that is no sweep, the default."""
+    def grid(self) -> dict[str, list[float]] | None:
+        """The values that a sweep tries, all ≥ 0, by parameter; None, the default, for no sweep."""
         return None
 
     def rehearse(self) -> None:
@@ -94,6 +94,10 @@ class Space(abc.ABC):
     def not_exportable(self) -> str | None:
         """Why no candidate of it can be written as a class; None where all can, the default."""
         return None
+
+    def caveats(self) -> list[str]:
+        """What to know of it before believing a comparison, as ends of sentences. Default: nothing."""
+        return []
 
     def parts(self, params: Mapping[Any, Any]) -> Counter[str]:
         """How often each building block is in use in a trial's parameters, complete or not. Default: none."""

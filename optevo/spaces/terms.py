@@ -174,6 +174,15 @@ class TermSpace(Space):
                 genes[flag] = not getattr(genome, flag)
         return self.params(dataclasses.replace(genome, terms=terms, alphas=alphas, **genes))
 
+    def caveats(self) -> list[str]:
+        """Where the published winner is a preset: on what it was selected."""
+        if "evolved" not in self._presets:
+            return []
+        return [
+            "names the preset evolved, which its authors selected on the test splits of MNIST, Fashion-MNIST "
+            "and CIFAR-10"
+        ]
+
     def parts(self, params: Mapping[Any, Any]) -> Counter[str]:
         """How often each term is in use; dormant ones are not."""
         n = params.get("n_terms")

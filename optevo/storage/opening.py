@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
 from optevo.optuna_private import database_of, study_id
-from optevo.storage.errors import StorageBusy, busy, explain, first_line, is_secret
+from optevo.storage.errors import StorageBusy, explain, first_line, is_secret
 from optevo.storage.retrying import KEEPALIVE, RetryingRDBStorage, insist
 from optevo.storage.sqlite import BUSY_SECONDS, check_sqlite
 
@@ -115,13 +115,14 @@ def _open_database(
                     connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # kept in the file
         except (sqlalchemy.exc.DBAPIError, StorageInternalError) as e:
             cause = _driver_error(e)
-            text = first_line(cause, parsed)
+            unusable = (
+                f"cannot use the storage {name}: {first_line(cause, parsed)}\n"
+                "Is it there, writable, and Optuna's?"
+            )
             # Several processes that create one fresh database together trip over each other's tables.
             if create and any(word in str(cause).lower() for word in _RACES):
-                raise busy(name, text) from None
-            raise explain(cause, parsed, name) or UserError(
-                f"cannot use the storage {name}: {text}\nIs it there, writable, and Optuna's?"
-            ) from None
+                raise StorageBusy(unusable) from None
+            raise explain(cause, parsed, name) or UserError(unusable) from None
         return storage
 
     try:

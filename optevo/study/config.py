@@ -85,7 +85,7 @@ class RerunConfig(Section):
 
 
 class StudyConfig(Section):
-    """One study: a file of these keys and nothing else."""
+    """One study: a file of these keys and nothing else; made by `parse_config`, which knows all kinds."""
 
     name: str = Field(min_length=1, max_length=200)
     seed: Seed = 0

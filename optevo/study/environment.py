@@ -12,13 +12,19 @@ from typing import Any
 from optevo import __version__
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Versions, machine and commit, as JSON-ready values."""
+def environment(device: str, package: str | None = None) -> dict[str, Any]:
+    """Versions, machine and commit, as JSON-ready values.
+
+    Args:
+        device: Where something is trained.
+        package: What else its numbers depend on. Default: None, nothing.
+    """
     packages = ("torch", "torchvision", "pytorch_optimizer", "optuna", "numpy")
     return {
         "optevo": __version__,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
+        **({package: importlib.metadata.version(package)} if package else {}),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "device": device,
         "git_commit": git_commit(),
@@ -32,7 +38,7 @@ def differences(stored: dict[str, Any], package: str | None = None) -> list[str]
         stored: The environment.
         package: What else the study's numbers depend on. Default: None, nothing.
     """
-    before, here = deciding(stored, package), deciding(environment(""), package)
+    before, here = deciding(stored, package), deciding(environment("", package), package)
     return [
         f"{key}: {before[key]} → {value}" for key, value in here.items() if before.get(key, value) != value
     ]

@@ -97,7 +97,8 @@ def create_or_resume(
             study.set_metric_names(["fitness"])  # what dashboards call the objective
         study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
         study.set_user_attr(keys.CONFIG, config.to_dict())
-        study.set_user_attr(keys.ENVIRONMENT, environment(device))
+        package = config.make_space().package
+        study.set_user_attr(keys.ENVIRONMENT, environment(device, package))
         study.set_user_attr(keys.COSTS, dict(costs or {}))
         study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
         return study
@@ -140,7 +141,7 @@ def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
     if not changed or known:
         return
     if accept:  # an attribute each, so that two who accept at once don't overwrite one another
-        here = {**environment(""), "fingerprint": fingerprint}
+        here = {**environment("", package), "fingerprint": fingerprint}
         digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()[:12]
         study.set_user_attr(keys.ACCEPTED + digest, here)
         return

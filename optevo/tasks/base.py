@@ -131,7 +131,7 @@ class Task(abc.ABC):
         """Read the data.
 
         Args:
-            root: The data root (`optevo.tasks.data.data_root`). A task with its data elsewhere ignores it.
+            root: The data root (`optevo.tasks.roots.data_root`). A task with its data elsewhere ignores it.
 
         Returns:
             "train", "validation" and "test", disjoint, on the CPU, the same every time.

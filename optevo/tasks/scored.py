@@ -41,7 +41,7 @@ class ScoredTask(abc.ABC):
         """Read what `score` needs, once a process. Default: nothing.
 
         Args:
-            root: The data root (`optevo.tasks.data.data_root`).
+            root: The data root (`optevo.tasks.roots.data_root`).
 
         Raises:
             UserError: Data is missing or damaged.

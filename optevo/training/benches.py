@@ -1,7 +1,6 @@
-"""Candidates evaluated: from one run to a whole trial, and the best once more on fresh seeds.
+"""The bench that a study's tasks take: one that trains, or one for tasks that score by themselves.
 
-Importing this package does not import torch. A study all of whose tasks score by themselves is evaluated
-without it; the first task that trains brings it in.
+Importing this does not import torch; the first task that trains brings it in.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -28,6 +29,9 @@ BOUNDED = Basis(  # reads all that there is to read
     reads=frozenset({"m", "m-hat", "root", "eps"}),
 )
 GENES: dict[str, Any] = {"lr": 1e-2, "beta1": 0.8, "beta2": 0.95, "eps": 1e-6, "weight_decay": 1e-3}
+
+
+needs_compiler = pytest.mark.skipif(not has_compiler("cpu"), reason="no C++ compiler on this machine")
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +83,7 @@ def test_eager_reference_and_exported_file_agree(genome: TermGenome):
     torch.testing.assert_close(trained(space["Bounded"]), eager, rtol=1e-12, atol=0)
 
 
-@pytest.mark.skipif(not has_compiler("cpu"), reason="no C++ compiler on this machine")
+@needs_compiler
 def test_the_compiled_update_agrees(genome: TermGenome):
     compiled = trained(lambda params: genome.optimizer(params, compiled=True), steps=2)
     eager = trained(lambda params: genome.optimizer(params, compiled=False), steps=2)
@@ -111,3 +115,28 @@ def test_the_gate_judges_it():
     rising = TermGenome(terms=("BOUNDED",), alphas=(-1.0,), **GENES)
     assert falling.gate() is None
     assert str(rising.gate()).startswith("gate:")
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_compiler)])
+def test_a_checkpoint_of_the_smaller_table_goes_on(compiled: bool):
+    """Its groups have six coefficients; a kernel that is compiled for it serves longer rules too."""
+    w = torch.nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    older = PRESETS["sgd"].optimizer([w], compiled=compiled)
+    older.param_groups[0]["coefficients"] = older.param_groups[0]["coefficients"][:6]
+    w.grad = torch.ones(5, dtype=torch.float64)
+    older.step()
+    assert w.tolist() == pytest.approx([-0.001] * 5)
+    newer = TermGenome(terms=("BOUNDED", "MOMENTUM"), alphas=(1.0, 1.0), use_second_moment=False, lr=1e-2)
+    results = []
+    for path in (compiled, False):
+        v = torch.nn.Parameter(torch.zeros(5, dtype=torch.float64))
+        optimizer = newer.optimizer([v], compiled=path)
+        v.grad = torch.ones(5, dtype=torch.float64)
+        optimizer.step()
+        results.append(v.detach())
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-15)
+
+
+def test_an_entry_that_reads_a_corrected_moment_has_to_read_the_moment():
+    with pytest.raises(ValueError, match="m-hat"):
+        dataclasses.replace(BOUNDED, reads=frozenset({"m-hat"}))

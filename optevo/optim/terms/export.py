@@ -13,7 +13,7 @@ import torch
 from optevo.optim.source import check_class_name, provenance_entries
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.rule import Rule
-from optevo.optim.terms.table import BASIS, FUSED, Basis
+from optevo.optim.terms.table import BASIS, FUSED, Basis, reads_of
 
 # A line that starts with |words| is written only where all these facts hold of the genome.
 _TEMPLATE = '''"""@NAME@: an optimizer discovered by optevo. This file needs torch alone.
@@ -136,7 +136,7 @@ class @NAME@(Optimizer):
 |root|        torch._foreach_add_(root, group["eps"])
 |magnitude|        magnitude = torch._foreach_abs(grads)
 |magnitude|        torch._foreach_add_(magnitude, group["eps"])
-|m-hat k|        m_hat = torch._foreach_div(m, 1 - beta1**k)
+|m-hat k|        m_hat = torch._foreach_mul(m, 1 / (1 - beta1**k))
 |m-hat no-k|        m_hat = m
 @UPDATES@
 
@@ -200,7 +200,7 @@ def export_source(
     check_class_name(class_name, _TEMPLATE)
     rule = genome.rule()
     used = [(BASIS[name], c) for name, c in zip(BASIS, rule.coefficients, strict=True) if c]
-    reads = frozenset[str]().union(*(entry.reads for entry, _ in used))
+    reads = reads_of(rule.coefficients)
     facts = {
         "m": rule.reads_m,
         "v": rule.reads_v,

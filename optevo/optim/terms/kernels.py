@@ -47,9 +47,9 @@ class Scalars(NamedTuple):
         return self.grad, self.momentum, self.rms, self.adam, self.sign, self.unit, *self.others
 
     def folded(self) -> tuple[float, ...]:
-        """The fourteen numbers that `stacked_update` and the compiled kernel take, in their order.
+        """The numbers that `stacked_update` and the compiled kernel take, in their order.
 
-        Where the basis has entries beyond the first six, three more numbers and one for each of them follow.
+        Fourteen for the first six entries of the basis; three more, and one for each later entry, follow.
 
         The correction of √v̂ moves into the coefficients and ε, and a term that the rule lacks gets numbers
         under which it is zero rather than 0/0 or 0·∞: a divisor that nothing is divided by gets ε = 1, and
@@ -252,7 +252,8 @@ def stacked_update(  # noqa: PLR0917  five kinds of tensors and where to work
         grads: Gradients, shape (K, P); not changed.
         exp_avgs: First moments, shape (K, P); None where no row reads one.
         exp_avg_sqs: Second moments, shape (K, P); None where no row reads one.
-        scalars: Shape (14, K), column k from `Scalars.folded`, in the weights' dtype and on their device.
+        scalars: Shape (14, K), more rows with a longer basis; column k from `Scalars.folded`, in the weights'
+            dtype and on their device.
         work: Memory of shape (4, K, P) to be overwritten, for a caller who steps many times; 20 × 6,570
             weights take 0.9 ms without and 0.6 ms with it. Default: None, allocated anew.
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optevo.optim.terms.kernels import Scalars, update
-from optevo.optim.terms.table import BASIS
+from optevo.optim.terms.table import BASIS, reads_of
 
 if TYPE_CHECKING:
     from optevo.optim.terms.genome import TermGenome
@@ -119,8 +119,7 @@ class GenomeOptimizer(Optimizer):
 
     def _buckets(self, group: dict[str, Any]) -> dict[tuple[torch.device, torch.dtype, int], _Tensors]:
         """What has a gradient by (device, dtype, step count); creates and counts the state."""
-        used = zip(BASIS.values(), group["coefficients"], strict=False)
-        reads = frozenset[str]().union(*(entry.reads for entry, coefficient in used if coefficient != 0))
+        reads = reads_of(tuple(group["coefficients"]))
         reads_m, reads_v = "m" in reads, "root" in reads and group["betas"][1] > 0
         counts = group["bias_correction"] and (reads_m or reads_v)
         buckets: dict[tuple[torch.device, torch.dtype, int], _Tensors] = {}
@@ -234,7 +233,8 @@ def step_scalars(
         beta2=beta2,
         clip=float("inf") if clip_value is None else clip_value,
         correction=1 / first,
-        others=tuple(lr * coefficient for coefficient in others),
+        # A checkpoint of a smaller table has fewer; a kernel's numbers are as many as the table's entries.
+        others=tuple(lr * c for c in (*others, *[0.0] * (len(BASIS) - len(coefficients)))),
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optevo.optim.terms.table import BASIS, FUSED, TABLE
+from optevo.optim.terms.table import BASIS, FUSED, TABLE, reads_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +128,7 @@ def collapse(
                 parts[name] = []
     # fsum is exact, so the order of equal terms cannot change the last bit of a coefficient.
     found = {name: math.fsum(values) for name, values in parts.items()}
-    used = [BASIS[name] for name, coefficient in found.items() if coefficient != 0]
-    reads = frozenset[str]().union(*(entry.reads for entry in used))
+    reads = reads_of(tuple(found.values()))
     reads_m, reads_v = "m" in reads, beta2 != 0 and "root" in reads
     return Rule(
         **{name: found[name] for name in FUSED},
@@ -138,5 +137,5 @@ def collapse(
         beta2=beta2 if reads_v else None,
         eps=eps if "eps" in reads else None,
         bias_correction=bias_correction and (reads_m or reads_v),
-        clip_value=clip_value if any(entry.clips for entry in used) else None,
+        clip_value=clip_value if any(found[name] != 0 for name in BASIS if BASIS[name].clips) else None,
     )

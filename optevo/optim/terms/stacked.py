@@ -1,4 +1,4 @@
-"""Term genomes that train together: a rule is some fourteen numbers a step, K of them are K columns."""
+"""Term genomes that train together: a rule is a column of numbers a step, K of them are K columns."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class StackedTerms:
 
 @functools.lru_cache(maxsize=64)  # a stack trains with several seeds and tasks
 def _scalars(genome: TermGenome, steps: int) -> Tensor:
-    """The numbers of every step of a run, float64 of shape (steps, 14)."""
+    """The numbers of every step of a run, float64 of shape (steps, as many as `Scalars.folded` gives)."""
     rule, schedule = genome.rule(), genome.schedule(steps)
     rows = [
         rule_scalars(rule, lr=genome.lr * schedule(t), weight_decay=genome.weight_decay, step=t + 1).folded()

@@ -7,11 +7,15 @@ A genome's terms fold into the canonical update, a sum with one coefficient for 
 From an entry follow the rule and its formula, the eager and the compiled update, the readable reference, the
 exported file, and the tests. The first six entries are fused by hand in `kernels`, whose order of operations
 is that of stored results; later ones are added to them one by one. A term that the basis can say already,
-as Nesterov's, is an entry of `TERMS` alone.
+as Nesterov's, is an entry of `TABLE` alone.
+
+The terms are choices of the search space, and Optuna lets no study's choices change: a study that was begun
+with fewer terms goes on under the optevo that began it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,6 +54,10 @@ class Basis:
     without_m: str | None = None
     without_v: str | None = None
     clips: bool = True
+
+    def __post_init__(self) -> None:
+        if "m-hat" in self.reads and "m" not in self.reads:
+            raise ValueError(f"Invalid reads: {self.name!r} reads m-hat, which is made of m: name both")
 
 
 @dataclass(frozen=True)
@@ -143,3 +151,10 @@ TABLE: dict[str, Term] = {
 }
 #: Names of the terms, in the order of the search space's choices.
 TERMS = tuple(TABLE)
+
+
+@functools.lru_cache(maxsize=256)
+def reads_of(coefficients: tuple[float, ...]) -> frozenset[str]:
+    """All that the entries with coefficients other than 0 read."""
+    used = (entry for entry, c in zip(BASIS.values(), coefficients, strict=False) if c != 0)
+    return frozenset[str]().union(*(entry.reads for entry in used))

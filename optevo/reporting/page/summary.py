@@ -67,7 +67,7 @@ def _searched(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame) -> 
     counted, planned = frame[frame["counted"]], config.n_trials
     n, runs = len(counted), config.evaluation
     space = config.make_space().title
-    how = f"A {config.sampler.kind} search"
+    how = f"A {config.sampler.title}"
     tasks = _listed([task.name for task in runs.tasks])
     seeds = f"{len(runs.seeds)} seed" + ("s" if len(runs.seeds) != 1 else "")
     pruned = int((counted["state"] == "PRUNED").sum())
