@@ -45,7 +45,7 @@ SAID = {
     "decided)",
     "all pruned": "No trial is complete: 14 were pruned",
     "some failed": "2 more failed",
-    "grid": "A grid search over learning rate and weight decay of adamw",
+    "grid": "A grid over learning rate and weight decay of adamw",
     "empty": "not begun",
 }
 
