@@ -5,7 +5,6 @@ The gRPC proxy's are in `optevo.storage.proxy`, which needs an extra.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
@@ -23,7 +22,7 @@ __all__ = [
     "check_trial",
     "contains",
     "database_of",
-    "finish_trial",
+    "fail_trial",
     "in_optimize_loop",
     "set_trial_system_attr",
     "set_trial_user_attr",
@@ -76,11 +75,9 @@ def set_trial_system_attr(study: Study, trial: AnyTrial, key: str, value: Any) -
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
-def finish_trial(
-    study: Study, trial: AnyTrial, state: TrialState, values: Sequence[float] | None = None
-) -> None:
-    """Finish a trial past the sampler and the callbacks."""
-    study._storage.set_trial_state_values(trial._trial_id, state, values)
+def fail_trial(study: Study, trial: AnyTrial) -> None:
+    """Fail a trial past the sampler and the callbacks."""
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
 def in_optimize_loop(study: Study) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
-from optevo.optuna_private import finish_trial, set_trial_system_attr, set_trial_user_attr, stored_trial
+from optevo.optuna_private import fail_trial, set_trial_system_attr, set_trial_user_attr, stored_trial
 from optevo.samplers.slots import Slot, SlotTable, claimed
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def claim(
         jitter = jitter or random.Random()
         time.sleep(jitter.uniform(0, _POLL_SECONDS))
     set_trial_user_attr(study, trial, keys.SURPLUS, True)
-    finish_trial(study, trial, TrialState.FAIL)
+    fail_trial(study, trial)
     raise NoSlot(f"generation {table.generation} has no open slot")
 
 
