@@ -13,7 +13,7 @@ ACCEPTED = "optevo:environment:"  # and a digest: another environment, with its 
 COSTS = "optevo:costs"  # of a forward pass of each task, in floating-point operations
 RERUN = "optevo:rerun"  # the result; with a colon and a candidate, all runs of that one, in older studies
 FRESH = "optevo:fresh:"  # and candidate, task and seed: a run that the result is made of
-FINAL = "optevo:final:"  # and a reading's number: what is measured on the test split; further, a run of it
+FINAL = "optevo:final:"  # and a test evaluation's number: what it is; with more behind it, a run of it
 ABLATION = "optevo:ablation:"  # and budget, candidate, task and seed: a run of a variant of the winner
 COPY_OF = "optevo:copy_of"  # the storage that a copied study comes from; without a fingerprint it was cut off
 

@@ -61,7 +61,7 @@ class Objective:
 
     def __init__(self, bench: BaseBench, space: Space, check: Callable[[], None] = lambda: None) -> None:
         self.bench, self.space, self.check = bench, space, check
-        self._known: StudyState | None = None
+        self._state: StudyState | None = None
 
     def __call__(self, trial: optuna.Trial) -> float:
         try:
@@ -84,38 +84,38 @@ class Objective:
 
     def _evaluate(self, trial: optuna.Trial) -> float:
         start = time.perf_counter()
-        known = self._open(trial.study)
+        state = self._open(trial.study)
         candidate = self.space.candidate(self.space.suggest(trial))
         for key, value in _description(candidate).items():
             trial.set_user_attr(key, value)
-        entry = self._enter(known, candidate, trial.user_attrs[keys.GENERATION])
+        entry = self._enter(state, candidate, trial.user_attrs[keys.GENERATION])
         if self._give_up(trial, entry.member):
             seconds = time.perf_counter() - start
         elif self.bench.config.evaluation.batch_candidates > 1:
-            seconds = self._train_group(known, trial, entry)
+            seconds = self._train_group(state, trial, entry)
         else:
-            self._train(known, trial, entry.member)
+            self._train(state, trial, entry.member)
             seconds = time.perf_counter() - start
         for key, value in self._outcome(entry, seconds).items():
             trial.set_user_attr(key, value)
         member = entry.member
         assert member.value is not None
-        trial.report(member.value, step=self._last_step(known))
+        trial.report(member.value, step=self._last_step(state))
         if member.verdict is not None:
             raise optuna.TrialPruned(member.verdict)
         return member.value
 
     def _open(self, study: optuna.Study) -> StudyState:
-        if self._known is None or self._known.study is not study:
+        if self._state is None or self._state.study is not study:
             order = self.bench.order(study.user_attrs.get(keys.COSTS, {}))
-            self._known = StudyState(study, Archive(study), order)
-        return self._known
+            self._state = StudyState(study, Archive(study), order)
+        return self._state
 
-    def _enter(self, known: StudyState, candidate: Candidate, generation: int) -> _Entry:
+    def _enter(self, state: StudyState, candidate: Candidate, generation: int) -> _Entry:
         """The candidate at the start of its runs, as far as what is known carries it."""
-        config, n_runs = self.bench.config.evaluation, len(known.order)
-        record = known.archive.record(candidate.canonical(), generation)
-        thresholds = known.archive.thresholds(generation, n_runs) if config.pruner == "racing" else []
+        config, n_runs = self.bench.config.evaluation, len(state.order)
+        record = state.archive.record(candidate.canonical(), generation)
+        thresholds = state.archive.thresholds(generation, n_runs) if config.pruner == "racing" else []
         member = CandidateRuns(candidate, n_runs, record.runs if record else (), thresholds)
         if config.gate:
             member.enter()
@@ -140,13 +140,13 @@ class Objective:
         member.fail(reason)
         return True
 
-    def _train(self, known: StudyState, trial: optuna.Trial, member: CandidateRuns) -> None:
-        curve = make_curve(trial, self.bench.config, len(known.order))
+    def _train(self, state: StudyState, trial: optuna.Trial, member: CandidateRuns) -> None:
+        curve = make_curve(trial, self.bench.config, len(state.order))
         try:
             for run in member.runs if member.verdict is None else []:
                 curve.after(run)
             while not member.ended:
-                task, seed = known.order[len(member.runs)]
+                task, seed = state.order[len(member.runs)]
                 run = self.bench.run(member.candidate, task, seed, on_point=curve.within, check=self.check)
                 member.add(run)
                 if not member.ended:
@@ -177,25 +177,25 @@ class Objective:
             logger.warning("a member of the group failed; its slot is evaluated on its own", exc_info=True)
             return None
 
-    def _train_group(self, known: StudyState, trial: optuna.Trial, own: _Entry) -> float:
+    def _train_group(self, state: StudyState, trial: optuna.Trial, own: _Entry) -> float:
         """Train the trial's whole group and record the others' outcomes; returns seconds a member.
 
         Those whose slot has been decided run along: so the stack, and with it every last bit, is the same
         after a kill.
         """
         start = time.perf_counter()
-        study, sampler = known.study, sampler_of(known.study)
+        study, sampler = state.study, sampler_of(state.study)
         frozen = stored_trial(study, trial)
         slot = claimed(frozen)
         assert slot is not None
         members = sampler.group(study, slot)
         others = {
-            other: (params, self._enter(known, self.space.candidate(params), slot.generation))
+            other: (params, self._enter(state, self.space.candidate(params), slot.generation))
             for other, params in members.items()
             if other != slot
         }
         stack = [own.member if other == slot else others[other][1].member for other in members]
-        for i, (task, seed) in enumerate(known.order):
+        for i, (task, seed) in enumerate(state.order):
             training = [member for member in stack if not member.ended and len(member.runs) == i]
             if training:
                 for member, run in zip(
@@ -221,7 +221,7 @@ class Objective:
                     **self._outcome(entry, seconds),
                 },
                 system_attrs={keys.CLAIM: [other.generation, other.index]},
-                intermediate_values={self._last_step(known): member.value},
+                intermediate_values={self._last_step(state): member.value},
             )
             finished.datetime_start = frozen.datetime_start
             study.add_trial(finished)
@@ -245,8 +245,8 @@ class Objective:
             attrs |= {keys.COPIED_FROM: entry.source, keys.COPIED_RUNS: member.copied}
         return attrs
 
-    def _last_step(self, known: StudyState) -> int:
-        return len(known.order) * self.bench.config.evaluation.steps
+    def _last_step(self, state: StudyState) -> int:
+        return len(state.order) * self.bench.config.evaluation.steps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,7 @@ class TestEvaluation:
     Attributes:
         study: The study's name.
         trial: The winner's number.
-        attempt: 1 for the first reading of the test split, the only one that is unbiased.
+        attempt: 1 for the first on the test split, the only one that is unbiased.
         steps: Mini-batches a run.
         runs: Task by task, seed by seed.
         environment: Versions and machine that it was begun with.
@@ -198,7 +198,7 @@ def measure_test_split(
 
     Raises:
         RunFailed: The processes were killed, again and again, or a task raised.
-        UserError: Another process of this machine is at it, or somebody else began another reading at the
+        UserError: Another process of this machine is at it, or somebody else began another one at the
             same moment.
     """
     done = finished(study, config, plan)

@@ -69,7 +69,7 @@ def check_study(study: optuna.Study) -> None:
 def _check_measured(
     where: str, key: str, value: Any, config: Mapping[str, Any], trials: Sequence[FrozenTrial]
 ) -> None:
-    """A run outside the search, named as by `optevo.measurement.pool.run_key`, or a reading's header."""
+    """A run outside the search, named as by `measurement.pool.run_key`, or a test evaluation's header."""
     parts = key.split(":")
     if key.startswith(keys.FINAL) and len(parts) == 3:  # optevo:final:1
         _check_shape(where, key, value, FINAL)

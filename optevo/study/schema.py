@@ -83,7 +83,7 @@ class Worker(TypedDict):
     device: NotRequired[Text]
 
 
-class Reading(TypedDict):
+class StoredEvaluation(TypedDict):
     """Of the test split, as `optevo.measurement.test_split` begins it; later versions write all of it."""
 
     trial: Count
@@ -109,7 +109,7 @@ SOME_RUNS: TypeAdapter[Any] = TypeAdapter(Annotated[list[CheckedRun], Field(min_
 MEASURED: TypeAdapter[Any] = TypeAdapter(CheckedRun)
 VALUES: TypeAdapter[Any] = TypeAdapter(Annotated[list[Number], Field(max_length=1)])  # of one objective
 ACCEPTED: TypeAdapter[Any] = TypeAdapter(Environment)
-FINAL: TypeAdapter[Any] = TypeAdapter(Reading)
+FINAL: TypeAdapter[Any] = TypeAdapter(StoredEvaluation)
 _TABLE: TypeAdapter[Any] = TypeAdapter(Table)
 _TEXT: TypeAdapter[Any] = TypeAdapter(Text)
 _FLAG: TypeAdapter[Any] = TypeAdapter(bool)
