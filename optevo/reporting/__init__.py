@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from optevo.reporting.frames import Cost, best, cost, curves, lineage, runs, trials
-from optevo.reporting.populations import generations, parts, schedules
+from typing import TYPE_CHECKING
+
+from optevo import lazy
+
+if TYPE_CHECKING:
+    from optevo.reporting.frames import Cost, best, cost, curves, lineage, runs, trials
+    from optevo.reporting.populations import generations, parts, schedules
 
 __all__ = [
     "Cost",
@@ -20,3 +25,20 @@ __all__ = [
     "schedules",
     "trials",
 ]
+
+# Frames are pandas', which a command that only tells of a trial need not import.
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "Cost": "optevo.reporting.frames",
+        "best": "optevo.reporting.frames",
+        "cost": "optevo.reporting.frames",
+        "curves": "optevo.reporting.frames",
+        "generations": "optevo.reporting.populations",
+        "lineage": "optevo.reporting.frames",
+        "parts": "optevo.reporting.populations",
+        "runs": "optevo.reporting.frames",
+        "schedules": "optevo.reporting.populations",
+        "trials": "optevo.reporting.frames",
+    },
+)
