@@ -90,15 +90,17 @@ def ablate(
     from optevo.reporting.ablation import ablation_cells, ablation_frame, account, account_cells
     from optevo.reporting.tables import write_files
     from optevo.reporting.text import TEST_MARK
+    from optevo.study.studies import best_trials
 
     _check_measure(measure)
     _check_folder(output)
     ((loaded, config),) = load_complete(storage, [study])
     machine = Machine(workers, device, data_dir)
     space = config.make_space()
-    winner = space.candidate(winner_of(loaded, result_of(loaded, config, machine)).params)
-    if space.variants(winner, None) is None:
+    # Asked before anything is measured, which may take minutes.
+    if space.variants(space.candidate(best_trials(loaded, 1)[0].params), None) is None:
         raise UserError(f"study {study!r} searches {space.title}: there is no rule to take apart")
+    winner = space.candidate(winner_of(loaded, result_of(loaded, config, machine)).params)
     sweep = tuned_adamw(storage, adamw, config)
     tuned = None
     if sweep is None:
