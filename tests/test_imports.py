@@ -185,6 +185,7 @@ FOR_TYPES = {
     "__init__": {"errors", "optim", "samplers", "spaces"},
     "training": {"study"},
     "evaluation": {"study"},
+    "cli": {"optim"},
 }
 NEVER = [("optim", "optuna"), ("tasks", "optuna"), ("training", "optuna"), ("samplers", "torch")]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 # ruff: noqa: PLC0415, PLR0917
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,15 @@ import typer
 from rich.table import Column, Table
 
 from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, check_output, console
-from optevo.cli.winners import Machine, load_complete, measured_entries, result_of, tuned_adamw, winner_of
+from optevo.cli.winners import (
+    Machine,
+    load_complete,
+    measured_entries,
+    measured_variants,
+    result_of,
+    tuned_adamw,
+    winner_of,
+)
 from optevo.errors import UserError
 
 Studies = Annotated[list[str], typer.Argument(help="Names of studies.", metavar="STUDY...")]
@@ -85,7 +92,7 @@ def ablate(
 ) -> None:
     """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
     from optevo.escaping import escaped, markdown_table, printable
-    from optevo.measurement.ablation import kept_variants, measure_variants, variants_config
+    from optevo.measurement.ablation import variants_config
     from optevo.measurement.test_split import check_fresh
     from optevo.reporting.ablation import ablation_cells, ablation_frame, account, account_cells
     from optevo.reporting.tables import write_files
@@ -118,15 +125,7 @@ def ablate(
     warned = [printable(f"{one.name}: {TEST_MARK}") for one in configs if one.evaluation.split == "test"]
     variants = space.variants(winner, tuned)
     assert variants is not None
-    every = variants.candidates
-    runs = kept_variants(loaded, budget, every)
-    if runs is None:
-        machine.check(loaded, budget)
-        training = functools.partial(
-            measure_variants, loaded, budget, every, devices=machine.devices, data_root=machine.data_root
-        )
-        n_runs = len(every) * seeds * len(budget.evaluation.tasks)
-        runs = machine.train(training, "variants on the validation split", n_runs)
+    runs = measured_variants(loaded, budget, variants.candidates, machine)
     frame, parts = ablation_frame(runs, measure), account(runs, measure, variants.account)
     said = f"{budget.evaluation.steps:,} steps, {seeds} seeds, validation split"
     text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 # ruff: noqa: PLC0415
 import functools
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optevo.measurement.fresh_seeds import Result
+    from optevo.optim.candidate import Candidate
     from optevo.reporting.comparison import Entry
     from optevo.study.config import StudyConfig
+    from optevo.training.run import Run
 
 T = TypeVar("T")
 Loaded = tuple["optuna.Study", "StudyConfig"]
@@ -99,6 +101,23 @@ def measured_entries(
             measured = machine.train(measure, f"{study.study_name} on the test split", n_runs)
         entries.append(Entry(study, config, result, final or measured))
     return entries
+
+
+def measured_variants(
+    study: optuna.Study, budget: StudyConfig, variants: Mapping[str, Candidate], machine: Machine
+) -> dict[str, tuple[Run, ...]]:
+    """A winner's variants with their runs, by name; measured now, as far as the study has not stored them."""
+    from optevo.measurement.ablation import kept_variants, measure_variants
+
+    runs = kept_variants(study, budget, variants)
+    if runs is None:
+        machine.check(study, budget)
+        measure = functools.partial(
+            measure_variants, study, budget, variants, devices=machine.devices, data_root=machine.data_root
+        )
+        n_runs = len(variants) * len(budget.evaluation.seeds) * len(budget.evaluation.tasks)
+        runs = machine.train(measure, "variants on the validation split", n_runs)
+    return runs
 
 
 def load_complete(storage: str, names: Sequence[str]) -> list[Loaded]:
