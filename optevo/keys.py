@@ -15,6 +15,7 @@ RERUN = "optevo:rerun"  # the result; with a colon and a candidate, all runs of 
 FRESH = "optevo:fresh:"  # and candidate, task and seed: a run that the result is made of
 FINAL = "optevo:final:"  # and a test evaluation's number: what it is; with more behind it, a run of it
 ABLATION = "optevo:ablation:"  # and budget, candidate, task and seed: a run of a variant of the winner
+LINES = "optevo:lines"  # of a saved file alone: a digest of its lines
 COPY_OF = "optevo:copy_of"  # the storage that a copied study comes from; without a fingerprint it was cut off
 
 # Trial system attribute: the slot that a trial claims, [generation, index], or None once given up.

@@ -58,9 +58,7 @@ def put_final(study: optuna.Study, scores: Scores, attempt: int = 1, steps: int 
         for seed, metric in zip(seeds, scores[task], strict=True):
             run = dataclasses.asdict(a_run(task, seed, metric))
             study.set_user_attr(
-                run_key(
-                    f"{keys.FINAL}{attempt}:{steps}:", form_of(study, "", winner_of(study, trial)), i, seed
-                ),
+                run_key(f"{keys.FINAL}{attempt}:{steps}:", form_of(winner_of(study, trial)), i, seed),
                 run,
             )
 
@@ -155,5 +153,5 @@ def cut_off(study: optuna.Study) -> None:
     """As if the last run of its measurement had not been made."""
     stored = study._storage._backend if hasattr(study._storage, "_backend") else study._storage
     del stored._studies[study._study_id].user_attrs[
-        run_key(f"{keys.FINAL}1:4:", form_of(study, "", winner_of(study)), 0, 1001)
+        run_key(f"{keys.FINAL}1:4:", form_of(winner_of(study)), 0, 1001)
     ]

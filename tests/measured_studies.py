@@ -77,9 +77,7 @@ def put(study: optuna.Study, attempt: int = 1, seeds: tuple[int, ...] = (1000, 1
         for i, task in reversed(list(enumerate(("digits", "other")))):
             run = dataclasses.asdict(a_run(task, seed, metric=attempt / 10 + i / 100))
             candidate = config().make_space().candidate(study.trials[trial].params)
-            study.set_user_attr(
-                run_key(f"{keys.FINAL}{attempt}:4:", form_of(study, "", candidate), i, seed), run
-            )
+            study.set_user_attr(run_key(f"{keys.FINAL}{attempt}:4:", form_of(candidate), i, seed), run)
 
 
 def without(study: optuna.Study, ending: str) -> optuna.Study:

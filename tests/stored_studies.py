@@ -81,6 +81,7 @@ def content(storage: str | optuna.storages.BaseStorage, name: str = "one") -> li
     attrs = opened.get_study_user_attrs(study_id)
     attrs.pop(keys.COPY_OF, None)
     system = opened.get_study_system_attrs(study_id)
+    system.pop(keys.LINES, None)  # of a saved file alone
     entries = [repr((opened.get_study_directions(study_id), sorted(attrs.items()), sorted(system.items())))]
     for trial in opened.get_all_trials(study_id):
         if trial.state == TrialState.RUNNING or keys.LOST in trial.system_attrs:

@@ -141,6 +141,7 @@ WALLS = {
     "errors": set(),
     "keys": set(),
     "escaping": set(),
+    "files": {"errors"},
     "lazy": set(),
     "optuna_private": set(),
     "optim": {"errors", "lazy"},
@@ -156,12 +157,22 @@ WALLS = {
         *("errors", "keys", "optuna_private", "optim", "training", "samplers", "spaces", "liveness")
     },
     "measurement": {"errors", "keys", "study", "training", "liveness", "optim"},
-    "storage": {"errors", "keys", "escaping", "optuna_private", "study", "liveness"},
+    "storage": {"errors", "keys", "escaping", "files", "optuna_private", "study", "liveness"},
     "workers": {
         *("errors", "keys", "optuna_private", "evaluation", "training", "study", "samplers", "storage"),
         "liveness",
     },
-    "reporting": {"errors", "keys", "lazy", "escaping", "measurement", "training", "study", "samplers"},
+    "reporting": {
+        "errors",
+        "keys",
+        "lazy",
+        "files",
+        "escaping",
+        "measurement",
+        "training",
+        "study",
+        "samplers",
+    },
     "run": {
         "errors",
         "escaping",
@@ -174,7 +185,8 @@ WALLS = {
         "reporting",
     },
     "cli": {
-        *("errors", "keys", "escaping", "tasks", "samplers", "liveness", "study", "training", "measurement"),
+        *("errors", "keys", "escaping", "files", "tasks", "samplers", "liveness", "study", "training"),
+        "measurement",
         *("storage", "workers", "reporting", "run"),
     },
     "__main__": {"cli"},

@@ -10,6 +10,7 @@ import typer
 
 from optevo.cli.options import DEFAULT_STORAGE, Storage, check_output, console, load_one
 from optevo.errors import UserError
+from optevo.files import write_text
 
 if TYPE_CHECKING:
     import optuna
@@ -105,6 +106,6 @@ def write_export(
         source = config.make_space().candidate(trial.params).source(class_name, provenance)
     except ValueError as error:
         raise UserError(str(error)) from None
-    output.write_text(source, encoding="utf-8")
+    write_text(output, source)
     importable = output.suffix == ".py" and output.stem.isidentifier()
     console.print(f"wrote {output}" + f": from {output.stem} import {class_name}, scheduler" * importable)

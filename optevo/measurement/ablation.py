@@ -33,8 +33,7 @@ def kept_variants(
     found = {}
     for name, candidate in variants.items():
         n_tasks, seeds = len(budget.evaluation.tasks), budget.evaluation.seeds
-        form = form_of(study, _prefix(budget), candidate)
-        runs = kept_runs(study, _prefix(budget), form, n_tasks, seeds)
+        runs = kept_runs(study, _prefix(budget), form_of(candidate), n_tasks, seeds)
         if runs is None:
             return None
         found[name] = runs

@@ -32,17 +32,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def form_of(study: optuna.Study, prefix: str, candidate: Candidate) -> str:
-    """A candidate's name in attributes with a prefix: a digest of its canonical form.
-
-    Runs that an earlier optevo stored under a former one keep that name, and so do those that join them.
-    """
-    now, *former = (
-        hashlib.sha256(form.encode()).hexdigest()[:12]
-        for form in (candidate.canonical(), *candidate.former())
-    )
-    found = (form for form in former if any(key.startswith(f"{prefix}{form}:") for key in study.user_attrs))
-    return next(found, now)
+def form_of(candidate: Candidate) -> str:
+    """A candidate's name in attributes: a digest of its canonical form."""
+    return hashlib.sha256(candidate.canonical().encode()).hexdigest()[:12]
 
 
 def run_key(prefix: str, form: str, task: int, seed: int) -> str:
@@ -93,10 +85,7 @@ class Measurer:
         """Every task with each of the seeds, task by task, by the candidate's name."""
         n_tasks = len(self.config.evaluation.tasks)
         stored = self.study.user_attrs
-        forms = {
-            name: self.form or form_of(self.study, self.prefix, candidate)
-            for name, candidate in candidates.items()
-        }
+        forms = {name: self.form or form_of(candidate) for name, candidate in candidates.items()}
         jobs: dict[str, Future[Run]] = {}
         # Seed by seed, so that what is there after a kill can be compared.
         for seed in seeds:

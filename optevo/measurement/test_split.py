@@ -232,7 +232,7 @@ def _begin(study: optuna.Study, config: StudyConfig, plan: Plan, device: str) ->
         )
     mine: dict[str, Any] = {"trial": plan.trial, "steps": plan.steps, "seeds": list(plan.seeds)}
     if stored is None or not _has_runs(study, plan):
-        form = form_of(study, _prefix(plan), _candidate(study, config, plan))
+        form = form_of(_candidate(study, config, plan))
         here = environment(device, config.make_space().package)
         stored = {"environment": here, "form": form}
     elif holder and _who(holder) == _who(me):
@@ -275,7 +275,7 @@ def _has_runs(study: optuna.Study, plan: Plan) -> bool:
 def _form(study: optuna.Study, config: StudyConfig, plan: Plan) -> str:
     """What the runs' names call the trial: as it was begun, though a later optevo writes forms otherwise."""
     begun: str | None = study.user_attrs[_key(plan.attempt)].get("form")
-    return begun or form_of(study, _prefix(plan), _candidate(study, config, plan))
+    return begun or form_of(_candidate(study, config, plan))
 
 
 def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidate:

@@ -43,12 +43,8 @@ class Candidate(abc.ABC):
     def canonical(self) -> str:
         """A string that two candidates share only when they are the same optimizer.
 
-        Results are stored under it. It names no module, so that moving code orphans nothing.
+        Results are stored under it, so it stays the same for good: moving a class must not change it.
         """
-
-    def former(self) -> tuple[str, ...]:
-        """Canonical forms that earlier optevos gave it, under which runs may be stored. Default: none."""
-        return ()
 
     @abc.abstractmethod
     def source(self, class_name: str, provenance: Mapping[str, str]) -> str:

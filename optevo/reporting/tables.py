@@ -10,6 +10,7 @@ import pandas as pd
 
 from optevo.errors import UserError
 from optevo.escaping import escaped, markdown_table, printable
+from optevo.files import write_text
 from optevo.reporting.caveats import caveats
 from optevo.reporting.comparison import (
     OVERALL,
@@ -137,10 +138,10 @@ def write_files(folder: Path, texts: Mapping[str, str]) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {error.filename or folder}: {error.strerror}") from None
+    for name, text in texts.items():
+        write_text(folder / name, text)
 
 
 def _spent(steps: int, hours: float) -> str:

@@ -108,7 +108,9 @@ class GeneticSampler(BreedingSampler):
             asynchronous=asynchronous,
         )
         if space is not None and not space.evolves and n_generations != 1:
-            raise ValueError(f"Invalid space: {space.name!r} does not evolve beyond its first generation")
+            raise ValueError(
+                f"Invalid space: {space.name!r} does not evolve beyond its first generation: evolves is False"
+            )
         self.tournament_size = tournament_size
         self.anneal = anneal
 

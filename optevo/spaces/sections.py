@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -78,8 +77,13 @@ class BaselineSection(SpaceSection):
             if name not in known:
                 raise ValueError(f"options: unknown {name!r}, {self.kind} has {', '.join(known)}")
             if not _is_like(value, known[name]):
-                raise ValueError(f"options.{name} = {json.dumps(value)}: expected a value like {known[name]}")
+                raise ValueError(
+                    f"options.{name} = {json.dumps(value, default=str)}: expected a value like {known[name]}"
+                )
         return self
+
+
+_HUGE = 1e300
 
 
 def _is_like(value: Any, example: Any) -> bool:
@@ -91,5 +95,5 @@ def _is_like(value: Any, example: Any) -> bool:
             and all(map(_is_like, value, example))
         )
     if isinstance(example, float):
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and abs(value) < _HUGE  # no NaN, and no integer beyond floats
     return type(value) is type(example)

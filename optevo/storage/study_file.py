@@ -2,7 +2,8 @@
 
 The file is a journal of Optuna's: JSON, a trial or a study's attribute a line, which `optuna-dashboard FILE`
 and Optuna's `JournalStorage` open as it is. Lines are in the order of `optevo.storage.copying.copy_into`: the
-fingerprint is the last, so that a file that was cut off lacks it. All of a study is in it but one attribute,
+fingerprint is the last, so that a file that was cut off lacks it; before it stands a digest of the others.
+All of a study is in it but one attribute,
 `keys.COPY_OF`; trials that were running are failed ones. The same study gives the same bytes.
 
 Files of earlier versions, one JSON object each, are read as well.
@@ -10,10 +11,9 @@ Files of earlier versions, one JSON object each, are read as well.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
+import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
+from optevo.files import write_text
 from optevo.optuna_private import check_trial, study_id
 from optevo.storage.copying import content, copy_into, make_room, running, study_of
 from optevo.storage.opening import open_storage, shown
@@ -37,6 +38,15 @@ from optevo.study.check import check_study
 
 # What making a study of a file's values may raise.
 _WRONG = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
+
+
+# A line that is no part of the study: it tells that none of those before it was changed, moved or lost.
+_DIGEST_LINE = f'{{"op_code":3,"worker_id":"","study_id":0,"system_attr":{{"{keys.LINES}":'
+
+
+def _digest_line(lines: Sequence[str]) -> str:
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return f'{_DIGEST_LINE}"{digest}"}}}}'
 
 
 class _Damaged(Exception):
@@ -48,6 +58,11 @@ class _Lines(BaseJournalBackend):
 
     def __init__(self, text: str = "") -> None:
         self._lines = text.split("\n")[:-1]  # what ends without a newline is cut off
+        digests = [place for place, line in enumerate(self._lines) if line.startswith(_DIGEST_LINE)]
+        self.intact = False  # whether the lines are those that were written
+        if len(digests) == 1:
+            found, before = self._lines.pop(digests[0]), self._lines[: digests[0]]
+            self.intact = found == _digest_line(before)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         return map(json.loads, self._lines[log_number_from:])
@@ -62,8 +77,9 @@ class _Lines(BaseJournalBackend):
             attrs = {
                 key: dict(sorted(log[key].items())) for key in ("user_attrs", "system_attrs") if key in log
             }
-            lines.append(json.dumps({**log, **attrs, "worker_id": ""}, separators=(",", ":")) + "\n")
-        return "".join(lines)
+            lines.append(json.dumps({**log, **attrs, "worker_id": ""}, separators=(",", ":")))
+        *others, fingerprint = lines
+        return "\n".join([*others, _digest_line(others), fingerprint, ""])
 
 
 def save_study(url: str, name: str, path: Path, *, force: bool = False) -> str:
@@ -96,7 +112,9 @@ def save_study(url: str, name: str, path: Path, *, force: bool = False) -> str:
             f"study {name!r} can't be saved without a loss: {printable(str(error))}; "
             "keep its database, or a copy by `optevo storage copy`"
         ) from None
-    _write(path, text)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file; give one to write")
+    write_text(path, text)
     size = f"{len(text) / 1000:.0f} kB"
     return f"wrote {path}: study {name!r}, {len(trials)} trials, {size}" + _told(trials, "are failed ones")
 
@@ -166,8 +184,8 @@ def _replayed(text: str) -> BaseStorage:
         UserError: It is another file, or no study as optevo makes them, see `check_study`.
     """
     try:
-        journal = text.startswith('{"op_code":')
-        storage = JournalStorage(_Lines(text)) if journal else _earlier(text)
+        journal = _Lines(text) if text.startswith('{"op_code":') else None
+        storage = JournalStorage(journal) if journal is not None else _earlier(text)
         (study,) = storage.get_all_studies()
         assert isinstance(study.study_name, str)
         for trial in storage.get_all_trials(study_id(study)):  # copies, so that it isn't nested too deeply
@@ -180,6 +198,8 @@ def _replayed(text: str) -> BaseStorage:
         if key not in study.user_attrs:
             raise _Damaged(f"the study lacks {key!r}: it is not optevo's, or was cut off")
     check_study(optuna.load_study(study_name=study.study_name, storage=storage))
+    if journal is not None and not journal.intact:
+        raise _Damaged("a line of it was changed, moved or lost")
     return storage
 
 
@@ -206,7 +226,7 @@ def _earlier(text: str) -> InMemoryStorage:
             datetime.datetime.fromisoformat(row[key]) if key in row else None for key in ("start", "complete")
         )
         trial = FrozenTrial(
-            number=n,
+            number=_counted(row["number"], n),
             trial_id=n,
             state=TrialState[row["state"]],
             value=None,
@@ -223,6 +243,12 @@ def _earlier(text: str) -> InMemoryStorage:
     return storage
 
 
+def _counted(number: object, place: int) -> int:
+    if number != place:
+        raise ValueError(f"trial {place} is called number {number!r}")
+    return place
+
+
 def _distributions(table: Mapping[str, Any]) -> dict[str, Any]:
     return {name: json_to_distribution(json.dumps(one)) for name, one in table.items()}
 
@@ -231,24 +257,6 @@ def _content(storage: BaseStorage) -> str:
     (study,) = storage.get_all_studies()
     trials = storage.get_all_trials(study_id(study), deepcopy=False)
     return repr((study.user_attrs, study.system_attrs, study.directions, *map(content, trials)))
-
-
-def _write(path: Path, text: str) -> None:
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is no file; give one to write")
-    target = Path(os.path.realpath(path))  # a link stays one
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def _told(trials: Sequence[FrozenTrial], what: str) -> str:

@@ -179,7 +179,7 @@ def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section, li
         return empty, [f"key '{key}.kind' is missing: {expected}"]
     kind = data["kind"]
     if not isinstance(kind, str) or kind not in kinds:
-        return empty, [f"{key}.kind = {kind!r}: {expected}"]
+        return empty, [f"{key}.kind = {kind if isinstance(kind, (dict, list)) else str(kind)!r}: {expected}"]
     try:
         return kinds[kind].section.model_validate(data), []
     except ValidationError as error:
@@ -222,7 +222,12 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
 def _explain(item: Any) -> str:
     """One pydantic error as ``key = value: what is wrong``."""
     where = ".".join(map(str, item["loc"]))
-    message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
+    message = (
+        item["msg"]
+        .removeprefix("Value error, ")
+        .replace("valid tuple", "valid list")
+        .replace("Tuple should", "List should")
+    )
     if item["type"] == "extra_forbidden":
         return f"unknown key {where!r}; see docs/study_files.md"
     if item["type"] == "missing":

@@ -378,7 +378,7 @@ def test_a_task_of_another_module_is_compared(compare):
     study.set_user_attr(f"{keys.FINAL}1", header)
     for seed in (1000, 1001):
         run = json.loads(json.dumps(dataclasses.asdict(a_run("other", seed, 0.5))))
-        study.set_user_attr(run_key(f"{keys.FINAL}1:4:", form_of(study, "", winner_of(study)), 0, seed), run)
+        study.set_user_attr(run_key(f"{keys.FINAL}1:4:", form_of(winner_of(study)), 0, seed), run)
     answer: Any = compare("a")
     assert answer.status == 0, answer
     assert "other" in set(tables()["summary"]["task"])

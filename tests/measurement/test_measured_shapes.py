@@ -38,7 +38,7 @@ def whole(study: optuna.Study) -> Stored:
     return Stored(study)
 
 
-RUN = run_key(f"{keys.FINAL}1:4:", form_of(optuna.create_study(), "", PRESETS["adam"]), 0, 1000)
+RUN = run_key(f"{keys.FINAL}1:4:", form_of(PRESETS["adam"]), 0, 1000)
 
 
 def test_what_is_written_passes_the_check(whole: Stored):

@@ -96,7 +96,7 @@ def test_again_is_a_second_attempt_at_the_present_winner(study: optuna.Study):
 def test_again_goes_on_with_a_measurement_that_is_not_finished(study: optuna.Study):
     put(study)
     put(study, 2)
-    half = without(study, run_key(f"{keys.FINAL}2:4:", form_of(study, "", PRESETS["adam"]), 0, 1000))
+    half = without(study, run_key(f"{keys.FINAL}2:4:", form_of(PRESETS["adam"]), 0, 1000))
     assert plan(half, config(), 1, again=True).attempt == 2
     assert plan(half, config(), 1).attempt == 1  # the one that is whole
     assert plan(study, config(), 1, again=True).attempt == 3
@@ -113,7 +113,7 @@ def test_the_latest_finished_measurement_is_shown(study: optuna.Study):
     assert stored_evaluation(study, config()).attempt == 2
     assert (
         stored_evaluation(
-            without(study, run_key(f"{keys.FINAL}2:4:", form_of(study, "", PRESETS["adam"]), 1, 1000)),
+            without(study, run_key(f"{keys.FINAL}2:4:", form_of(PRESETS["adam"]), 1, 1000)),
             config(),
         ).attempt
         == 1

@@ -271,8 +271,38 @@ def test_an_attribute_of_any_depth_is_read_or_refused(file: Path):
     for depth, fits in {10: True, 100: True, 600: False, 900: False, 5000: False}.items():
         deep = "[" * depth + "]" * depth
         file.write_text(text.replace('"winner":2', f'"winner":{deep}'))
-        if fits:
-            assert len(content(study_file.read_study(file))) == 9
-        else:
-            with pytest.raises(UserError, match="Recursion"):
-                study_file.read_study(file)
+        with pytest.raises(UserError, match="was changed" if fits else "Recursion"):
+            study_file.read_study(file)
+
+
+LOST, MOVED, TWICE = "lost", "moved", "twice"
+
+
+def changed(lines: list[str], place: int, how: str) -> list[str]:
+    """Whole lines that are lost, that change places with the next, or that stand twice."""
+    before, after = lines[:place], lines[place + 1 :]
+    return {
+        LOST: [*before, *after],
+        MOVED: [*before, *after[:1], lines[place], *after[1:]],
+        TWICE: [*before, lines[place], lines[place], *after],
+    }[how]
+
+
+@pytest.mark.parametrize("how", [LOST, MOVED, TWICE])
+def test_whole_lines_that_are_lost_moved_or_doubled_are_refused(file: Path, how: str):
+    lines = file.read_text("utf-8").splitlines()
+    for place in range(len(lines) - 1):
+        file.write_text("\n".join([*changed(lines, place, how), ""]))
+        with pytest.raises(UserError):
+            study_file.read_study(file)
+
+
+@pytest.mark.parametrize("how", [LOST, MOVED, TWICE])
+def test_trials_of_an_earlier_file_that_are_lost_moved_or_doubled_are_refused(tmp_path: Path, how: str):
+    data, changed_file = json.loads(EARLIER.read_text("utf-8")), tmp_path / "changed.json"
+    whole = data["trials"]
+    for place in range(len(whole) - 1):
+        data["trials"] = changed(whole, place, how)
+        changed_file.write_text(json.dumps(data))
+        with pytest.raises(UserError):
+            study_file.read_study(changed_file)

@@ -148,6 +148,22 @@ BASELINES: dict[str, Baseline] = {
     ),
 }
 
+#: What canonical forms call these, for good: results are stored under the forms. The names were those of
+#: the classes once; classes may move, and what is not listed is called by its own name.
+STORED_NAMES = {
+    "sgd": "torch.optim.SGD",
+    "adam": "torch.optim.Adam",
+    "adamw": "torch.optim.AdamW",
+    "rmsprop": "torch.optim.RMSprop",
+    "nadam": "torch.optim.NAdam",
+    "radam": "torch.optim.RAdam",
+    "adafactor": "torch.optim.Adafactor",
+    "muon": "optevo.optim.muon.MuonAdamW",
+    "lion": "pytorch_optimizer.Lion",
+    "sophia": "pytorch_optimizer.SophiaH",
+    "ademamix": "pytorch_optimizer.AdEMAMix",
+}
+
 
 @dataclass(frozen=True)
 class TunedBaseline(Candidate):
@@ -239,15 +255,8 @@ class TunedBaseline(Candidate):
 
     def canonical(self) -> str:
         """A string that two of them share only when they are the same optimizer with the same schedule."""
-        return self._form(self.name)
-
-    def former(self) -> tuple[str, ...]:
-        """Before the rooms, the class's module stood where its name stands."""
-        return (self._form("optevo.optim.muon.MuonAdamW" if self.name == "muon" else self.baseline.factory),)
-
-    def _form(self, optimizer: str) -> str:
         form = {
-            "optimizer": optimizer,
+            "optimizer": STORED_NAMES.get(self.name, self.name),
             "lr": self.lr,
             "weight_decay": self.weight_decay,
             "schedule": self.schedule_name,

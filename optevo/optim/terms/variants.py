@@ -65,10 +65,6 @@ class Rescheduled(Candidate):
         """Both."""
         return f"{self.optimizer.canonical()} under {self.schedule_of.canonical()}"
 
-    def former(self) -> tuple[str, ...]:
-        """Those of the optimizer."""
-        return tuple(f"{form} under {self.schedule_of.canonical()}" for form in self.optimizer.former())
-
     def source(self, class_name: str, provenance: Mapping[str, str]) -> str:
         """Refused: it is made to be measured.
 

@@ -21,6 +21,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from optevo import __version__
+from optevo.files import write_text
 from optevo.measurement.fresh_seeds import stored_result
 from optevo.reporting.figures import search as figures
 from optevo.reporting.frames import best, curves, lineage, runs, trials
@@ -79,7 +80,7 @@ def write_report(
         notes: Paragraphs of plain text for the top. Default: none.
 
     Raises:
-        OSError: The file can't be written.
+        UserError: The file can't be written.
     """
     page = _Page()
     on_test = {study.study_name for study, config in studies if config.evaluation.split == "test"}
@@ -105,7 +106,7 @@ def write_report(
         plotly=scripts[0],
         js=scripts[1],
     )
-    path.write_text(text, encoding="utf-8", newline="\n")
+    write_text(path, text)
 
 
 class _Page:
