@@ -179,7 +179,7 @@ def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section, li
         return empty, [f"key '{key}.kind' is missing: {expected}"]
     kind = data["kind"]
     if not isinstance(kind, str) or kind not in kinds:
-        return empty, [f"{key}.kind = {kind if isinstance(kind, (dict, list)) else str(kind)!r}: {expected}"]
+        return empty, [f"{key}.kind = {str(kind)!r}: {expected}"]
     try:
         return kinds[kind].section.model_validate(data), []
     except ValidationError as error:
