@@ -1,4 +1,4 @@
-"""Storages that many make at once, and storages that fail."""
+"""Storages that many make at once, storages that fail, and what is logged of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 from typing import Any
 
 import optuna
+import pytest
 import sqlalchemy
 from optuna.storages import RDBStorage
 
@@ -45,3 +46,8 @@ def failing(storage: RDBStorage, times: int, error: Exception, *, after: bool = 
 
     sqlalchemy.event.listen(storage.engine, "commit", fail)
     return failed
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What optevo logged."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("optevo")]

@@ -114,7 +114,8 @@ class Retrying:
     _silent = False  # whether an outage has been reported that isn't over
 
     def _explain(self, error: Exception) -> UserError | None:
-        raise NotImplementedError
+        """What a user can do about a call's error, or None where it is a fault of ours."""
+        raise NotImplementedError  # each kind of storage has its own
 
     def _tell(self, error: StorageUnreachable) -> None:
         if not self._silent:

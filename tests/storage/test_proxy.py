@@ -18,31 +18,16 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.storages import RDBStorage
-from storages import failing
+from storages import failing, logged
 from stored_studies import content, made
 
 from optevo.errors import UserError
-from optevo.storage import retrying
 from optevo.storage.copying import copy_studies
 from optevo.storage.opening import open_storage
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 _LONG = 120  # seconds that nothing takes but a hang
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> RDBStorage:
-    opened = open_storage(f"sqlite:///{tmp_path / 'a.db'}", create=True)
-    assert isinstance(opened, RDBStorage)
-    return opened
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "_FIRST_PAUSE", 0.01)
-
-
-def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name.startswith("optevo")]
 
 
 @contextmanager
@@ -91,7 +76,7 @@ def test_a_study_goes_on_when_its_proxy_is_started_again(tmp_path: Path, caplog:
         with served(url, port):
             thread.join(_LONG)
             assert [(t.params, t.value) for t in study.trials] == [({"x": ended[0]}, ended[0])]
-    assert [f"grpc://127.0.0.1:{port}" in said for said in _said(caplog)] == [True, True]
+    assert [f"grpc://127.0.0.1:{port}" in said for said in logged(caplog)] == [True, True]
 
 
 def test_no_proxy_at_an_address_is_told_with_how_to_start_one(monkeypatch: pytest.MonkeyPatch):

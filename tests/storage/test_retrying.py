@@ -19,29 +19,15 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, _CachedStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from storages import failing
+from storages import failing, logged
 
 from optevo.storage import retrying
 from optevo.storage.errors import StorageUnreachable
 from optevo.storage.opening import count_states, open_storage
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
 _LONG = 120  # seconds that nothing takes but a hang
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> RDBStorage:
-    opened = open_storage(f"sqlite:///{tmp_path / 'a.db'}", create=True)
-    assert isinstance(opened, RDBStorage)
-    return opened
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "_FIRST_PAUSE", 0.01)
-
-
-def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name.startswith("optevo")]
 
 
 # What is retrying
@@ -71,7 +57,7 @@ def test_a_call_is_tried_again_until_it_is_answered_and_says_so_once(
         study.set_user_attr("a", 1)
     assert len(failed) == 5
     assert study.user_attrs == {"a": 1}
-    said = _said(caplog)
+    said = logged(caplog)
     assert len(said) == 2
     assert "does not answer (gone): trying again for up to 10 minutes" in said[0]
     assert said[1] == f"the storage {storage.name} answers again"
