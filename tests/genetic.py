@@ -12,6 +12,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
+from optevo import keys
 from optevo.samplers import GeneticSampler
 
 Factory = Callable[[int], BaseSampler]
@@ -32,11 +33,11 @@ def ternary(trial: Trial) -> float:
 
 
 def generation(trial: FrozenTrial) -> int | None:
-    return trial.user_attrs.get("generation", trial.system_attrs.get("NSGAIISampler:generation"))
+    return keys.ours(trial).get(keys.GENERATION, trial.system_attrs.get("NSGAIISampler:generation"))
 
 
 def slot(trial: FrozenTrial) -> tuple[int, int]:
-    return trial.user_attrs["generation"], trial.user_attrs["slot"]
+    return keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.SLOT]
 
 
 def sizes(study: Study) -> Counter[int | None]:

@@ -20,6 +20,7 @@ import optevo.tasks
 PACKAGE = Path(optevo.__file__).parent
 STUDY = """
 import optuna
+from optevo import keys
 from optevo.samplers import GeneticSampler
 from optevo.spaces import TermSpace
 optuna.logging.disable_default_handler()
@@ -31,7 +32,7 @@ def objective(trial):
     assert genome.formula() and genome.canonical()
     return genome.lr
 study.optimize(objective, n_trials=30)
-assert max(t.user_attrs["generation"] for t in study.trials) == 5
+assert max(keys.ours(t)[keys.GENERATION] for t in study.trials) == 5
 """
 OPTIMIZER = """
 import torch
@@ -46,6 +47,7 @@ SCORED = """
 from pathlib import Path
 import optuna
 from optevo.study.config import parse_config
+from optevo import keys
 from optevo.training.benches import make_worker_bench
 from optevo.evaluation.objective import Objective
 from optevo.study.studies import make_sampler
@@ -61,7 +63,7 @@ evaluation = {"tasks": ["stub"], "gate": False}
 config = parse_config({"name": "scored", "sampler": sampler, "evaluation": evaluation}, "this test")
 study = optuna.create_study(sampler=make_sampler(config), direction="maximize")
 study.optimize(Objective(make_worker_bench(config, "auto", Path()), config.make_space()), n_trials=16)
-assert {t.user_attrs["generation"] for t in study.trials} == {0, 1, 2}
+assert {keys.ours(t)[keys.GENERATION] for t in study.trials} == {0, 1, 2}
 """
 REPORTING = """
 from optevo.reporting import ablation, comparison, frames, statistics

@@ -87,7 +87,7 @@ def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[RunningT
     complete = by_state[TrialState.COMPLETE]
     gone = sum(running_trial.state != "live" for running_trial in at_work)
     lost = sum(keys.LOST in t.system_attrs for t in by_state[TrialState.FAIL])
-    generation = str(max((t.user_attrs.get(keys.GENERATION, 0) for t in trials), default=""))
+    generation = str(max((keys.ours(t).get(keys.GENERATION, 0) for t in trials), default=""))
     state = "running" if len(at_work) > gone else "idle"
     if is_complete(study):
         done = keys.RERUN in study.user_attrs or config.rerun.candidates == 0
@@ -100,7 +100,7 @@ def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[RunningT
         generation if sampler.has_generations and sampler.n_generations != 1 else "",
         f"{counted(study)}/{config.n_trials}",
         str(len(by_state[TrialState.PRUNED])),
-        str(sum(keys.ERROR in t.user_attrs for t in by_state[TrialState.FAIL]))
+        str(sum(keys.ERROR in keys.ours(t) for t in by_state[TrialState.FAIL]))
         + (f", {lost} lost" * (lost > 0)),
         str(len(at_work)) + f", {gone} gone" * (gone > 0),
         f"{max(t.value or 0.0 for t in complete):.4f}" if complete else "",

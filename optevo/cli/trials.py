@@ -82,7 +82,7 @@ def write_export(
     from optevo import __version__, keys
     from optevo.measurement.fresh_seeds import stored_result
 
-    if keys.CANONICAL not in trial.user_attrs:
+    if keys.CANONICAL not in keys.ours(trial):
         raise UserError(f"trial {trial.number} has no optimizer to export: it is {trial.state.name}")
     evaluation = config.evaluation
     provenance = {

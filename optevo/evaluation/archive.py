@@ -76,7 +76,7 @@ class Archive:
         self._read = finished
 
     def _add(self, trial: FrozenTrial) -> None:
-        form, stored = trial.user_attrs.get(keys.CANONICAL), _runs(trial)
+        form, stored = keys.ours(trial).get(keys.CANONICAL), _runs(trial)
         before = self._by_form.get(form) if form else None
         if form and stored and (before is None or len(before.runs) < len(stored)):
             self._by_form[form] = Record(trial.number, tuple(read_run(run) for run in stored))
@@ -87,5 +87,5 @@ class Archive:
 
 def _runs(trial: FrozenTrial) -> Sequence[dict[str, Any]]:
     finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    runs: Sequence[dict[str, Any]] = trial.user_attrs.get(keys.RUNS, []) if finished else []
+    runs: Sequence[dict[str, Any]] = keys.ours(trial).get(keys.RUNS, []) if finished else []
     return runs

@@ -88,7 +88,7 @@ class Objective:
         candidate = self.space.candidate(self.space.suggest(trial))
         for key, value in _description(candidate).items():
             trial.set_user_attr(key, value)
-        entry = self._enter(state, candidate, trial.user_attrs[keys.GENERATION])
+        entry = self._enter(state, candidate, _slot(trial).generation)
         if self._give_up(trial, entry.member):
             seconds = time.perf_counter() - start
         elif self.bench.config.evaluation.batch_candidates > 1:
@@ -125,16 +125,16 @@ class Objective:
     def _give_up(self, trial: optuna.Trial, member: CandidateRuns) -> bool:
         """End the runs of a slot in which too many trials have failed; whether it was."""
         sampler = sampler_of(trial.study)
-        slot = Slot(trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT])
+        slot = _slot(trial)
         failed = sampler.failed_before(trial.study, slot)
-        errors = [t for t in failed if keys.ERROR in t.user_attrs]
+        errors = [t for t in failed if keys.ERROR in keys.ours(t)]
         lost = sum(t.system_attrs.get(keys.LOST, "").endswith(GONE) for t in failed)
         if member.ended or (len(errors) < MAX_FAILURES and lost < MAX_LOSSES):
             return False
         reason = f"{lost} processes were lost at it"
         if len(errors) >= MAX_FAILURES:
             reason = (
-                f"failed {len(errors)} times: {errors[-1].user_attrs[keys.ERROR].strip().splitlines()[-1]}"
+                f"failed {len(errors)} times: {keys.ours(errors[-1])[keys.ERROR].strip().splitlines()[-1]}"
             )
         trial.set_user_attr(keys.ATTEMPTS, [t.number for t in failed])
         member.fail(reason)
@@ -210,17 +210,18 @@ class Objective:
             member = entry.member
             if member.value is None or sampler.slot_table(study).decided(other):
                 continue
+            user, system = sampler.attributes(sampler.lineage(study, other))
             finished = optuna.trial.create_trial(
                 state=TrialState.COMPLETE if member.verdict is None else TrialState.PRUNED,
                 value=member.value,
                 params=params,
                 distributions=self.space.distributions(),
                 user_attrs={
-                    **sampler.lineage(study, other),
+                    **user,
                     **_description(member.candidate),
                     **self._outcome(entry, seconds),
                 },
-                system_attrs={keys.CLAIM: [other.generation, other.index]},
+                system_attrs=system,
                 intermediate_values={self._last_step(state): member.value},
             )
             finished.datetime_start = frozen.datetime_start
@@ -274,6 +275,12 @@ def _machines_fault(error: Exception) -> bool:
         return True
     words = ("allocate memory", "CUDA", "CUBLAS", "CUDNN")  # torch has no classes for these
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _slot(trial: optuna.Trial) -> Slot:
+    slot = claimed(stored_trial(trial.study, trial))
+    assert slot is not None
+    return slot
 
 
 def _description(candidate: Candidate) -> dict[str, str]:

@@ -91,7 +91,7 @@ class LivenessMonitor:
         before, self._watched = self._watched, {}
         lost = {}
         for trial in trials:
-            worker = trial.user_attrs.get(keys.WORKER)
+            worker = keys.ours(trial).get(keys.WORKER)
             sign = (worker, trial.system_attrs.get(keys.BEAT))
             seen = before.get(trial.number)
             if seen is None or seen.sign != sign:
@@ -142,7 +142,7 @@ def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
 
 def beat_age(trial: FrozenTrial) -> float | None:
     """Seconds since a trial's last heartbeat, or its beginning, by this machine's clock; None for neither."""
-    worker, beat = trial.user_attrs.get(keys.WORKER), trial.system_attrs.get(keys.BEAT)
+    worker, beat = keys.ours(trial).get(keys.WORKER), trial.system_attrs.get(keys.BEAT)
     last = beat[1] if beat is not None else worker and worker.get("since")
     if last is None:
         return None

@@ -34,7 +34,7 @@ class RunningTrial:
     @property
     def slot(self) -> str:
         """What it works on, "generation/slot"."""
-        attrs = self.trial.user_attrs
+        attrs = keys.ours(self.trial)
         return f"{attrs[keys.GENERATION]}/{attrs[keys.SLOT]}" if keys.SLOT in attrs else ""
 
 
@@ -59,7 +59,7 @@ def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[R
 
 def running_trial(trial: FrozenTrial) -> RunningTrial:
     """A running trial's worker, by what the trial and this machine tell."""
-    worker, age = trial.user_attrs.get(keys.WORKER), beat_age(trial)
+    worker, age = keys.ours(trial).get(keys.WORKER), beat_age(trial)
     if age is None:  # a trial's start is a naive local time
         started = trial.datetime_start or datetime.datetime.now()
         age = (datetime.datetime.now() - started).total_seconds()

@@ -132,7 +132,7 @@ def measure(
 
     winner, measured = again_when_killed(once)
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    found = {trial.user_attrs[keys.CANONICAL]: trial.value for trial in trials}
+    found = {keys.ours(trial)[keys.CANONICAL]: trial.value for trial in trials}
     rows = [Row(name, found.get(preset.canonical()), measured[name]) for name, preset in presets.items()]
     rows.append(Row(winner, shortlist[winner].value, measured[winner]))
     return Result(shortlist[winner].number, tuple(rows))

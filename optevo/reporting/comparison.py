@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.measurement.fresh_seeds import Result
@@ -205,8 +206,8 @@ def studies_frame(entries: Sequence[Entry]) -> pd.DataFrame:
             {
                 "study": entry.test.study,
                 "winner": f"trial {entry.test.trial}",
-                "rule": printable(str(trial.user_attrs.get("formula", ""))),
-                "hyperparameters": printable(str(trial.user_attrs.get("hyperparameters", ""))),
+                "rule": printable(str(keys.ours(trial).get(keys.FORMULA, ""))),
+                "hyperparameters": printable(str(keys.ours(trial).get(keys.HYPERPARAMETERS, ""))),
                 "selected_on": entry.config.evaluation.split,
                 "trials": entry.config.n_trials,
                 "search_fitness": trial.value,

@@ -96,14 +96,20 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     names = list(
         dict.fromkeys([*config.make_space().distributions(), *(p for t in stored for p in t.params)])
     )
-    tasks = list(dict.fromkeys(key for t in stored for key in t.user_attrs if _is_task(key)))
+    tasks = list(dict.fromkeys(key for t in stored for key in keys.ours(t) if _is_task(key)))
     rows = []
     for trial in stored:
-        attrs = trial.user_attrs
+        attrs = keys.ours(trial)
         rows.append(
             {
-                **{name: attrs.get(name) for name in TRIALS},  # most are attributes under these names
-                **{name: _text(attrs.get(name)) for name, kind in TRIALS.items() if kind == TEXT},
+                **{
+                    name: attrs.get(keys.PREFIX + name) for name in TRIALS
+                },  # most are attributes under these names
+                **{
+                    name: _text(attrs.get(keys.PREFIX + name))
+                    for name, kind in TRIALS.items()
+                    if kind == TEXT
+                },
                 "number": trial.number,
                 "state": trial.state.name,
                 "counted": trial.number in deciders,
@@ -111,11 +117,11 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
                 "fitness": _value(trial),
                 "seconds": _seconds(trial),
                 "error": _text(attrs.get(keys.ERROR, "").strip().rpartition("\n")[2] or None),
-                **{printable(key): attrs.get(key) for key in tasks},
+                **{_task_column(key): attrs.get(key) for key in tasks},
                 **{_param_column(name): trial.params.get(name) for name in names},
             }
         )
-    columns = {**TRIALS, **{printable(key): NUMBER for key in tasks}}
+    columns = {**TRIALS, **{_task_column(key): NUMBER for key in tasks}}
     return frame_of(rows, columns, [_param_column(name) for name in names])
 
 
@@ -159,13 +165,14 @@ def lineage(study: optuna.Study, trial_number: int) -> pd.DataFrame:
         if not 0 <= number < len(stored):
             continue
         trial = stored[number]
-        parents = list(dict.fromkeys(trial.user_attrs.get(keys.PARENTS, ())))
+        attrs = keys.ours(trial)
+        parents = list(dict.fromkeys(attrs.get(keys.PARENTS, ())))
         known = {
             "trial": number,
-            "generation": trial.user_attrs.get(keys.GENERATION),
-            "origin": _text(trial.user_attrs.get(keys.ORIGIN)),
+            "generation": attrs.get(keys.GENERATION),
+            "origin": _text(attrs.get(keys.ORIGIN)),
             "fitness": _value(trial),
-            "formula": _text(trial.user_attrs.get(keys.FORMULA)),
+            "formula": _text(attrs.get(keys.FORMULA)),
         }
         rows += [{**known, "parent": parent} for parent in parents or [None]]
         waiting += [parent for parent in parents if parent not in seen]
@@ -181,7 +188,7 @@ def cost(study: optuna.Study, *, rerun: bool = True) -> Cost:
         rerun: Whether to add what measuring the best again on fresh seeds took. Default: True.
     """
     stored = _stored(study)
-    steps = sum(trial.user_attrs.get(keys.TRAINED_STEPS, 0) for trial in stored)
+    steps = sum(keys.ours(trial).get(keys.TRAINED_STEPS, 0) for trial in stored)
     seconds = sum(_seconds(trial) or 0.0 for trial in stored)
     if rerun:
         for key, again in study.user_attrs.items():
@@ -216,8 +223,8 @@ def _stored(study: optuna.Study) -> list[FrozenTrial]:
 
 def _runs(study: optuna.Study) -> Iterator[tuple[FrozenTrial, Mapping[str, Any], bool]]:
     for trial in _stored(study):
-        copied = trial.user_attrs.get(keys.COPIED_RUNS, 0)
-        for i, run in enumerate(trial.user_attrs.get(keys.RUNS, [])):
+        copied = keys.ours(trial).get(keys.COPIED_RUNS, 0)
+        for i, run in enumerate(keys.ours(trial).get(keys.RUNS, [])):
             yield trial, run, i < copied
 
 
@@ -235,7 +242,7 @@ def _value(trial: FrozenTrial) -> float | None:
 
 
 def _seconds(trial: FrozenTrial) -> float | None:
-    recorded: float | None = trial.user_attrs.get(keys.SECONDS)
+    recorded: float | None = keys.ours(trial).get(keys.SECONDS)
     start, end = trial.datetime_start, trial.datetime_complete
     if recorded is not None or start is None or end is None:
         return recorded
@@ -251,8 +258,12 @@ def _is_task(key: str) -> bool:
     return key.startswith(keys.FITNESS_PREFIX)
 
 
+def _task_column(key: str) -> str:
+    return printable(key.removeprefix(keys.PREFIX))
+
+
 def _param_column(name: str) -> str:
-    return f"param:{name}" if name in TRIALS or _is_task(name) else name
+    return f"param:{name}" if name in TRIALS or _is_task(keys.PREFIX + name) else name
 
 
 def _text(value: Any) -> str | None:

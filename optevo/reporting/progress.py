@@ -53,7 +53,7 @@ class Progress:
         self.counted = len({claimed(trial) for trial in counted})
         self.pruned = len(counted) - len(complete)
         self.running = sum(t.state == TrialState.RUNNING for t in trials)
-        self.failed = [t for t in trials if t.state == TrialState.FAIL and keys.ERROR in t.user_attrs]
+        self.failed = [t for t in trials if t.state == TrialState.FAIL and keys.ERROR in keys.ours(t)]
         self.best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
         sampler = sampler_of(self.study)
         self.slots = sampler.slot_table(self.study)
@@ -68,7 +68,7 @@ class Progress:
             if trial.number not in self.told_failures:
                 self.told_failures.add(trial.number)
                 new.append(
-                    f"trial {trial.number} failed: {printable(_last_line(trial.user_attrs[keys.ERROR]))}"
+                    f"trial {trial.number} failed: {printable(_last_line(keys.ours(trial)[keys.ERROR]))}"
                 )
         while self.told_generation < self.generation:
             new.append(self._generation_line(self.told_generation))
@@ -112,9 +112,9 @@ class Progress:
         if self.best is not None:
             yield "best fitness", f"{self.best.value:.4f} (trial {self.best.number})"
             yield "best rule", formula(self.best)
-            yield "", str(self.best.user_attrs.get(keys.HYPERPARAMETERS, ""))
+            yield "", str(keys.ours(self.best).get(keys.HYPERPARAMETERS, ""))
         for trial in self.failed[-1:]:
-            yield "last failure", f"trial {trial.number}: {_last_line(trial.user_attrs[keys.ERROR])}"
+            yield "last failure", f"trial {trial.number}: {_last_line(keys.ours(trial)[keys.ERROR])}"
         if self.config.evaluation.split == "test":
             yield "split", TEST_MARK
         yield "time", f"{_duration(time.monotonic() - self.start)}, {self._left()}"

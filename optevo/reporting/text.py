@@ -22,7 +22,7 @@ TEST_MARK = "selected and scored on the test split: these numbers flatter what w
 
 def formula(trial: FrozenTrial) -> str:
     """A trial's update rule, empty before it was built."""
-    return printable(str(trial.user_attrs.get(keys.FORMULA, "")))
+    return printable(str(keys.ours(trial).get(keys.FORMULA, "")))
 
 
 def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
@@ -31,7 +31,7 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
 
 
 def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
-    attrs = trial.user_attrs
+    attrs = keys.ours(trial)
     value = "" if trial.value is None else f", fitness {trial.value:.4f}"
     lines = [f"trial {trial.number} of study {study.study_name!r}: {trial.state.name}{value}"]
     lines += [f"  {TEST_MARK}"] * (config.evaluation.split == "test")

@@ -36,7 +36,8 @@ class SlotSampler(BaseSampler):
     A subclass implements Optuna's `infer_relative_search_space`, `sample_relative` and `sample_independent`,
     and `lineage` where individuals have parents. One that breeds is a `BreedingSampler`.
 
-    Trials get the user attributes `generation`, `slot`, `parents` (trial numbers) and `origin`.
+    Where a trial comes from is in its system attributes, whose names begin with ``optevo:``; its user
+    attributes stay the user's. `optevo.keys.ours` reads generation, slot, parents (trial numbers) and origin.
 
     Args:
         population_size: Members of a generation.
@@ -58,6 +59,8 @@ class SlotSampler(BaseSampler):
         has_generations: Whether later generations are bred from earlier ones, so that racing and copies can
             look back. Default: True.
         origin: What a trial's attribute `origin` says that is no preset.
+        lineage_in_user_attrs: Whether to write where trials come from to user attributes instead, which
+            dashboards show. Default: False.
         on_trial: Called with study and trial before anything else happens to a trial. Default: None.
 
     Raises:
@@ -109,6 +112,7 @@ class SlotSampler(BaseSampler):
         self.patience = patience
         self.endless = endless
         self.asynchronous = asynchronous
+        self.lineage_in_user_attrs = False
         self.on_trial: Callable[[Study, FrozenTrial], None] | None = None
         self._reset()
 
@@ -128,12 +132,16 @@ class SlotSampler(BaseSampler):
             endless=self.endless,
         )
         self._cache(study).slots[trial_id(trial)] = slot
-        attrs = self.lineage(study, slot)
+        lineage = self.lineage(study, slot)
         if trial.system_attrs.get("fixed_params"):
-            attrs |= {keys.PARENTS: [], keys.ORIGIN: "enqueued"}
-        for key, value in attrs.items():
+            lineage |= {keys.PARENTS: [], keys.ORIGIN: "enqueued"}
+        user, system = self.attributes(lineage)
+        for key, value in user.items():
             set_trial_user_attr(study, trial, key, value)
-        trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
+        for key in system.keys() - {keys.CLAIM}:
+            set_trial_system_attr(study, trial, key, system[key])
+        trial.user_attrs = {**trial.user_attrs, **user}  # Optuna read the trial before
+        trial.system_attrs = {**trial.system_attrs, **system}
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
@@ -170,7 +178,7 @@ class SlotSampler(BaseSampler):
         return self._cache(study).table.failed(slot)
 
     def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
-        """User attributes that say where a slot's individual comes from. Default: from nobody."""
+        """Attributes that say where a slot's individual comes from. Default: from nobody."""
         origin = "preset" if self.is_preset(slot) else self.origin
         return {
             keys.GENERATION: slot.generation,
@@ -178,6 +186,13 @@ class SlotSampler(BaseSampler):
             keys.PARENTS: [],
             keys.ORIGIN: origin,
         }
+
+    def attributes(self, lineage: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """User and system attributes of a trial that has claimed its slot, for a `lineage`."""
+        claim = {keys.CLAIM: [lineage[keys.GENERATION], lineage[keys.SLOT]]}
+        if self.lineage_in_user_attrs:
+            return dict(lineage), claim
+        return {}, {**claim, keys.PARENTS: lineage[keys.PARENTS], keys.ORIGIN: lineage[keys.ORIGIN]}
 
     def is_preset(self, slot: Slot) -> bool:
         """Whether a preset holds the slot."""

@@ -151,7 +151,7 @@ class BreedingSampler(SlotSampler):
         return {other: offspring[other.index] for other in self._cache(study).table.group(slot)}
 
     def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
-        """User attributes that say where a slot's individual comes from."""
+        """Attributes that say where a slot's individual comes from."""
         parents, known = self._mates(study, slot), super().lineage(study, slot)
         origin = self.origin if parents else "random"
         return {
@@ -188,7 +188,7 @@ class BreedingSampler(SlotSampler):
         """The parameters of a trial's parents; asynchronous, of those that it was given when it began."""
         if not self.asynchronous:
             return [member.params for member in self._mates(study, slot)]
-        trials, numbers = all_trials(study), stored_trial(study, trial).user_attrs.get(keys.PARENTS, [])
+        trials, numbers = all_trials(study), keys.ours(stored_trial(study, trial)).get(keys.PARENTS, [])
         return [trials[number].params for number in numbers]
 
     def _asynchronous_child(

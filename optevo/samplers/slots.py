@@ -117,7 +117,7 @@ class SlotTable:
                 if self.asynchronous:
                     self._members.setdefault(slot, _member(trial, slot, direction))
             elif trial.state == TrialState.FAIL:
-                if not trial.user_attrs.get(keys.INTERRUPTED, False):
+                if not keys.ours(trial).get(keys.INTERRUPTED, False):
                     holders.failed.append(trial)
             else:
                 holders.live[trial.number] = trial

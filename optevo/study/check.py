@@ -40,7 +40,7 @@ def check_study(study: optuna.Study) -> None:
     attrs = readable(where, lambda: study.user_attrs)
     if not isinstance(attrs.get(keys.ENVIRONMENT, {}), dict):
         _refuse(where, keys.ENVIRONMENT, "a table", attrs[keys.ENVIRONMENT])
-    if keys.CONFIG not in attrs or attrs.get(keys.SCHEMA) != keys.SCHEMA_VERSION:
+    if keys.CONFIG not in attrs or attrs.get(keys.SCHEMA) not in keys.READABLE:
         return
     directions = readable(where, lambda: [direction.name for direction in study.directions])
     if directions != ["MAXIMIZE"]:
@@ -93,9 +93,10 @@ def _check_measured(
 def _check_trial(
     where: str, trial: FrozenTrial, n_trials: int, domains: Mapping[str, TypeAdapter[Any]]
 ) -> None:
-    attrs, state = trial.user_attrs, trial.state.name
-    _check_shapes(where, attrs, TRIAL)
     _check_shapes(where, trial.system_attrs, SYSTEM)
+    _check_names(where, trial.user_attrs)
+    attrs, state = keys.ours(trial), trial.state.name
+    _check_shapes(where, attrs, TRIAL)
     if keys.ORIGIN in attrs:  # written last of these
         _need(where, attrs, keys.GENERATION, keys.SLOT, keys.PARENTS)
     if keys.COPIED_FROM in attrs:
@@ -116,11 +117,16 @@ def _check_trial(
         _need(where, trial.params, *domains)
 
 
+def _check_names(where: str, found: Mapping[str, Any]) -> None:
+    for key in found:
+        if type(key) is not str:  # SQLite keeps any type in any column
+            raise UserError(f"{where}: an attribute is called {printable(repr(key)[:80])}; {_REMEDY}")
+
+
 def _check_shapes(where: str, found: Mapping[str, Any], shapes: Mapping[str, TypeAdapter[Any]]) -> None:
+    _check_names(where, found)
     for key, value in found.items():
         shape = shapes.get(key)
-        if shape is None and type(key) is not str:  # SQLite keeps any type in any column
-            raise UserError(f"{where}: an attribute is called {printable(repr(key)[:80])}; {_REMEDY}")
         if shape is None and key.startswith(keys.FITNESS_PREFIX):
             shape = shapes.get(keys.FITNESS_PREFIX)
         if shape is not None:

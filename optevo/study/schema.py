@@ -130,6 +130,8 @@ SYSTEM: dict[str, TypeAdapter[Any]] = {
     keys.LATE: _FLAG,
     keys.BEAT: TypeAdapter(Beat),
     keys.LOST: _TEXT,
+    keys.PARENTS: _COUNTS,
+    keys.ORIGIN: _TEXT,
 }
 TRIAL: dict[str, TypeAdapter[Any]] = {
     keys.GENERATION: _COUNT,

@@ -36,6 +36,7 @@ def make_sampler(config: StudyConfig, device: str = "") -> SlotSampler:
         set_trial_user_attr(study, trial, keys.WORKER, worker_identity(device))
 
     sampler.on_trial = name
+    sampler.lineage_in_user_attrs = True  # of a search of ours, people look at in a dashboard
     return sampler
 
 
@@ -113,6 +114,8 @@ def create_or_resume(
     check_environment(study, accept=accept_environment)
     if begun != config:
         study.set_user_attr(keys.CONFIG, config.to_dict())
+    if stored[keys.SCHEMA] != keys.SCHEMA_VERSION:  # from now on an older optevo can't read all of it
+        study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
     return study
 
 
@@ -189,14 +192,14 @@ def study_names(storage: BaseStorage) -> list[str]:
 
 def _check_schema(study: optuna.Study) -> None:
     version = study.user_attrs.get(keys.SCHEMA)
-    if version != keys.SCHEMA_VERSION:
+    if version not in keys.READABLE:
         stored = study.user_attrs.get(keys.ENVIRONMENT) or {}
         made = f"{stored.get('optevo', 'unknown')}, commit {stored.get('git_commit', 'unknown')}"
         newer = isinstance(version, int) and version > keys.SCHEMA_VERSION
         remedy = "install a newer one" if newer else "back the database up and run `optevo storage upgrade`"
         raise UserError(
-            f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads version "
-            f"{keys.SCHEMA_VERSION}; {remedy}, or use the optevo that made it: {made}"
+            f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads versions "
+            f"{' and '.join(map(str, keys.READABLE))}; {remedy}, or use the optevo that made it: {made}"
         )
 
 
@@ -223,10 +226,11 @@ def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
         raise UserError(f"study {study.study_name!r} has no complete trial{why}")
     best: dict[str, FrozenTrial] = {}
     for trial in sorted(trials, key=_rank):
-        best.setdefault(trial.user_attrs[keys.CANONICAL], trial)
+        best.setdefault(keys.ours(trial)[keys.CANONICAL], trial)
     return list(best.values())[:n]
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, int, int]:
     # Ties by slot: which trial came to evaluate it depends on the workers, and must not change the winner.
-    return -(trial.value or 0.0), trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]
+    attrs = keys.ours(trial)
+    return -(trial.value or 0.0), attrs[keys.GENERATION], attrs[keys.SLOT]

@@ -147,15 +147,15 @@ def outcome(study: optuna.Study) -> tuple[Outcome, list[str]]:
     faults = []
     for trial in study.get_trials(deepcopy=False):
         if trial.state in COUNTED:
-            slot = (trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT])
+            slot = (keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.SLOT])
             if slot in slots:
                 faults.append(f"slot {slot} counts twice")
-            runs = [{k: v for k, v in run.items() if k != "seconds"} for run in trial.user_attrs[keys.RUNS]]
+            runs = [{k: v for k, v in run.items() if k != "seconds"} for run in keys.ours(trial)[keys.RUNS]]
             slots[slot] = (trial.params, trial.value, runs, trial.state.name)
         elif trial.state != TrialState.FAIL:
             faults.append(f"trial {trial.number} was left {trial.state.name}")
     best = best_trials(study, 1)[0]
-    slots[-1, -1] = (best.user_attrs[keys.GENERATION], best.user_attrs[keys.SLOT])
+    slots[-1, -1] = (keys.ours(best)[keys.GENERATION], keys.ours(best)[keys.SLOT])
     measured = study.user_attrs[keys.RERUN]["rows"]
     slots[-2, -2] = [[run["fitness"] for run in row["runs"]] for row in measured]
     return slots, faults
@@ -207,7 +207,7 @@ def _reason(failed: FrozenTrial) -> str:
     if keys.LOST in failed.system_attrs:
         return "taken for dead"
     known = (keys.SURPLUS, keys.INTERRUPTED, keys.ERROR)
-    return next((key for key in known if key in failed.user_attrs), "unknown")
+    return next((key for key in known if key in keys.ours(failed)), "unknown")
 
 
 @contextlib.contextmanager
