@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +21,7 @@ from optevo.optuna_private import (
 )
 from optevo.samplers.claiming import claim
 from optevo.samplers.memory import SamplerCache, StudyCaches
+from optevo.samplers.operators import plain
 from optevo.samplers.slots import Member, Slot, SlotTable, claimed
 
 if TYPE_CHECKING:
@@ -64,7 +66,9 @@ class SlotSampler(BaseSampler):
         on_trial: Called with study and trial before anything else happens to a trial. Default: None.
 
     Raises:
-        ValueError: A size or a preset's value is out of range, or the study has several objectives.
+        TypeError: A size is no whole number.
+        ValueError: A size or a preset's value is out of range, or the study has several objectives. Without a
+            space, a preset's fault shows when its trial suggests another value or name.
     """
 
     has_generations = True
@@ -92,7 +96,7 @@ class SlotSampler(BaseSampler):
             ("group_size", group_size, 1),
             ("max_failures", max_failures, 1),
         ):
-            if value is not None and value < least:
+            if value is not None and whole(name, value) < least:
                 raise ValueError(f"Invalid {name}: {value}, expected at least {least}")
         if n_elites >= population_size:
             raise ValueError(f"Invalid n_elites: {n_elites}, expected 0 to {population_size - 1}")
@@ -106,7 +110,7 @@ class SlotSampler(BaseSampler):
         self.n_generations = n_generations
         self.n_elites = n_elites
         self.seed = seed
-        self.presets = [dict(preset) for preset in presets]
+        self.presets = [{name: plain(value) for name, value in preset.items()} for preset in presets]
         self.group_size = group_size
         self.max_failures = max_failures
         self.patience = patience
@@ -149,6 +153,8 @@ class SlotSampler(BaseSampler):
         """Mark a trial late whose slot another has decided meanwhile."""
         slot = self.slot(study, trial)
         self._cache(study).slots.pop(trial_id(trial), None)
+        if slot is not None and self.is_preset(slot) and state != TrialState.FAIL:
+            self._check_used(study, trial, self.presets[slot.index])
         if not self.endless:  # then slots are only taken over from trials that have been failed
             return
         if slot is not None and self.slot_table(study).decided(slot):
@@ -228,6 +234,17 @@ class SlotSampler(BaseSampler):
         if len(study.directions) > 1:
             raise ValueError(f"{type(self).__name__} has one objective, the study has several")
 
+    def _check_used(self, study: Study, trial: FrozenTrial, preset: Mapping[str, Any]) -> None:
+        """Refuse a preset with a name that its trial never suggested: what it meant was drawn."""
+        unused = [name for name in preset if name not in trial.params]
+        if unused and not trial.system_attrs.get("fixed_params"):
+            set_trial_system_attr(study, trial, keys.ORIGIN, "random")
+            known = ", ".join(map(repr, trial.params)) or "none"
+            raise ValueError(
+                f"Invalid preset: trial {trial.number} suggested no {unused[0]!r}, but {known}; "
+                "what it suggested instead was drawn, so it counts as random"
+            )
+
     def _make_table(self) -> SlotTable:
         return SlotTable(
             self.population_size,
@@ -237,6 +254,18 @@ class SlotSampler(BaseSampler):
             n_generations=None if self.endless else self.n_generations,
             asynchronous=self.asynchronous,
         )
+
+
+def whole(name: str, value: Any) -> int:
+    """An option that is a whole number, whichever library's.
+
+    Raises:
+        TypeError: It is none.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"Invalid {name}: {value!r}, expected a whole number") from None
 
 
 def sampler_of(study: Study) -> SlotSampler:

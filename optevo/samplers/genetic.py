@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 
+from optevo.samplers.base import whole
 from optevo.samplers.breeding import BreedingSampler
 from optevo.samplers.operators import (
     Params,
@@ -44,7 +45,7 @@ class GeneticSampler(BreedingSampler):
     children are bred from whoever has finished, the `n_elites` best of all and the latest of the others. What
     is bred then depends on who finishes when: such a search cannot be repeated.
 
-    Trials get the user attributes `generation`, `slot`, `parents` (trial numbers) and `origin`.
+    `optevo.keys.ours` reads where a trial comes from: generation, slot, parents (trial numbers) and origin.
 
     Args:
         population_size: Members of a generation. Default: 50.
@@ -65,7 +66,9 @@ class GeneticSampler(BreedingSampler):
             `n_generations`. Default: from 1 down to ½, see `optevo.samplers.operators.annealing`.
 
     Raises:
-        ValueError: A size or a preset's value is out of range, or the study has several objectives.
+        TypeError: A size is no whole number.
+        ValueError: A size or a preset's value is out of range, or the study has several objectives. Without a
+            space, a preset's fault shows when its trial suggests another value or name.
 
     Example:
         >>> import optuna
@@ -92,7 +95,7 @@ class GeneticSampler(BreedingSampler):
         asynchronous: bool = False,
         anneal: Callable[[int, int | None], float] = annealing,
     ) -> None:
-        if tournament_size < 1:
+        if whole("tournament_size", tournament_size) < 1:
             raise ValueError(f"Invalid tournament_size: {tournament_size}, expected at least 1")
         super().__init__(
             population_size=population_size,

@@ -14,6 +14,7 @@ from optevo import keys
 from optevo.optuna_private import all_trials, set_trial_system_attr, trial_id
 from optevo.samplers.base import SlotSampler
 from optevo.samplers.claiming import earlier_params
+from optevo.samplers.operators import given
 from optevo.samplers.slots import Slot, claimed
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class SeededSampler(SlotSampler):
         """The preset's or the failed attempt's value, else the sampler's."""
         one = self._wrapped(study, trial)
         if param_name in one.fixed:
-            return one.fixed[param_name]
+            return given(param_name, one.fixed[param_name], param_distribution)
         return one.sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:

@@ -45,7 +45,14 @@ def test_an_objective_reads_where_its_own_trial_comes_from():
     assert [(one[keys.GENERATION], one[keys.SLOT]) for one in seen] == [(0, 0), (0, 1), (1, 0)]
 
 
-OLD = {"generation": 2, "slot": 5, "parents": [1, 3], "origin": "mutation", "formula": "Δ = g", "fitness:a": 1.0}
+OLD = {
+    "generation": 2,
+    "slot": 5,
+    "parents": [1, 3],
+    "origin": "mutation",
+    "formula": "Δ = g",
+    "fitness:a": 1.0,
+}
 
 
 @pytest.mark.parametrize(
