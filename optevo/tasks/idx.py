@@ -8,32 +8,105 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
 
 from optevo.errors import UserError
+from optevo.escaping import printable
 
 UINT8 = 0x08
 _MOST = 2**30  # bytes: twenty times the largest of these files, and little enough to keep in memory
 
 
 def locate(path: Path) -> Path | None:
-    """The file itself, or its gzipped form beside it, or None."""
+    """The file that goes by an idx file's name, or None.
+
+    That is the file itself, or else its gzipped form, or either under the names that it has elsewhere:
+    ``train-images.idx3-ubyte``, in other capitals, or in a folder of the same name, as unpackers make it.
+
+    Raises:
+        OSError: The folder can't be read.
+    """
     for candidate in (path, path.with_name(path.name + ".gz")):
         if candidate.is_file():
             return candidate
-    return None
+    if not path.parent.is_dir():
+        return None
+    called = [entry for entry in sorted(path.parent.iterdir()) if _plain(entry.name) == _plain(path.name)]
+    called += [
+        inner
+        for folder in called
+        if folder.is_dir()
+        for inner in sorted(folder.iterdir())
+        if _plain(inner.name) == _plain(path.name)
+    ]
+    files = [entry for entry in called if entry.is_file()]
+    return min(files, key=lambda entry: entry.suffix.lower() == ".gz", default=None)
+
+
+def _plain(name: str) -> str:
+    return name.lower().removesuffix(".gz").replace(".idx", "-idx")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is as long as its header says, so far as can be told without unpacking it.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    try:
+        with _opened(path) as stream:
+            head = stream.read(16)
+        if len(head) < 4 or len(head) < (header := 4 + 4 * head[3]):
+            return False
+        length = header + math.prod(struct.unpack(f">{head[3]}I", head[4:header]))
+        if not _is_gzipped(path):
+            return length == path.stat().st_size
+        with path.open("rb") as packed:  # a gzipped file ends with the length of its content
+            packed.seek(-4, os.SEEK_END)
+            return length == int.from_bytes(packed.read(4), "little")
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return False
+
+
+def _is_gzipped(path: Path) -> bool:
+    """By name, or by content: some tools unpack on the way and keep the name, others drop it."""
+    with path.open("rb") as stream:
+        return path.suffix.lower() == ".gz" or stream.read(2) == b"\x1f\x8b"
+
+
+def _opened(path: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path)) if _is_gzipped(path) else path.open("rb")
+
+
+def holds(folder: Path) -> str:
+    """What lies in a folder, as the end of a sentence, for messages about what doesn't.
+
+    Raises:
+        OSError: The folder can't be read.
+    """
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    names = sorted(
+        f"{entry.name}{' (a folder)' * entry.is_dir()}"
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".")
+    )
+    listed = ", ".join(map(printable, names[:12])) + ", …" * (len(names) > 12)
+    return f"{folder} has {listed or 'nothing in it'}"
 
 
 def read_idx(path: Path, dimensions: int, remedy: str) -> Tensor:
     """Read one idx file.
 
     Args:
-        path: The file without ".gz"; the gzipped one is read where only that is there.
+        path: The file by its usual name; `locate` says what else is taken for it.
         dimensions: How many dimensions it must have: 3 for images, 1 for labels.
         remedy: What the user can do, the end of every error message.
 
@@ -45,7 +118,7 @@ def read_idx(path: Path, dimensions: int, remedy: str) -> Tensor:
     """
     found = locate(path)
     if found is None:
-        raise UserError(f"{path} is missing (and so is {path.name}.gz): {remedy}")
+        raise UserError(f"{path} is missing (and so is {path.name}.gz); {holds(path.parent)}: {remedy}")
     header = 4 + 4 * dimensions
     content = _content(found, header + _MOST, remedy)
     if len(content) < header:
@@ -69,7 +142,7 @@ def read_idx(path: Path, dimensions: int, remedy: str) -> Tensor:
 
 def _content(path: Path, most: int, remedy: str) -> bytes:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with _opened(path) as stream:
             content = stream.read(most + 1)  # a small gzipped file may hold any amount of zeros
     except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         raise UserError(f"{path} can't be read ({error}): {remedy}") from error
