@@ -55,5 +55,5 @@ def data_get(
     from optevo.tasks.roots import data_root
 
     root = data_root(data_dir, needed=name != "digits")
-    get(name, root)
-    console.print(f"{name} is complete under {printable(str(root))}")
+    rows = get(name, root)
+    console.print(f"{name} is complete in {printable(str(rows[0].path.parent))}")

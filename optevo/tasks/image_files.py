@@ -28,6 +28,7 @@ FORMATS = {
     "WEBP": (".webp",),
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+_READ = ", ".join(suffixes[0] for suffixes in FORMATS.values())
 #: What systems and archivers leave in folders; all that begins with a dot is hidden too ("._cat.png").
 _HIDDEN = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"),
@@ -46,7 +47,7 @@ class ImageFiles:
         files: Each image, in order: its path below `folder`, the number of its class, and its status.
         problems: What keeps the part from being read, each as the beginning of a sentence that ends with a
             remedy. Empty where nothing does.
-        left_out: How many files of each kind are no images of this part, and one of them.
+        left_out: How many files of each kind are no images of this part, and the first of them.
         alike: Names of classes that look the same or nearly.
     """
 
@@ -62,22 +63,23 @@ class ImageFiles:
         """Lines for who reads the part: what was left out and why, and which classes look alike."""
         lines = []
         if self.left_out:
-            kinds = [
-                f"{count} {why}, such as {printable(one)}" for why, (count, one) in self.left_out.items()
-            ]
+            kinds = sorted(self.left_out.items(), key=lambda kind: -kind[1][0])
+            listed = [f"{count} {kind}, such as {printable(one)}" for kind, (count, one) in kinds[:_SHOWN]]
             total = sum(count for count, _ in self.left_out.values())
-            files = "1 file" if total == 1 else f"{total} files"
-            lines.append(f"{printable(str(self.folder))}: left out {files}: {'; '.join(kinds)}")
+            lines.append(
+                f"{printable(str(self.folder))}: left out {total} file{'s' * (total > 1)}, as only {_READ} "
+                f"files in a class's folder are read: {'; '.join(listed)}"
+            )
         if self.alike:
             lines.append(f"{printable(str(self.folder))}: {self.alike}")
         return lines
 
     def leave_out(self, path: str) -> None:
         """Count a file, by its path below `folder`, that is no image of this part."""
-        named = path.lower().endswith(SUFFIXES)
-        why = "in no class's folder" if named else f"not named as the images that are read ({_suffixes()})"
-        count, one = self.left_out.get(why, (0, path))
-        self.left_out[why] = (count + 1, one)
+        suffix = os.path.splitext(path)[1].lower()
+        kind = "in no class's folder" if suffix in SUFFIXES else suffix or "without a suffix"
+        count, one = self.left_out.get(kind, (0, path))
+        self.left_out[kind] = (count + 1, min(one, path))
 
 
 def list_classes(folder: Path) -> list[str]:
@@ -131,7 +133,7 @@ def list_images(folder: Path, classes: int) -> ImageFiles:
             continue
         if not images:
             others = "".join(f"; {line}" for line in found.notes)
-            found.problems.append(f"{folder / name} has no {_suffixes()} files{others}")
+            found.problems.append(f"{folder / name} has no {_READ} files{others}")
         for path, status in images:
             if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
                 found.problems.append(f"{folder / path} is no regular file")
@@ -169,10 +171,6 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _HIDDEN
-
-
-def _suffixes() -> str:
-    return ", ".join(SUFFIXES)
 
 
 def difference(train: Sequence[str], test: Sequence[str]) -> str | None:

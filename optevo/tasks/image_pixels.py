@@ -73,25 +73,22 @@ def _exactly(image: Image, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
     from PIL import ImageOps  # noqa: PLC0415 - as above
 
     channels, height, width = shape
-    other = _Unfit(
-        f"is {image.width} x {image.height} pixels in mode {image.mode}, not {width} x {height} in mode "
-        f"{_MODES[channels]}"
-    )
+    wanted = f"{width} x {height} in mode {_MODES[channels]}"
     if {*image.size} != {width, height}:  # before anything large is decoded
-        raise other
+        raise _Unfit(_other(image, wanted))
     # A phone's JPEG of several pictures (MPO) shows its first.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise _Unfit("holds several frames")
     if (bits := _bits(image)) > 8:
         raise _Unfit(f"has {bits} bits a channel, of which only 8 would be kept")
     if image.mode not in _EXACT:
-        raise other
+        raise _Unfit(_other(image, wanted))
     image.load()
     # Damaged notes beside a sound picture are no reason to refuse it.
     with contextlib.suppress(SyntaxError, struct.error, ValueError, LookupError, TypeError, OSError):
         ImageOps.exif_transpose(image, in_place=True)
     if image.size != (width, height):
-        raise other
+        raise _Unfit(_other(image, wanted))
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] != 255:
@@ -100,8 +97,12 @@ def _exactly(image: Image, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
         return np.asarray(image).reshape(height, width, channels)
     rgb = np.asarray(image.convert("RGB"))
     if channels == 1 and (rgb != rgb[..., :1]).any():
-        raise other
+        raise _Unfit(_other(image, wanted))
     return rgb[..., :channels]
+
+
+def _other(image: Image, wanted: str) -> str:
+    return f"is {image.width} x {image.height} pixels in mode {image.mode}, not {wanted}"
 
 
 def _bits(image: Image) -> int:

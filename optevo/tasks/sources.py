@@ -91,11 +91,13 @@ def load_images(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
     known, help_ = IMAGES[name], remedy(name, root)
     try:
         layout = layout_of(name, root)
+        if not layout.whole:
+            help_ = f"{layout.note}: {help_}"
         if layout.kind == "idx":
             images, labels = layout.files[2 * PARTS.index(part) :][:2]
             return idx.read_labelled(images, labels, known.shape, known.classes, help_)
         if layout.kind == "folder":
-            if not layout.first_choice:
+            if layout.note:
                 logger.warning("%s", printable(layout.note))
             return _load_folder(root / name, part, known, help_)
         if layout.kind == "pickled":
@@ -117,13 +119,13 @@ class Layout:
         kind: "idx", "pickled", "folder", or None where there is nothing of the set.
         files: What torchvision's own layout of the set consists of, there or not.
         note: A line about the other form, where both are there; else "".
-        first_choice: Whether it is the form that is read where both are whole.
+        whole: False where both forms are begun and neither is whole.
     """
 
     kind: str | None
     files: list[Path]
     note: str = ""
-    first_choice: bool = True
+    whole: bool = True
 
 
 def layout_of(name: str, root: Path) -> Layout:
@@ -156,8 +158,9 @@ def layout_of(name: str, root: Path) -> Layout:
     lacks = f"{archive} is not whole ({len(whole)} of {len(files)} files)"
     if (problem := _folder_problem(root / name, known.classes)) is None:
         note = f"{name} is read from the images in {folder}, as {lacks}"
-        return Layout("folder", files, note, first_choice=False)
-    return Layout(kind, files, f"{lacks}, and neither are the images in {folder}: {problem}")
+        return Layout("folder", files, note)
+    note = f"{lacks}, and neither are the images in {folder} ({problem})"
+    return Layout(kind, files, note, whole=False)
 
 
 def _is_whole(file: Path, kind: str) -> bool:
