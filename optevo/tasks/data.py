@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optevo.errors import UserError
-from optevo.tasks import idx
 from optevo.tasks.image_files import ImageFiles, difference, list_images
 from optevo.tasks.roots import require_root
 from optevo.tasks.sources import (
@@ -93,10 +92,11 @@ def check(name: str, root: Path) -> list[DataRow]:
 
 def _rows(name: str, root: Path) -> list[DataRow]:
     if name == "digits":
-        return [_file_row(digits_file(), None)]
+        return [_file_row(digits_file(), digits_file(), None)]
     require_root(root)
     if name == "char_lm":
-        return [_file_row(root / TEXT_FILE, PUBLISHED[TEXT_FILE.as_posix()])]
+        text = root / TEXT_FILE
+        return [_file_row(text, text if text.is_file() else None, PUBLISHED[TEXT_FILE.as_posix()])]
     layout = layout_of(name, root)
     if layout.kind == "folder":
         listed = [list_images(root / name / part, IMAGES[name].classes) for part in PARTS]
@@ -104,7 +104,10 @@ def _rows(name: str, root: Path) -> list[DataRow]:
         if differing := difference(*(part.classes for part in listed)):
             rows[-1] = replace(rows[-1], notes=(*rows[-1].notes, f"{root / name}: {differing}"))
     else:
-        rows = [_file_row(path, PUBLISHED.get(path.relative_to(root).as_posix())) for path in layout.files]
+        rows = [
+            _file_row(path, found, PUBLISHED.get(path.relative_to(root).as_posix()))
+            for path, found in layout.files.items()
+        ]
     if layout.note:
         rows[0] = replace(rows[0], notes=(layout.note, *rows[0].notes))
     return rows
@@ -181,8 +184,7 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
         os.replace(temporary, path)
 
 
-def _file_row(path: Path, published: str | None) -> DataRow:
-    found = idx.locate(path)
+def _file_row(path: Path, found: Path | None, published: str | None) -> DataRow:
     if found is None:
         return DataRow(path, found=False)
     content = found.read_bytes()

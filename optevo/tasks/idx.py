@@ -18,36 +18,35 @@ import torch
 from torch import Tensor
 
 from optevo.errors import UserError
-from optevo.escaping import printable
+from optevo.tasks.roots import holds
 
 UINT8 = 0x08
 _MOST = 2**30  # bytes: twenty times the largest of these files, and little enough to keep in memory
 
 
 def locate(path: Path) -> Path | None:
-    """The file that goes by an idx file's name, or None.
+    """The file that goes by an idx file's name, a whole one before a damaged one, or None.
 
-    That is the file itself, or else its gzipped form, or either under the names that it has elsewhere:
+    That is the file itself, or its gzipped form, or either under the names that it has elsewhere:
     ``train-images.idx3-ubyte``, in other capitals, or in a folder of the same name, as unpackers make it.
 
     Raises:
         OSError: The folder can't be read.
     """
-    for candidate in (path, path.with_name(path.name + ".gz")):
-        if candidate.is_file():
-            return candidate
     if not path.parent.is_dir():
         return None
-    called = [entry for entry in sorted(path.parent.iterdir()) if _plain(entry.name) == _plain(path.name)]
+    called = [entry for entry in path.parent.iterdir() if _plain(entry.name) == _plain(path.name)]
     called += [
         inner
         for folder in called
         if folder.is_dir()
-        for inner in sorted(folder.iterdir())
+        for inner in folder.iterdir()
         if _plain(inner.name) == _plain(path.name)
     ]
-    files = [entry for entry in called if entry.is_file()]
-    return min(files, key=lambda entry: entry.suffix.lower() == ".gz", default=None)
+    usual = [path, path.with_name(path.name + ".gz")]
+    files = usual + sorted({*called} - {*usual}, key=lambda file: (file.suffix.lower() == ".gz", file))
+    files = [file for file in files if file.is_file()]
+    return next(filter(is_whole, files), files[0] if files else None)
 
 
 def _plain(name: str) -> str:
@@ -55,11 +54,7 @@ def _plain(name: str) -> str:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is as long as its header says, so far as can be told without unpacking it.
-
-    Raises:
-        OSError: It can't be read.
-    """
+    """Whether a file can be read and is as long as its header says, as far as both its ends tell."""
     try:
         with _opened(path) as stream:
             head = stream.read(16)
@@ -71,7 +66,7 @@ def is_whole(path: Path) -> bool:
         with path.open("rb") as packed:  # a gzipped file ends with the length of its content
             packed.seek(-4, os.SEEK_END)
             return length == int.from_bytes(packed.read(4), "little")
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+    except (OSError, EOFError, zlib.error):
         return False
 
 
@@ -83,23 +78,6 @@ def _is_gzipped(path: Path) -> bool:
 
 def _opened(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.open(path)) if _is_gzipped(path) else path.open("rb")
-
-
-def holds(folder: Path) -> str:
-    """What lies in a folder, as the end of a sentence, for messages about what doesn't.
-
-    Raises:
-        OSError: The folder can't be read.
-    """
-    if not folder.is_dir():
-        return f"there is no folder {folder}"
-    names = sorted(
-        f"{entry.name}{' (a folder)' * entry.is_dir()}"
-        for entry in folder.iterdir()
-        if not entry.name.startswith(".")
-    )
-    listed = ", ".join(map(printable, names[:12])) + ", …" * (len(names) > 12)
-    return f"{folder} has {listed or 'nothing in it'}"
 
 
 def read_idx(path: Path, dimensions: int, remedy: str) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from optevo.escaping import printable
+from optevo.tasks.roots import holds
 
 #: Pillow's names of the formats that are read, and the names of files that are taken for one. Each holds
 #: 8-bit pixels that Pillow gives back exactly, or says how many bits it holds; none runs a program (as
@@ -108,10 +109,10 @@ def list_images(folder: Path, classes: int) -> ImageFiles:
     opened, and nothing raised: see `ImageFiles.problems`.
     """
     found = ImageFiles(folder)
-    if not os.path.isdir(folder):
-        found.problems.append(f"the folder {folder} is missing")
-        return found
     try:
+        if not folder.is_dir():
+            found.problems.append(f"the folder {folder} is missing; {holds(folder.parent)}")
+            return found
         found.classes, loose = _entries(folder)
     except OSError as error:
         found.problems.append(f"{folder} can't be read ({error})")

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from optevo.errors import UserError
+from optevo.escaping import printable
 
 #: The data root where there is none, for commands that may not need one. It can't come to be.
 NOWHERE = Path(os.devnull) / "no-OPTEVO_DATA-and-no-home-folder"
@@ -54,6 +55,23 @@ def decoded_root() -> Path:
     """
     chosen = os.environ.get("OPTEVO_CACHE")
     return (_expanded(Path(chosen)) if chosen else _user_cache()) / "decoded"
+
+
+def holds(folder: Path) -> str:
+    """What lies in a folder, as the end of a sentence, for messages about what doesn't.
+
+    Raises:
+        OSError: The folder can't be read.
+    """
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    names = sorted(
+        f"{entry.name}{' (a folder)' * entry.is_dir()}"
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".")
+    )
+    listed = ", ".join(map(printable, names[:12])) + ", …" * (len(names) > 12)
+    return f"{folder} has {listed or 'nothing in it'}"
 
 
 def _user_cache() -> Path:

@@ -14,7 +14,7 @@ from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.tasks import folders, idx
 from optevo.tasks.image_files import difference, list_classes, list_images
-from optevo.tasks.roots import decoded_root, require_root
+from optevo.tasks.roots import decoded_root, holds, require_root
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ PARTS = ("train", "test")
 #: What torchvision calls the official parts in the names of idx files.
 IDX_PREFIX = {"train": "train", "test": "t10k"}
 IDX_FILES = ("images-idx3-ubyte", "labels-idx1-ubyte")
+BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
 CIFAR10_BYTES = 10_000 * 3 * 32 * 32  # the pixels of one of its files, which holds more than them
 
 
@@ -94,7 +95,7 @@ def load_images(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
         if not layout.whole:
             help_ = f"{layout.note}: {help_}"
         if layout.kind == "idx":
-            images, labels = layout.files[2 * PARTS.index(part) :][:2]
+            images, labels = list(layout.files)[2 * PARTS.index(part) :][:2]
             return idx.read_labelled(images, labels, known.shape, known.classes, help_)
         if layout.kind == "folder":
             if layout.note:
@@ -102,7 +103,7 @@ def load_images(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
             return _load_folder(root / name, part, known, help_)
         if layout.kind == "pickled":
             return _load_cifar10(root, part, help_)
-        places = " and ".join(idx.holds(place) for place in (root / known.archive, root / name))
+        places = " and ".join(holds(place) for place in (root / known.archive, root / name))
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise UserError(f"{root} can't be read ({error}): {help_}") from error
     raise UserError(
@@ -117,13 +118,13 @@ class Layout:
 
     Attributes:
         kind: "idx", "pickled", "folder", or None where there is nothing of the set.
-        files: What torchvision's own layout of the set consists of, there or not.
+        files: What torchvision's own layout of the set consists of, and where each is, or None.
         note: A line about the other form, where both are there; else "".
         whole: False where both forms are begun and neither is whole.
     """
 
     kind: str | None
-    files: list[Path]
+    files: dict[Path, Path | None]
     note: str = ""
     whole: bool = True
 
@@ -139,26 +140,30 @@ def layout_of(name: str, root: Path) -> Layout:
     """
     known = IMAGES[name]
     archive, folder = root / known.archive, root / name
+    files: dict[Path, Path | None]
     if name == "cifar10":
-        kind, names = (
-            "pickled",
-            [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"],
-        )
+        kind = "pickled"
+        files = {
+            archive / batch: archive / batch if (archive / batch).is_file() else None for batch in BATCHES
+        }
     else:
-        kind, names = "idx", [f"{IDX_PREFIX[part]}-{what}" for part in PARTS for what in IDX_FILES]
-    files = [archive / file for file in names]
-    there = [file for file in map(idx.locate, files) if file is not None]
+        kind = "idx"
+        wanted = [archive / f"{IDX_PREFIX[part]}-{what}" for part in PARTS for what in IDX_FILES]
+        files = {file: idx.locate(file) for file in wanted}
+    there = [file for file in files.values() if file is not None]
     if not (folder / "train").is_dir() and not (folder / "test").is_dir():
         return Layout(kind if there else None, files)
+    others = ", ".join(part for part in list_classes(folder) if part not in PARTS)
+    note = f"{folder}: only its folders train and test are read, not {others}" if others else ""
     if not there:
-        return Layout("folder", files)
+        return Layout("folder", files, note)
     whole = [file for file in there if _is_whole(file, kind)]
     if len(whole) == len(files):
         return Layout(kind, files, f"{name} is read from {archive}, not from the images in {folder}")
     lacks = f"{archive} is not whole ({len(whole)} of {len(files)} files)"
     if (problem := _folder_problem(root / name, known.classes)) is None:
-        note = f"{name} is read from the images in {folder}, as {lacks}"
-        return Layout("folder", files, note)
+        used = f"{name} is read from the images in {folder}, as {lacks}"
+        return Layout("folder", files, f"{used}; {note}" if note else used)
     note = f"{lacks}, and neither are the images in {folder} ({problem})"
     return Layout(kind, files, note, whole=False)
 
@@ -213,7 +218,7 @@ def load_text(root: Path, least: int) -> Tensor:
     path, help_ = root / TEXT_FILE, remedy("char_lm", root)
     try:
         if not path.exists():
-            raise UserError(f"no data for the task char_lm: {path} is missing: {help_}")
+            raise UserError(f"no data for the task char_lm: {path} is missing; {holds(path.parent)}: {help_}")
         if not (path.is_file() or path.is_dir()):  # a pipe may never end; a folder has its own message
             raise UserError(f"{path} is no regular file: {help_}")
         content = path.read_bytes()
