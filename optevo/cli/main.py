@@ -71,7 +71,7 @@ def run(
             storage_url=storage,
             workers=workers,
             device=device,
-            data_root=data_root(data_dir),
+            data_root=data_root(data_dir, needed=False),
             console=console,
             trials=trials,
             cluster=cluster,
@@ -136,7 +136,7 @@ def worker(
     storage = os.environ.get("OPTEVO_STORAGE")
     if storage is None:
         raise UserError("set OPTEVO_STORAGE to the database; workers are started by `optevo run`")
-    root = data_root(data_dir)
+    root = data_root(data_dir, needed=False)
     die_with_parent()
     sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)
     try:

@@ -34,7 +34,8 @@ class Machine:
     def __init__(self, workers: int | None, device: str, data_dir: Path | None) -> None:
         from optevo.tasks.roots import data_root
 
-        self._workers, self._device, self.data_root = workers, device, data_root(data_dir)
+        self._workers, self._device = workers, device
+        self.data_root = data_root(data_dir, needed=False)
 
     @property
     def devices(self) -> list[str]:
