@@ -5,7 +5,6 @@ So the class needs torch and the standard library alone, and of this module no m
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-#: The imports of a file that holds `source`.
+#: The imports of a file that holds the class.
 IMPORTS = """\
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -53,11 +52,6 @@ def ranges(defaults: Mapping[str, Any]) -> dict[str, tuple[float, float, int]]:
         name: (*bounds, len(value) if isinstance(value := defaults[name], (tuple, list)) else 1)
         for name, bounds in known.items()
     }
-
-
-def source() -> str:
-    """The text of `CheckedOptimizer`."""
-    return inspect.getsource(CheckedOptimizer)
 
 
 class CheckedOptimizer(Optimizer):
