@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 IMPORTS = """\
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -66,7 +66,9 @@ class CheckedOptimizer(Optimizer):
     # By name: the least and the greatest that a hyperparameter may be, and how many numbers it is.
     RANGES: ClassVar[Mapping[str, tuple[float, float, int]]] = {}
     TAKES_COMPLEX: ClassVar[bool] = False
+    TAKES_SPARSE: ClassVar[bool] = False
     NARROW: ClassVar[tuple[torch.dtype, ...]] = (torch.float16, torch.bfloat16)
+    COUNTERS: ClassVar[frozenset[str]] = frozenset({"step", "mu_product"})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -82,6 +84,9 @@ class CheckedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        if not self.TAKES_SPARSE and any(g is not None and g.layout is not torch.strided for g in grads):
+            raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
         self._step()
         return loss
 
@@ -145,8 +150,10 @@ class CheckedOptimizer(Optimizer):
             numbers = [number for group in loaded["param_groups"] for number in group["params"]]
             params = [p for group in self.param_groups for p in group["params"]]
             for number, p in zip(numbers, params, strict=True):
+                if p.dtype not in self.NARROW:
+                    continue
                 for name, value in loaded["state"].get(number, {}).items():
-                    if p.dtype in self.NARROW and name != "step" and isinstance(value, Tensor):
+                    if isinstance(value, Tensor) and name not in self.COUNTERS:
                         wide = torch.float32 if value.is_floating_point() else value.dtype
                         self.state[p][name] = value.to(device=p.device, dtype=wide)
 
@@ -160,22 +167,32 @@ class CheckedOptimizer(Optimizer):
             for hook in hooks:
                 hook.remove()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As torch's, with the plain values that a class keeps on itself."""
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, (Real, str))}
+        return {**super().__getstate__(), **plain}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take state of older versions too: keys that are missing, counters that are plain numbers."""
-        super().__setstate__(state)
-        for group in self.param_groups:
-            for name, value in self.defaults.items():
+        groups = state["param_groups"]
+        defaults = state.get("defaults") or self.defaults
+        # Of a checkpoint; what it lacks stays as it is.
+        present = vars(self).get("param_groups") or [{} for _ in groups]
+        for group, now in zip(groups, present, strict=False):
+            for name, value in defaults.items():
                 if name != "differentiable":  # torch's, which not every optimizer knows
-                    group.setdefault(name, value)
+                    group.setdefault(name, now.get(name, value))
             on_device = group.get("fused") or group.get("capturable")
             for p in group["params"]:
-                held = self.state.get(p, {})
-                if "step" in held:  # read at every step: of another device, that would be a wait for it
+                held = state["state"].get(p, {})
+                for name in self.COUNTERS & held.keys():
+                    # Read at every step: on another device, that would be a wait for it.
                     where = p.device if on_device else "cpu"
-                    held["step"] = torch.as_tensor(held["step"], dtype=torch.float32, device=where)
+                    held[name] = torch.as_tensor(held[name], dtype=torch.float32, device=where)
                 for name, value in held.items():
                     if isinstance(value, Tensor) and value.dtype in self.NARROW:
                         held[name] = value.float()
+        super().__setstate__(state)
 
     @contextmanager
     def _widened(self) -> Iterator[None]:

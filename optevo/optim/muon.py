@@ -80,8 +80,6 @@ class MuonAdamW(CheckedOptimizer):
                 for index, p in enumerate(group["params"]):
                     if p.grad is None:
                         continue
-                    if p.grad.layout is not torch.strided:
-                        raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
                     use = group["use_muon"]
                     if p.ndim >= 2 and (self._takes(group, index) if use is None else use):
                         self._muon(p, group)
@@ -108,7 +106,8 @@ class MuonAdamW(CheckedOptimizer):
             betas=tuple(map(float, group["betas"])),
             eps=float(group["eps"]),
             weight_decay=float(group["weight_decay"]),
-            fused=True,
+            # The fused kernel takes a gradient's numbers in the order of its parameter's.
+            fused=all(p.grad.stride() == p.stride() for p in params if p.grad is not None),
         )
         part.state = self.state  # ours, so that checkpoints have it
         part.step()

@@ -49,16 +49,25 @@ OPTIONS = @OPTIONS@
 
 |unchecked|    RANGES = {@RANGES@}
 |unchecked|    TAKES_COMPLEX = True  # as far as @FACTORY@ does
+|native|    TAKES_SPARSE = True
 |unchecked|
     def __init__(self, params, lr=@LR@, weight_decay=@WEIGHT_DECAY@, **options):
+        tuned = {**OPTIONS, **options}
 |unchecked|        self._check({"lr": lr, "weight_decay": weight_decay})
-        super().__init__(params, lr=lr, weight_decay=weight_decay, **{**OPTIONS, **options})
+|unchecked|        try:
+|unchecked|            super().__init__(params, lr=lr, weight_decay=weight_decay, **tuned)
+|unchecked|        except IndexError:  # a pair that is none
+|unchecked|            self._check(tuned)
+|unchecked|            raise
+|checked|        super().__init__(params, lr=lr, weight_decay=weight_decay, **tuned)
 |unchecked|
 |unchecked|    def _step(self):
 |unchecked|        step = @FACTORY@.step
 |unchecked|        if getattr(step, "hooked", False):  # by torch, for optimizers of that class itself
 |unchecked|            step = step.__wrapped__
-|unchecked|        with self._widened():
+|unchecked|        # Counters are made where the default device is, and read at every step.
+|unchecked|        on_cpu = torch.get_default_device().type == "cpu"
+|unchecked|        with self._widened(), nullcontext() if on_cpu else torch.device("cpu"):
 |unchecked|            step(self)
 
 
@@ -96,7 +105,12 @@ def export_baseline(
     constant = tuned.schedule_name == "none"
     optimizer = tuned.optimizer([torch.nn.Parameter(torch.ones(1))], 1)
     checked = isinstance(optimizer, CheckedOptimizer)
-    facts = {"checked": checked, "unchecked": not checked, "foreign": package != "torch"}
+    facts = {
+        "checked": checked,
+        "unchecked": not checked,
+        "foreign": package != "torch",
+        "native": package == "torch",
+    }
     words = {
         "FACTORY": baseline.factory,
         "PACKAGE": "torch alone" if baseline.factory.startswith("torch.") else f"{package} and torch",

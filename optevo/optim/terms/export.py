@@ -91,8 +91,6 @@ class @NAME@(CheckedOptimizer):
                 for p in group["params"]:
                     if p.grad is None:
                         continue
-                    if p.grad.layout is not torch.strided:
-                        raise RuntimeError("@NAME@ does not support sparse gradients")
                     state, k = self.state[p], 0
 |m|                    if "exp_avg" not in state:
 |m|                        state["exp_avg"] = torch.zeros_like(p)

@@ -123,8 +123,6 @@ class GenomeOptimizer(CheckedOptimizer):
             g = p.grad
             if g is None:
                 continue
-            if g.layout is not torch.strided:
-                raise RuntimeError("GenomeOptimizer does not support sparse gradients")
             state, k = self.state[p], 0
             if counts:
                 if "step" not in state:
