@@ -13,8 +13,8 @@ import typer
 
 from optevo.cli import data, results, status, trials
 from optevo.cli import storage as databases
-from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, check_output, console, load_one
-from optevo.cli.trials import print_result, write_export
+from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, console, load_one
+from optevo.cli.trials import check_export, print_result, write_export
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import printable
 
@@ -63,7 +63,7 @@ def run(
 
     config = load_config(file)
     if export_to is not None:
-        check_output(export_to)
+        check_export(export_to)
         check_exportable(config)
     try:
         result = run_study(

@@ -118,6 +118,13 @@ BASELINES: dict[str, Baseline] = {
         {"momentum": 0.95, "nesterov": True, **_ADAM},
         weight_decay=_DECOUPLED,
     ),
+    "muon_conv": Baseline(
+        "optevo.optim.muon.MuonConvAdamW",
+        "as muon, with convolutions as matrices and the last layer left to AdamW",
+        "decoupled",
+        {"momentum": 0.95, "nesterov": True, **_ADAM},
+        weight_decay=_DECOUPLED,
+    ),
     "lion": Baseline(
         "pytorch_optimizer.Lion",
         "Δ = sign(β₁·m + (1 − β₁)·g); m ← β₂·m + (1 − β₂)·g",
