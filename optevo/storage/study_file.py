@@ -30,7 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
-from optevo.files import write_text
+from optevo.files import read_text, write_text
 from optevo.optuna_private import check_trial, study_id
 from optevo.storage.copying import content, copy_into, make_room, running, study_of
 from optevo.storage.opening import open_storage, shown
@@ -175,7 +175,7 @@ def read_study(path: Path) -> BaseStorage:
             it holds is no study of optevo's.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_text(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
