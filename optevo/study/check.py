@@ -70,6 +70,11 @@ def check_portable(study: optuna.Study) -> StudyConfig | None:
         raise _other_schema(study, "install a newer one")
     _check_shape(where, keys.FINGERPRINT, attrs[keys.FINGERPRINT], STUDY[keys.FINGERPRINT])
     _need(where, attrs, keys.CONFIG)
+    if config is None:  # what of its trials is read, whichever version wrote it
+        for trial in readable(f"the trials of {where}", lambda: study.get_trials(deepcopy=False)):
+            here, worker = f"{where}, trial {trial.number}", trial.user_attrs.get(keys.WORKER)
+            _check_shapes(here, trial.system_attrs, SYSTEM)
+            _check_shapes(here, {} if worker is None else {keys.WORKER: worker}, TRIAL)
     return config
 
 
