@@ -152,7 +152,8 @@ WALLS = {
     "samplers": {"keys", "lazy", "optuna_private", "spaces"},
     "liveness": {"keys", "optuna_private"},
     "study": {
-        *("errors", "keys", "escaping", "optuna_private", "optim", "tasks", "spaces", "samplers", "liveness")
+        *("errors", "keys", "escaping", "files", "optuna_private", "optim", "tasks", "spaces", "samplers"),
+        "liveness",
     },
     "training": {"errors", "optim", "tasks"},
     "evaluation": {

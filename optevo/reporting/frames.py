@@ -246,11 +246,12 @@ def _seconds(trial: FrozenTrial) -> float | None:
     start, end = trial.datetime_start, trial.datetime_complete
     if recorded is not None or start is None or end is None:
         return recorded
+    # Naive local times, which are no hour apart from one another where clocks are put back or forward.
+    start, end = start.astimezone(datetime.UTC), end.astimezone(datetime.UTC)
     if trial.state == TrialState.FAIL and keys.LOST in trial.system_attrs:
         # It may have been noticed days later, by the command that resumed the study.
         beat = trial.system_attrs.get(keys.BEAT)
-        last = datetime.datetime.fromisoformat(beat[1]).astimezone().replace(tzinfo=None) if beat else start
-        end = min(end, last)
+        end = min(end, datetime.datetime.fromisoformat(beat[1]) if beat else start)
     return max(0.0, (end - start).total_seconds())
 
 

@@ -17,6 +17,7 @@ second one does matters:
 
 from __future__ import annotations
 
+import datetime
 import functools
 import inspect
 import itertools
@@ -33,11 +34,12 @@ from typing import Any, TypeVar
 import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
 from optevo.storage.errors import StorageUnreachable, busy, damaged, explain, first_line
+from optevo.storage.instants import local
 
 S = TypeVar("S", bound=type[BaseStorage])
 T = TypeVar("T")
@@ -270,6 +272,14 @@ class RetryingRDBStorage(Retrying, RDBStorage):
                 session.rollback()
                 raise
         return super().set_trial_state_values(trial_id, state, values)
+
+    def _build_frozen_trial_from_trial_model(self, trial: Any) -> FrozenTrial:
+        """As Optuna's, but of an hour that comes twice it is the right one."""
+        built = super()._build_frozen_trial_from_trial_model(trial)
+        for name in ("datetime_start", "datetime_complete"):
+            stored = getattr(trial, f"_{name}_utc")
+            setattr(built, name, stored and local(stored.replace(tzinfo=datetime.UTC)))
+        return built
 
     def count_states(self, study_id: int) -> dict[str, int]:
         """How many trials are in each state; a hundredth of the cost of reading those that run."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from optevo.errors import UserError
+from optevo.files import read_text
 from optevo.samplers import SAMPLERS, SamplerSection
 from optevo.samplers.sections import RandomSection
 from optevo.spaces import SPACES, Space, SpaceSection, TermSpace
@@ -130,7 +131,7 @@ def load_config(path: Path) -> StudyConfig:
         UserError: There is no such file, it isn't TOML, or a key or value in it is wrong.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise UserError(f"no study file {path}; studies that come with optevo are in studies/") from None
     except (OSError, UnicodeDecodeError) as error:
