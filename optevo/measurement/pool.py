@@ -29,6 +29,7 @@ from optevo.training.benches import BaseBench, make_worker_bench
 from optevo.training.run import Run, read_run
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
     from multiprocessing.queues import SimpleQueue
 
     import optuna
@@ -113,7 +114,8 @@ class Measurer:
                 for key, other in jobs.items():  # what is done is done
                     if other.done() and other.exception() is None:
                         self._store(key, other.result())
-                if not isinstance(error, (BrokenProcessPool, UserError)):  # nor is a task's sys.exit ours
+                # A task's sys.exit is one of its faults: it does not end this process.
+                if not isinstance(error, (BrokenProcessPool, UserError, KeyboardInterrupt)):
                     logger.error("a run failed", exc_info=error)
                     index, of_run = keys[future].split(":")[-2:]
                     name = self.config.evaluation.tasks[int(index)].name
@@ -167,7 +169,8 @@ def processes(config: StudyConfig, devices: Sequence[str], data_root: Path) -> I
         initializer=_start,
         initargs=(os.getpid(), config, free, data_root),
     )
-    begun = pool._processes  # the pool forgets them when it is shut down, which the last of them outlives
+    # The pool forgets them when it is shut down, before the last of them has ended.
+    begun: dict[int, BaseProcess] = getattr(pool, "_processes", {})
     try:
         yield pool
         pool.shutdown(wait=False)
