@@ -130,9 +130,10 @@ def worker(
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
     from optevo.liveness.processes import PipeSafeOutput, die_with_parent
     from optevo.tasks.roots import data_root
-    from optevo.workers.pool import EXIT_TASK_BROKEN
-    from optevo.workers.worker import TaskBrokenError, work
+    from optevo.workers.pool import EXIT_TASK_BROKEN, EXIT_TERMINATED, EXIT_USER_ERROR, farewell
+    from optevo.workers.worker import Stopped, TaskBrokenError, work
 
+    say = farewell()
     storage = os.environ.get("OPTEVO_STORAGE")
     if storage is None:
         raise UserError("set OPTEVO_STORAGE to the database; workers are started by `optevo run`")
@@ -141,9 +142,22 @@ def worker(
     sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)
     try:
         work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
+        status = 0
     except TaskBrokenError:
         traceback.print_exc()
-        sys.exit(EXIT_TASK_BROKEN)
+        status = EXIT_TASK_BROKEN
+    except UserError as error:
+        _print_refusal(error)
+        status = EXIT_USER_ERROR
+    except Stopped:
+        status = EXIT_TERMINATED
+    say(status)
+    sys.exit(status)
+
+
+def _print_refusal(error: UserError) -> None:
+    # Line by line: what a message quotes may come from a database.
+    print("optevo:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
 
 
 def main() -> None:
@@ -151,8 +165,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        # Line by line: what a message quotes may come from a database.
-        print("optevo:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+        _print_refusal(error)
         sys.exit(2)
     except RunFailed as error:
         print(f"optevo: {error}", file=sys.stderr)

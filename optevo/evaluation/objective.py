@@ -17,7 +17,8 @@ from optevo.errors import UserError
 from optevo.evaluation.archive import Archive
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
-from optevo.liveness.lost import GONE
+from optevo.liveness.lost import GONE, fate
+from optevo.liveness.processes import OwnProcess
 from optevo.optuna_private import stored_trial
 from optevo.samplers import sampler_of
 from optevo.samplers.slots import Slot, claimed
@@ -35,6 +36,8 @@ MAX_FAILURES = 3  # exceptions in one slot, after which it counts as diverged
 # Processes lost in one slot, after which it does too. A killed process is rather often the machine's fault;
 # one that the out-of-memory killer gets every time is not.
 MAX_LOSSES = 10
+# Trials that came to nothing in one slot, for whatever reason, interrupted ones too, after which it does.
+MAX_ATTEMPTS = 30
 
 
 class Interrupted(Exception):
@@ -47,8 +50,9 @@ class Objective:
     A trial ends early, as pruned, where its rule cannot descend or a run diverges (both count −1), where it
     is behind in the race, or where the study's own pruner says so. Runs that an earlier generation has
     already made of the same canonical form are taken over. Any other exception fails the trial, with the
-    traceback in its attributes; where `MAX_FAILURES` have failed so, or `MAX_LOSSES` processes were lost, the
-    next trial in the slot is pruned with −1 without training and names them.
+    traceback in its attributes; where `MAX_FAILURES` have failed so, `MAX_LOSSES` processes were lost, or
+    `MAX_ATTEMPTS` trials ended in any way, the next trial in the slot is pruned with −1 without training and
+    names them. A process that a task forks ends where it leaves the task.
 
     With `batch_candidates`, the trial trains together with the other slots of its group, and adds their
     trials to the study, finished.
@@ -127,16 +131,26 @@ class Objective:
         sampler = sampler_of(trial.study)
         slot = _slot(trial)
         failed = sampler.failed_before(trial.study, slot)
+        attempts = [*failed, *sampler.interrupted_before(trial.study, slot)]
+        if not attempts or member.ended:
+            return False
         errors = [t for t in failed if keys.ERROR in keys.ours(t)]
         lost = sum(t.system_attrs.get(keys.LOST, "").endswith(GONE) for t in failed)
-        if member.ended or (len(errors) < MAX_FAILURES and lost < MAX_LOSSES):
-            return False
-        reason = f"{lost} processes were lost at it"
+        last = max(attempts, key=lambda t: t.number)
+        how = f"trial {last.number} {fate(last)}"
         if len(errors) >= MAX_FAILURES:
             reason = (
                 f"failed {len(errors)} times: {keys.ours(errors[-1])[keys.ERROR].strip().splitlines()[-1]}"
             )
-        trial.set_user_attr(keys.ATTEMPTS, [t.number for t in failed])
+        elif lost >= MAX_LOSSES:
+            reason = f"{lost} processes were lost at it"
+        elif len(attempts) >= MAX_ATTEMPTS:
+            reason = f"{len(attempts)} trials came to nothing, the last: {how}"
+        else:
+            place = f"slot {slot.index} of generation {slot.generation}"
+            logger.warning("%s is tried again, attempt %d: %s", place, len(attempts) + 1, how)
+            return False
+        trial.set_user_attr(keys.ATTEMPTS, sorted(t.number for t in attempts))
         member.fail(reason)
         return True
 
@@ -147,7 +161,9 @@ class Objective:
                 curve.after(run)
             while not member.ended:
                 task, seed = state.order[len(member.runs)]
-                run = self.bench.run(member.candidate, task, seed, on_point=curve.within, check=self.check)
+                with OwnProcess() as process:
+                    on_point, check = process.guard(curve.within), process.guard(self.check)
+                    run = self.bench.run(member.candidate, task, seed, on_point=on_point, check=check)
                 member.add(run)
                 if not member.ended:
                     curve.after(run)
@@ -161,7 +177,9 @@ class Objective:
         """A run each. Where the stack raises, each alone; None for another's that raises: it will lead."""
         try:
             candidates = [one.candidate for one in training]
-            return [*self.bench.run_together(candidates, task, seed, self.check, self.space.stack)]
+            with OwnProcess() as process:
+                check = process.guard(self.check)
+                return [*self.bench.run_together(candidates, task, seed, check, self.space.stack)]
         except Exception as error:
             if _machines_fault(error):
                 raise
@@ -170,7 +188,8 @@ class Objective:
 
     def _run_alone(self, member: CandidateRuns, own: CandidateRuns, task: int, seed: int) -> Run | None:
         try:
-            return self.bench.run(member.candidate, task, seed, check=self.check)
+            with OwnProcess() as process:
+                return self.bench.run(member.candidate, task, seed, check=process.guard(self.check))
         except Exception as error:
             if member is own or _machines_fault(error):
                 raise

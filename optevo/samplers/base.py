@@ -183,6 +183,10 @@ class SlotSampler(BaseSampler):
         """Trials that had failed in a slot when its present trial was given it, but for interrupted ones."""
         return self._cache(study).table.failed(slot)
 
+    def interrupted_before(self, study: Study, slot: Slot) -> Sequence[FrozenTrial]:
+        """Trials that had been interrupted in a slot when its present trial was given it."""
+        return self._cache(study).table.interrupted(slot)
+
     def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
         """Attributes that say where a slot's individual comes from. Default: from nobody."""
         origin = "preset" if self.is_preset(slot) else self.origin

@@ -55,6 +55,7 @@ class _Holders:
     live: dict[int, FrozenTrial] = field(default_factory=dict)
     finished: list[FrozenTrial] = field(default_factory=list)
     failed: list[FrozenTrial] = field(default_factory=list)  # but for interrupted ones
+    interrupted: list[FrozenTrial] = field(default_factory=list)
 
 
 class SlotTable:
@@ -117,8 +118,8 @@ class SlotTable:
                 if self.asynchronous:
                     self._members.setdefault(slot, _member(trial, slot, direction))
             elif trial.state == TrialState.FAIL:
-                if not keys.ours(trial).get(keys.INTERRUPTED, False):
-                    holders.failed.append(trial)
+                interrupted = keys.ours(trial).get(keys.INTERRUPTED, False)
+                (holders.interrupted if interrupted else holders.failed).append(trial)
             else:
                 holders.live[trial.number] = trial
         while not self.ended and not self.open(self.generation) and not self.live(self.generation):
@@ -186,6 +187,11 @@ class SlotTable:
         """Trials that failed in a slot of a generation in progress, but for interrupted ones."""
         holders = self._holders.get(slot)
         return () if holders is None else holders.failed
+
+    def interrupted(self, slot: Slot) -> Sequence[FrozenTrial]:
+        """Trials that were interrupted in a slot of a generation in progress."""
+        holders = self._holders.get(slot)
+        return () if holders is None else holders.interrupted
 
     def decided(self, slot: Slot) -> bool:
         """Whether a trial has finished in `slot`, or its generation has ended."""
