@@ -156,7 +156,7 @@ WALLS = {
     "evaluation": {
         *("errors", "keys", "optuna_private", "optim", "training", "samplers", "spaces", "liveness")
     },
-    "measurement": {"errors", "keys", "study", "training", "liveness", "optim"},
+    "measurement": {"errors", "keys", "escaping", "study", "training", "liveness", "optim"},
     "storage": {"errors", "keys", "escaping", "files", "optuna_private", "study", "liveness"},
     "workers": {
         *("errors", "keys", "optuna_private", "evaluation", "training", "study", "samplers", "storage"),

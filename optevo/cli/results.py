@@ -68,7 +68,7 @@ def compare(
         _print("paired by task and seed", difference_cells(differences))
     _print("found with", study_cells(found))
     for caveat in caveats(entries, measure):
-        console.print(caveat, soft_wrap=True)
+        console.print(caveat)
     console.print(
         f"tables are in {output}/: comparison.md, runs.csv, summary.csv, differences.csv, studies.csv"
     )
@@ -138,9 +138,9 @@ def ablate(
         _print("the gain over tuned AdamW, one thing changed at a time", account_cells(parts))
     if sweep is not None and tuned is not None:
         text += [f"\nTuned AdamW is the best of study {escaped(sweep[1].name)}: {escaped(tuned.describe())}."]
-        console.print(f"tuned AdamW is the best of study {sweep[1].name}: {tuned.describe()}", soft_wrap=True)
+        console.print(f"tuned AdamW is the best of study {sweep[1].name}: {tuned.describe()}")
     for mark in warned:
-        console.print(mark, soft_wrap=True)
+        console.print(mark)
     write_files(output, {"ablation.csv": frame.to_csv(index=False), "ablation.md": "\n".join([*text, ""])})
     console.print(f"tables are in {output}/: ablation.md, ablation.csv")
 

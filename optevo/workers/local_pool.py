@@ -42,7 +42,7 @@ class _WorkerSlot:
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
         )
         self.output_tail = deque(maxlen=_TAIL_LINES)
