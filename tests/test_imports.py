@@ -143,21 +143,23 @@ WALLS = {
     "escaping": set(),
     "files": {"errors"},
     "lazy": set(),
+    "naming": set(),
     "optuna_private": set(),
-    "optim": {"errors", "lazy"},
-    "tasks": {"errors", "lazy"},
-    "spaces": {"errors", "lazy", "optim"},
-    "samplers": {"keys", "lazy", "optuna_private", "spaces"},
+    "optim": {"errors", "lazy", "naming"},
+    "tasks": {"errors", "lazy", "naming"},
+    "spaces": {"errors", "lazy", "naming", "optim"},
+    "samplers": {"keys", "lazy", "naming", "optuna_private", "spaces"},
     "liveness": {"keys", "optuna_private"},
     "study": {
-        *("errors", "keys", "escaping", "optuna_private", "optim", "tasks", "spaces", "samplers", "liveness")
+        *("errors", "keys", "escaping", "naming", "optuna_private", "optim", "tasks", "spaces", "samplers"),
+        "liveness",
     },
     "training": {"errors", "optim", "tasks"},
     "evaluation": {
         *("errors", "keys", "optuna_private", "optim", "training", "samplers", "spaces", "liveness")
     },
     "measurement": {"errors", "keys", "escaping", "study", "training", "liveness", "optim"},
-    "storage": {"errors", "keys", "escaping", "files", "optuna_private", "study", "liveness"},
+    "storage": {"errors", "keys", "escaping", "files", "naming", "optuna_private", "study", "liveness"},
     "workers": {
         *("errors", "keys", "optuna_private", "evaluation", "training", "study", "samplers", "storage"),
         "liveness",
@@ -168,6 +170,7 @@ WALLS = {
         "lazy",
         "files",
         "escaping",
+        "naming",
         "measurement",
         "training",
         "study",
@@ -186,8 +189,7 @@ WALLS = {
     },
     "cli": {
         *("errors", "keys", "escaping", "files", "tasks", "samplers", "liveness", "study", "training"),
-        "measurement",
-        *("storage", "workers", "reporting", "run"),
+        *("naming", "measurement", "storage", "workers", "reporting", "run"),
     },
     "__main__": {"cli"},
     "__init__": {"lazy"},

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.status import running_trial
+from optevo.naming import hint
 from optevo.optuna_private import FrozenStudy, study_id
 from optevo.storage.opening import open_storage, shown
 from optevo.study.check import readable
@@ -73,8 +74,8 @@ def study_of(
     """
     found = {study.study_name: study for study in readable("the list of studies", source.get_all_studies)}
     if name not in found:
-        there = ", ".join(map(str, found)) or "none at all"
-        raise UserError(f"there is no study {name!r} in {shown(url)}; there is {there}")
+        there = f"there is {', '.join(map(str, found)) or 'none at all'}"
+        raise UserError(f"there is no study {name!r} in {shown(url)}; {hint(name, map(str, found), there)}")
     study = found[name]
     if keys.FINGERPRINT not in study.user_attrs:
         raise UserError(f"study {name!r} was not made by optevo, or its creation was cut off")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optevo.errors import UserError
+from optevo.naming import hint
 from optevo.tasks import folders, idx
 from optevo.tasks.sources import (
     IDX_PREFIX,
@@ -132,7 +133,7 @@ def get(name: str, root: Path) -> list[DataRow]:
 
 def _known(name: str) -> None:
     if name not in NAMES:
-        raise UserError(f"there is no data set {name!r}: choose one of {', '.join(NAMES)}")
+        raise UserError(f"there is no data set {name!r}: {hint(name, NAMES)}")
 
 
 def _download(name: str, root: Path) -> None:
