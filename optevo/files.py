@@ -33,7 +33,8 @@ def read_text(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8; a file that is there is replaced once the new one is on the disk.
 
-    What is no file, such as ``/dev/stdout``, is written to as it is.
+    A lone surrogate, which UTF-8 has no place for, is written as its escape. What is no file, such as
+    ``/dev/stdout``, is written to as it is.
 
     Raises:
         UserError: It can't be written: a folder is in the way, or the disk is full.
@@ -42,9 +43,9 @@ def write_text(path: Path, text: str) -> None:
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
             return
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
+        with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -130,7 +130,7 @@ def run(
     if config.rerun.candidates == 0:
         console.print("the search is complete; nothing is measured again, as [rerun] candidates = 0 says")
         for line in trial_lines(study, config, best_trials(study, 1)[0]):
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, highlight=False)
         return None
     console.print("the search is complete; measuring its best on fresh seeds …")
     with console.status("starting") as status:

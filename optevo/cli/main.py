@@ -16,7 +16,7 @@ from optevo.cli import storage as databases
 from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, console, load_one
 from optevo.cli.trials import check_export, print_result, write_export
 from optevo.errors import RunFailed, UserError
-from optevo.escaping import printable
+from optevo.escaping import printable, tolerate_any_text
 
 app = typer.Typer(
     help="Discover deep-learning optimizers. Every search is an Optuna study in a database.",
@@ -138,6 +138,8 @@ def worker(
     if storage is None:
         raise UserError("set OPTEVO_STORAGE to the database; workers are started by `optevo run`")
     root = data_root(data_dir, needed=False)
+    root = data_root(data_dir)
+    tolerate_any_text("utf-8")  # which those who read it expect, whatever the locale
     die_with_parent()
     sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)
     try:
@@ -162,11 +164,10 @@ def _print_refusal(error: UserError) -> None:
 
 def main() -> None:
     """The console script: a user's mistake ends in a message and status 2, a fault of ours in a traceback."""
+    tolerate_any_text()
     try:
         app()
-    except UserError as error:
-        _print_refusal(error)
-        sys.exit(2)
-    except RunFailed as error:
-        print(f"optevo: {error}", file=sys.stderr)
-        sys.exit(1)
+    except (UserError, RunFailed) as error:
+        # Line by line: what a message quotes may come from a database.
+        print("optevo:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)

@@ -111,7 +111,7 @@ def print_result(study: optuna.Study, config: StudyConfig, result: Result) -> No
 
     console.print(result_table(result))
     for line in trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False)
 
 
 def write_export(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from optevo.errors import RunFailed, UserError
+from optevo.escaping import tolerate_any_text
 from optevo.liveness.processes import (
     STOPS,
     OwnProcess,
@@ -190,6 +191,7 @@ _here: list[BaseBench] = []  # a pool process's own, made once
 def _start(parent: int, config: StudyConfig, free: SimpleQueue[tuple[str, int]], data_root: Path) -> None:
     install(lambda signum, frame: None, *STOPS)  # the parent, which they reach too, ends us
     release_signals()
+    tolerate_any_text()
     when_orphaned(parent, lambda: os._exit(1))
     device, sharing = free.get()
     _here.append(make_worker_bench(config, device, data_root, sharing))

@@ -15,6 +15,7 @@ from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.measurement.fresh_seeds import Result
 from optevo.measurement.test_split import TestEvaluation
+from optevo.naming import hint
 from optevo.reporting.frames import cost
 from optevo.reporting.statistics import holm, paired, verdict
 from optevo.study.config import StudyConfig
@@ -42,6 +43,29 @@ class Entry:
     config: StudyConfig
     result: Result
     test: TestEvaluation
+
+
+def reference_of(named: str | None, entries: Sequence[Entry]) -> str:
+    """The study that the others are compared with, in every table, figure and page alike.
+
+    Args:
+        named: By the user. Default: None, the first sweep of a baseline; the first study where there is none.
+        entries: At least one; the named study may be missing, as long as it is not measured.
+    """
+    sweeps = [entry for entry in entries if entry.config.make_space().grid() is not None]
+    chosen = [entry for entry in entries if entry.test.study == named] or sweeps or entries
+    return chosen[0].test.study
+
+
+def check_reference(named: str | None, studies: Sequence[str]) -> None:
+    """Refuse a reference that is none of the studies.
+
+    Raises:
+        UserError: It is none.
+    """
+    if named is not None and named not in studies:
+        said = hint(named, studies, ", ".join(studies))
+        raise UserError(f"--reference {named!r} is none of the studies compared: {said}")
 
 
 def check_comparable(configs: Sequence[StudyConfig]) -> None:

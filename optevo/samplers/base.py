@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
@@ -26,6 +26,8 @@ from optevo.samplers.slots import Member, Slot, SlotTable, claimed
 
 if TYPE_CHECKING:
     from optuna.study import Study
+
+T = TypeVar("T", int, int | None)
 
 
 class SlotSampler(BaseSampler):
@@ -88,16 +90,12 @@ class SlotSampler(BaseSampler):
         endless: bool = True,
         asynchronous: bool = False,
     ) -> None:
-        for name, value, least in (
-            ("population_size", population_size, 1),
-            ("n_elites", n_elites, 0),
-            ("n_generations", n_generations, 1),
-            ("seed", seed, 0),
-            ("group_size", group_size, 1),
-            ("max_failures", max_failures, 1),
-        ):
-            if value is not None and whole(name, value) < least:
-                raise ValueError(f"Invalid {name}: {value}, expected at least {least}")
+        self.population_size = whole_number("population_size", population_size, 1)
+        self.n_elites = whole_number("n_elites", n_elites, 0)
+        self.n_generations = whole_number("n_generations", n_generations, 1)
+        self.seed = whole_number("seed", seed, 0)
+        self.group_size = whole_number("group_size", group_size, 1)
+        self.max_failures = whole_number("max_failures", max_failures, 1)
         if n_elites >= population_size:
             raise ValueError(f"Invalid n_elites: {n_elites}, expected 0 to {population_size - 1}")
         if len(presets) > population_size:
@@ -106,13 +104,7 @@ class SlotSampler(BaseSampler):
             raise ValueError("Invalid group_size: an asynchronous search has no groups, set it to 1")
         if not patience >= 0:
             raise ValueError(f"Invalid patience: {patience}, expected at least 0 seconds")
-        self.population_size = population_size
-        self.n_generations = n_generations
-        self.n_elites = n_elites
-        self.seed = seed
         self.presets = [{name: plain(value) for name, value in preset.items()} for preset in presets]
-        self.group_size = group_size
-        self.max_failures = max_failures
         self.patience = patience
         self.endless = endless
         self.asynchronous = asynchronous
@@ -260,16 +252,22 @@ class SlotSampler(BaseSampler):
         )
 
 
-def whole(name: str, value: Any) -> int:
-    """An option that is a whole number, whichever library's.
+def whole_number(name: str, value: T, least: int) -> T:
+    """`value` as Python's integer, or None as it is.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is no whole number.
+        ValueError: It is below `least`.
     """
+    if value is None:
+        return value
     try:
-        return operator.index(value)
+        number = operator.index(cast(Any, value))
     except TypeError:
         raise TypeError(f"Invalid {name}: {value!r}, expected a whole number") from None
+    if number < least:
+        raise ValueError(f"Invalid {name}: {value}, expected at least {least}")
+    return cast(T, number)
 
 
 def sampler_of(study: Study) -> SlotSampler:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 
-from optevo.samplers.base import whole
+from optevo.naming import explain_keywords
+from optevo.samplers.base import whole_number
 from optevo.samplers.breeding import BreedingSampler
 from optevo.samplers.operators import (
     Params,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from optevo.spaces.base import Space
 
 
+@explain_keywords
 class GeneticSampler(BreedingSampler):
     """A genetic algorithm with exact generations for any number of workers.
 
@@ -95,8 +97,6 @@ class GeneticSampler(BreedingSampler):
         asynchronous: bool = False,
         anneal: Callable[[int, int | None], float] = annealing,
     ) -> None:
-        if whole("tournament_size", tournament_size) < 1:
-            raise ValueError(f"Invalid tournament_size: {tournament_size}, expected at least 1")
         super().__init__(
             population_size=population_size,
             n_generations=n_generations,
@@ -114,7 +114,7 @@ class GeneticSampler(BreedingSampler):
             raise ValueError(
                 f"Invalid space: {space.name!r} does not evolve beyond its first generation: evolves is False"
             )
-        self.tournament_size = tournament_size
+        self.tournament_size = whole_number("tournament_size", tournament_size, 1)
         self.anneal = anneal
 
     def choose_parents(

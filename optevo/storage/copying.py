@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.status import running_trial
+from optevo.naming import hint
 from optevo.optuna_private import FrozenStudy, study_id
 from optevo.storage.instants import local
 from optevo.storage.opening import open_storage, shown
@@ -76,8 +77,8 @@ def study_of(
     """
     found = stored_studies(source)
     if name not in found:
-        there = ", ".join(found) or "none at all"
-        raise UserError(f"there is no study {name!r} in {shown(url)}; there is {there}")
+        there = f"there is {', '.join(map(str, found)) or 'none at all'}"
+        raise UserError(f"there is no study {name!r} in {shown(url)}; {hint(name, map(str, found), there)}")
     study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=source))
     check_portable(study)
     trials = readable(f"the trials of study {name!r}", lambda: study.get_trials(deepcopy=False))

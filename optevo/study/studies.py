@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.lost import worker_identity
+from optevo.naming import hint
 from optevo.optuna_private import set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import claimed
@@ -165,7 +166,8 @@ def load_study(storage: BaseStorage, name: str | None, device: str = "") -> tupl
             raise UserError(f"this storage {found}; say which with --study")
         name = names[0]
     if name not in names:
-        raise UserError(f"there is no study {name!r} here; there is {', '.join(names) or 'none at all'}")
+        there = f"there is {', '.join(names) or 'none at all'}"
+        raise UserError(f"there is no study {name!r} here; {hint(name, names, there)}")
     study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=storage))
     config = checked(study)
     study.sampler, study.pruner = make_sampler(config, device), make_pruner(config)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from optevo import lazy
 from optevo.errors import UserError
+from optevo.naming import hint
 from optevo.tasks.scored import ScoredTask
 
 if TYPE_CHECKING:
@@ -63,15 +64,17 @@ def get_task(name: str, **options: Any) -> Task | ScoredTask:
     target = TASKS.get(name, name)
     if isinstance(target, str):
         if ":" not in target:
-            known = ", ".join(sorted(TASKS))
-            raise UserError(
-                f"unknown task {name!r}: choose one of {known}, or give your own as module:function"
-            )
+            known = f"choose one of {', '.join(sorted(TASKS))}, or give your own as module:function"
+            raise UserError(f"unknown task {name!r}: {hint(name, TASKS, known)}")
         target = _import(target)
+    signature = inspect.signature(target)
     try:
-        inspect.signature(target).bind(**options)
+        signature.bind(**options)
     except TypeError as error:
-        raise UserError(f"task {name!r} doesn't take these options ({error}): {sorted(options)}") from None
+        taken = signature.parameters
+        near = [f"{one!r}: {said}" for one in options if one not in taken and (said := hint(one, taken, ""))]
+        said = "; ".join(near) or f"it takes {', '.join(taken) or 'none'}"
+        raise UserError(f"task {name!r} doesn't take these options ({error}): {said}") from None
     task = target(**options)
     if isinstance(task, ScoredTask):
         return task
@@ -101,8 +104,9 @@ def _import(reference: str) -> Callable[..., Any]:
         ) from None
     function = getattr(module, attribute, None)
     if function is None:
+        said = hint(attribute, dir(module), "write a function that returns the task there")
         raise UserError(
-            f"task {reference!r}: module {module_name!r} ({module.__file__}) has no {attribute!r}"
+            f"task {reference!r}: module {module_name!r} ({module.__file__}) has no {attribute!r}: {said}"
         )
     if not callable(function):
         raise UserError(f"task {reference!r}: {attribute!r} is a {type(function).__name__}, not a function")

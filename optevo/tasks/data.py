@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optevo.errors import UserError
+from optevo.naming import hint
 from optevo.tasks.image_files import ImageFiles, difference, list_images
 from optevo.tasks.roots import require_root
 from optevo.tasks.sources import (
@@ -142,7 +143,7 @@ def get(name: str, root: Path) -> list[DataRow]:
 
 def _known(name: str) -> None:
     if name not in NAMES:
-        raise UserError(f"there is no data set {name!r}: choose one of {', '.join(NAMES)}")
+        raise UserError(f"there is no data set {name!r}: {hint(name, NAMES)}")
 
 
 def _download(name: str, root: Path) -> None:

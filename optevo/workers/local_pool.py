@@ -57,7 +57,7 @@ class _WorkerSlot:
             env={**env, FAREWELL: mark},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
         )
         self.output_tail = deque(maxlen=_TAIL_LINES)

@@ -158,7 +158,7 @@ def _display(console: Console, progress: Progress) -> Iterator[Callable[[], None
 
         def lines() -> None:
             for line in progress.lines():
-                console.print(line, highlight=False, soft_wrap=True)
+                console.print(line, highlight=False)
 
         yield lines
         return

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from optevo.naming import explain_keywords, nearest
 from optevo.optim.checked import CheckedOptimizer, ranges
+from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.kernels import Scalars, update
+from optevo.optim.terms.presets import PRESETS
 from optevo.optim.terms.table import BASIS, reads_of
 
 if TYPE_CHECKING:
-    from optevo.optim.terms.genome import TermGenome
     from optevo.optim.terms.rule import Rule
 
 
+@explain_keywords
 class GenomeOptimizer(CheckedOptimizer):
     r"""The update of a genome's canonical rule.
 
@@ -47,6 +50,7 @@ class GenomeOptimizer(CheckedOptimizer):
     Raises:
         ValueError: A hyperparameter of a group, or of a checkpoint, is out of range, or a parameter is
             complex.
+        TypeError: `genome` is no genome, but a preset's name, say.
         RuntimeError: In `step`, a gradient is sparse.
 
     Example:
@@ -67,6 +71,9 @@ class GenomeOptimizer(CheckedOptimizer):
         compiled: bool | None = None,
         maximize: bool = False,
     ) -> None:
+        if not isinstance(genome, TermGenome):
+            known = f"PRESETS[{nearest(genome, PRESETS) or 'adamw'!r}]"
+            raise TypeError(f"genome is {genome!r}, expected a TermGenome, such as {known} of optevo.optim")
         lr = genome.lr if lr is None else lr
         weight_decay = genome.weight_decay if weight_decay is None else weight_decay
         rule = genome.rule()
