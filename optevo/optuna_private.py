@@ -5,6 +5,7 @@ The gRPC proxy's are in `optevo.storage.proxy`, which needs an extra.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
@@ -16,14 +17,20 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 if TYPE_CHECKING:
     AnyTrial = Trial | FrozenTrial
 
+#: Raises where what a storage holds is nothing to go on with: given a trial, and what of it is to be looked at.
+Gate = Callable[[FrozenTrial, Container[str]], None]
+
 __all__ = [
     "FrozenStudy",
+    "Gate",
     "all_trials",
     "check_trial",
     "contains",
     "database_of",
     "fail_trial",
+    "gate_later",
     "in_optimize_loop",
+    "is_whole",
     "set_trial_system_attr",
     "set_trial_user_attr",
     "storage_of",
@@ -43,6 +50,14 @@ def database_of(study: Study) -> BaseStorage:
     storage = study._storage
     database: BaseStorage = getattr(storage, "_backend", storage)
     return database
+
+
+def gate_later(study: Study, gate: Gate) -> bool:
+    """Whether the storage will pass by `gate` what it reads of the study's old trials when asked for it."""
+    gates: dict[int, Gate] | None = getattr(database_of(study), "gates", None)
+    if gates is not None:
+        gates[study_id(study)] = gate
+    return gates is not None
 
 
 def study_id(study: Study | FrozenStudy) -> int:
@@ -78,6 +93,11 @@ def set_trial_system_attr(study: Study, trial: AnyTrial, key: str, value: Any) -
 def fail_trial(study: Study, trial: AnyTrial) -> None:
     """Fail a trial past the sampler and the callbacks."""
     study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
+def is_whole(trial: FrozenTrial) -> bool:
+    """Whether parameters and user attributes of a trial have been read."""
+    return vars(trial).keys() >= {"_params", "_user_attrs"}
 
 
 def in_optimize_loop(study: Study) -> bool:

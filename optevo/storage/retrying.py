@@ -17,6 +17,7 @@ second one does matters:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -27,17 +28,20 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import TrialState
+from optuna.storages._rdb.models import TrialModel
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
+from optevo.optuna_private import Gate
 from optevo.storage.errors import StorageUnreachable, busy, damaged, explain, first_line
+from optevo.storage.reading import Batch, Part, completed, read_heads, read_part
 
 S = TypeVar("S", bound=type[BaseStorage])
 T = TypeVar("T")
@@ -48,7 +52,8 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0 + os.getpid() % 16 / 16  # processes that were cut off together come back one by one
 _CALLS = threading.local()  # whether this thread is within a call: the outermost one tries again
 # What Optuna's cache, and we, call besides the public methods.
-_OURS = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id", "count_states")
+_OURS = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id")
+_OURS += ("count_states", "_read_part")
 _OTHERS = ("remove_session", "check_trial_is_updatable")  # these ask no database
 
 # No answer for a minute means a lost network: an idle connection is probed, an unacknowledged one dropped.
@@ -214,6 +219,9 @@ class RetryingRDBStorage(Retrying, RDBStorage):
         should_stop: Asked while waiting; True ends it.
         options: `RDBStorage`'s.
 
+    Attributes:
+        gates: By study's id, what old trials must pass when they are read.
+
     Raises:
         sqlalchemy.exc.DBAPIError: The database cannot be opened; opening is not tried again.
     """
@@ -222,9 +230,13 @@ class RetryingRDBStorage(Retrying, RDBStorage):
         self, url: str, *, name: str, should_stop: Callable[[], bool] | None, **options: Any
     ) -> None:
         self.name, self.should_stop = name, should_stop or never
+        self.gates: dict[int, Gate] = {}
         # Optuna takes braces for a template.
         super().__init__(url.replace("{", "{{").replace("}", "}}"), **options)
         self._listen()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return {**super().__getstate__(), "gates": {}}  # type: ignore[no-untyped-call, unused-ignore]
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call, unused-ignore]
@@ -270,6 +282,43 @@ class RetryingRDBStorage(Retrying, RDBStorage):
                 session.rollback()
                 raise
         return super().set_trial_state_values(trial_id, state, values)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """As Optuna's, faster, and of many finished trials the most when asked for; see `reading`."""
+        newer = [TrialModel.trial_id > trial_id_greater_than] if trial_id_greater_than >= 0 else []
+        of_state = [] if states is None else [TrialModel.state.in_([s for s in TrialState if s in states])]
+        older = [one for one in included_trial_ids if one <= trial_id_greater_than]
+        with self._reading() as connection:
+            heads = read_heads(connection, study_id, *of_state, ids=older) if older else []
+            heads += read_heads(connection, study_id, *newer, *of_state)
+            trials, later = completed(connection, heads)
+        if not heads:
+            self.get_study_name_from_id(study_id)  # raises a KeyError where there is no such study
+        if later:
+            read = functools.partial(self._read_part, study_id)
+            Batch(read, later, functools.partial(self.gates.get, study_id))
+        return trials
+
+    def _read_part(self, study_id: int, part: Part, ids: list[int]) -> dict[int, dict[str, Any]]:
+        """A part of those of a study's trials that are still there."""
+        with self._reading() as connection:
+            there = {head["_trial_id"] for head in read_heads(connection, study_id, ids=ids)}
+            return read_part(connection, part, [one for one in ids if one in there])
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlalchemy.Connection]:
+        """A connection of its own: a session of Optuna's may be open, with a lock that it must keep."""
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise StorageInternalError(f"reading from {self.name} failed") from error
 
     def count_states(self, study_id: int) -> dict[str, int]:
         """How many trials are in each state; a hundredth of the cost of reading those that run."""

@@ -7,7 +7,7 @@ name are other people's, and so are studies that optevo did not make.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
+from optevo.optuna_private import gate_later, is_whole
 from optevo.study.schema import ACCEPTED, FINAL, MEASURED, SOME_RUNS, STUDY, SYSTEM, TRIAL, VALUES, domains_of
 
 if TYPE_CHECKING:
@@ -28,10 +29,16 @@ _REMEDY = "the database is damaged or was changed by another program: use a copy
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError)
 
 
-def check_study(study: optuna.Study) -> None:
+def check_study(study: optuna.Study, *, lazily: bool = False) -> None:
     """Refuse a study in which an attribute of ours has another shape than optevo writes.
 
     A study that optevo did not make, or made with another schema, passes: others say so better.
+
+    Args:
+        study: The study.
+        lazily: Whether parameters and user attributes of old trials may be left unread: whoever then asks for
+            them gets the same error. Where the storage reads whole trials only, they are checked here. Default:
+            False.
 
     Raises:
         UserError: It can't be read, or an attribute is wrong; the message names study, trial and attribute.
@@ -57,10 +64,15 @@ def check_study(study: optuna.Study) -> None:
         if key.startswith((keys.FRESH, keys.ABLATION, keys.FINAL)):
             _check_measured(where, key, value, attrs[keys.CONFIG], trials)
     domains = domains_of(attrs[keys.CONFIG])
+
+    def gate(trial: FrozenTrial, parts: Container[str]) -> None:
+        _check_trial(f"{where}, trial {trial.number}", trial, parts, len(trials), domains)
+
+    later = lazily and gate_later(study, gate)
     for place, trial in enumerate(trials):
         if trial.number != place:
             raise UserError(f"{where} has lost its trial {place}; {_REMEDY}")
-        _check_trial(f"{where}, trial {place}", trial, len(trials), domains)
+        gate(trial, ("head", "user_attrs", "params") if is_whole(trial) or not later else ("head",))
     winner = attrs.get(keys.RERUN, {}).get("winner")
     if winner is not None and (winner >= len(trials) or trials[winner].state.name != "COMPLETE"):
         _refuse(where, f"{keys.RERUN}.winner", "the number of a complete trial", winner)
@@ -91,11 +103,30 @@ def _check_measured(
 
 
 def _check_trial(
-    where: str, trial: FrozenTrial, n_trials: int, domains: Mapping[str, TypeAdapter[Any]]
+    where: str,
+    trial: FrozenTrial,
+    parts: Container[str],
+    n_trials: int,
+    domains: Mapping[str, TypeAdapter[Any]],
 ) -> None:
-    attrs, state = trial.user_attrs, trial.state.name
+    """The parts that are named "user_attrs", "params", and "head", which is all the rest."""
+    state = trial.state.name
+    if "user_attrs" in parts:
+        _check_user_attrs(where, trial.user_attrs, state, n_trials)
+    if "head" in parts:
+        _check_shapes(where, trial.system_attrs, SYSTEM)
+        if state in ("COMPLETE", "PRUNED"):
+            _check_shape(where, "value", trial.values or [], VALUES)
+        if state == "COMPLETE" and not trial.values:
+            _refuse(where, "value", "one finite number", trial.values)
+    if "params" in parts and state in ("COMPLETE", "PRUNED"):
+        _check_shapes(where, trial.params, domains)
+        if state == "COMPLETE":
+            _need(where, trial.params, *domains)
+
+
+def _check_user_attrs(where: str, attrs: Mapping[str, Any], state: str, n_trials: int) -> None:
     _check_shapes(where, attrs, TRIAL)
-    _check_shapes(where, trial.system_attrs, SYSTEM)
     if keys.ORIGIN in attrs:  # written last of these
         _need(where, attrs, keys.GENERATION, keys.SLOT, keys.PARENTS)
     if keys.COPIED_FROM in attrs:
@@ -105,15 +136,8 @@ def _check_trial(
         others = attrs.get(key, ())
         if others and not (max(others) if isinstance(others, list) else others) < n_trials:
             _refuse(where, key, f"below {n_trials}, the number of trials", others)
-    if state not in ("COMPLETE", "PRUNED"):
-        return
-    _check_shape(where, "value", trial.values or [], VALUES)
-    if state == "COMPLETE" and not trial.values:
-        _refuse(where, "value", "one finite number", trial.values)
-    _check_shapes(where, trial.params, domains)
     if state == "COMPLETE":
         _need(where, attrs, keys.GENERATION, keys.SLOT, keys.CANONICAL)
-        _need(where, trial.params, *domains)
 
 
 def _check_shapes(where: str, found: Mapping[str, Any], shapes: Mapping[str, TypeAdapter[Any]]) -> None:

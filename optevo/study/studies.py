@@ -153,10 +153,13 @@ def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
     )
 
 
-def load_study(storage: BaseStorage, name: str | None, device: str = "") -> tuple[optuna.Study, StudyConfig]:
+def load_study(
+    storage: BaseStorage, name: str | None, device: str = "", *, lazily: bool = False
+) -> tuple[optuna.Study, StudyConfig]:
     """A stored study of ours with its configuration; without a name, the only one there is.
 
-    Trials begun with it name `device` as the one that they are evaluated on.
+    Trials begun with it name `device` as the one that they are evaluated on. `lazily`, old trials are checked
+    as far as they are read, see `check_study`.
 
     Raises:
         UserError: There is no such study, the name is needed, or the study isn't ours.
@@ -170,7 +173,7 @@ def load_study(storage: BaseStorage, name: str | None, device: str = "") -> tupl
     if name not in names:
         raise UserError(f"there is no study {name!r} here; there is {', '.join(names) or 'none at all'}")
     study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=storage))
-    check_study(study)
+    check_study(study, lazily=lazily)
     if keys.CONFIG not in study.user_attrs:
         raise UserError(f"study {name!r} was not made by optevo")
     _check_schema(study)

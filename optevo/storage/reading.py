@@ -1,0 +1,231 @@
+"""Trials of a relational database, by a statement a table; of many finished ones, most when first asked for.
+
+Optuna makes an object of every row, and two of every parameter's distribution: 28 s for 20,000 trials, most
+of which nobody looks at. Finished trials don't change, so what is read of them later is what would have been
+read at once.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import ColumnElement, Connection, select
+
+from optevo.optuna_private import Gate
+from optevo.study.check import readable
+
+LAZY_FROM = 100  # so many finished trials are not read whole
+_CHUNK = 500  # trials that are read at once; fewer than a statement may have variables
+_Rows = Sequence[Sequence[Any]]
+
+
+class Part(NamedTuple):
+    """A table that holds something of trials.
+
+    Attributes:
+        columns: What is read of it, the trial's id first.
+        made: Attributes of Optuna's class, from a trial's rows without the id.
+    """
+
+    columns: tuple[Any, ...]
+    made: Callable[[_Rows], dict[str, Any]]
+
+
+def _params(rows: _Rows) -> dict[str, Any]:
+    params, distributions = {}, {}
+    for _, name, value, text in sorted(rows):  # as they were suggested
+        distributions[name] = distribution = _distribution(text)
+        params[name] = distribution.to_external_repr(value)
+    return {"_params": params, "_distributions": distributions}
+
+
+@functools.lru_cache(1024)
+def _distribution(text: str) -> BaseDistribution:
+    """One for all trials, since nobody changes it: to decode it takes longer than to read the row."""
+    return json_to_distribution(text)
+
+
+def _values(rows: _Rows) -> dict[str, Any]:
+    values: list[float] = [0.0] * len(rows)
+    for objective, value, kind in rows:
+        values[objective] = models.TrialValueModel.stored_repr_to_value(value, kind)
+    return {"_values": values or None}
+
+
+def _reports(rows: _Rows) -> dict[str, Any]:
+    read = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+    return {"intermediate_values": {step: read(value, kind) for step, value, kind in rows}}
+
+
+def _attrs(name: str) -> Callable[[_Rows], dict[str, Any]]:
+    return lambda rows: {name: {key: json.loads(text) for key, text in rows}}
+
+
+_T, _P, _V = models.TrialModel, models.TrialParamModel, models.TrialValueModel
+_U, _S, _I = (
+    models.TrialUserAttributeModel,
+    models.TrialSystemAttributeModel,
+    models.TrialIntermediateValueModel,
+)
+VALUES = Part((_V.trial_id, _V.objective, _V.value, _V.value_type), _values)
+PARAMS = Part((_P.trial_id, _P.param_id, _P.param_name, _P.param_value, _P.distribution_json), _params)
+USER_ATTRS = Part((_U.trial_id, _U.key, _U.value_json), _attrs("_user_attrs"))
+SYSTEM_ATTRS = Part((_S.trial_id, _S.key, _S.value_json), _attrs("_system_attrs"))
+REPORTS = Part((_I.trial_id, _I.step, _I.intermediate_value, _I.intermediate_value_type), _reports)
+_LATER = {
+    "_params": PARAMS,
+    "_distributions": PARAMS,
+    "_user_attrs": USER_ATTRS,
+    "intermediate_values": REPORTS,
+}
+
+
+class StoredTrial(FrozenTrial):
+    """A finished trial whose parameters, user attributes and reports are read when first asked for.
+
+    A copy of it is whole, and of Optuna's own class.
+
+    Raises:
+        UserError: What is read then cannot be read, or is not what optevo writes.
+        KeyError: The trial has been deleted meanwhile.
+    """
+
+    __slots__ = ("_batch",)  # beside `__dict__`, which says what a trial is
+    _batch: Batch
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._batch.read(_LATER[name], self)
+        return self.__dict__[name]
+
+    def whole(self) -> FrozenTrial:
+        """All of it."""
+        for name in _LATER:
+            getattr(self, name)
+        return _trial(FrozenTrial, self.__dict__)
+
+    def __eq__(self, other: Any) -> bool:
+        if not isinstance(other, FrozenTrial):
+            return NotImplemented
+        return self.whole() == (other.whole() if isinstance(other, StoredTrial) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.whole())
+
+    def __repr__(self) -> str:
+        return repr(self.whole())
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return _trial, (FrozenTrial, self.whole().__dict__)
+
+
+def _trial(kind: type[FrozenTrial], attrs: dict[str, Any]) -> Any:
+    made = kind.__new__(kind)
+    made.__dict__.update(attrs)
+    return made
+
+
+class Batch:
+    """Finished trials that were read together, in the order of their ids.
+
+    Args:
+        read: Reads a part of those of the ids that are still there.
+        trials: The trials.
+        gate: Raises where what was read is nothing to go on with.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Part, list[int]], dict[int, dict[str, Any]]],
+        trials: Sequence[StoredTrial],
+        gate: Callable[[], Gate | None],
+    ) -> None:
+        self._read, self._trials, self._gate = read, trials, gate
+        self._places = {trial._trial_id: place for place, trial in enumerate(trials)}
+        for trial in trials:
+            trial._batch = self
+
+    def read(self, part: Part, trial: StoredTrial) -> None:
+        """Complete `trial` and its neighbours by a part."""
+        first = self._places[trial._trial_id] // _CHUNK * _CHUNK
+        trials = self._trials[first : first + _CHUNK]
+        ids, what = [each._trial_id for each in trials], f"trial {trial.number}, or one of its neighbours,"
+        found, gate = readable(what, lambda: self._read(part, ids)), self._gate()
+        if trial._trial_id not in found:
+            raise KeyError(f"trial {trial.number} has been deleted")
+        for each in filter(lambda each: each._trial_id in found, trials):
+            made = found[each._trial_id]
+            if gate is not None:
+                gate(_trial(FrozenTrial, {**each.__dict__, **made}), {name.strip("_") for name in made})
+            each.__dict__.update(made)
+
+
+def read_part(connection: Connection, part: Part, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """A part of each of some trials, by their ids."""
+    rows: dict[int, list[Sequence[Any]]] = {one: [] for one in ids}
+    for chunk in _chunks(ids):
+        for one, *row in connection.execute(select(*part.columns).where(part.columns[0].in_(chunk))):
+            rows[one].append(row)
+    return {one: part.made(found) for one, found in rows.items()}
+
+
+def read_heads(
+    connection: Connection, study_id: int, *where: ColumnElement[bool], ids: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """What the table of trials has of a study's, in order, as attributes of Optuna's class.
+
+    Args:
+        connection: To the database.
+        study_id: The study's.
+        where: Which of its trials.
+        ids: The same. Default: None, whichever `where` allows.
+    """
+    columns = (_T.trial_id, _T.number, _T.state, _T._datetime_start_utc, _T._datetime_complete_utc)
+    query = select(*columns).where(_T.study_id == study_id, *where).order_by(_T.trial_id)
+    rows: list[Any] = []
+    if ids is None:
+        rows = list(connection.execute(query))
+    for chunk in _chunks(sorted(ids or ())):
+        rows += connection.execute(query.where(_T.trial_id.in_(chunk)))
+    names = ("_trial_id", "_number", "state", "_datetime_start", "datetime_complete")
+    heads = [dict(zip(names, row, strict=True)) for row in rows]
+    for head in heads:
+        for name in names[3:]:
+            head[name] = _local(head[name])
+    return heads
+
+
+def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[first : first + _CHUNK] for first in range(0, len(ids), _CHUNK))
+
+
+def _local(time: datetime.datetime | None) -> datetime.datetime | None:
+    # As Optuna has it: naive UTC in the database, naive local time in a trial.
+    return None if time is None else time.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)
+
+
+def completed(connection: Connection, heads: list[dict[str, Any]]) -> tuple[list[FrozenTrial], list[StoredTrial]]:
+    """Trials from their heads: all of them, and those that are to be read further when asked for."""
+    later = [head for head in heads if head["state"] in (TrialState.COMPLETE, TrialState.PRUNED)]
+    if len(later) < LAZY_FROM:
+        later = []
+    late = {head["_trial_id"] for head in later}
+    ids = [head["_trial_id"] for head in heads]
+    whole = [one for one in ids if one not in late]  # why trials failed, everybody asks
+    made = {head["_trial_id"]: dict(head) for head in heads}
+    for part, which in (
+        *((part, ids) for part in (VALUES, SYSTEM_ATTRS)),
+        *((part, whole) for part in (PARAMS, USER_ATTRS, REPORTS)),
+    ):
+        for one, attrs in read_part(connection, part, which).items():
+            made[one].update(attrs)
+    trials = [_trial(StoredTrial if one in late else FrozenTrial, attrs) for one, attrs in made.items()]
+    return trials, [trial for trial in trials if isinstance(trial, StoredTrial)]
