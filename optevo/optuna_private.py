@@ -5,7 +5,7 @@ The gRPC proxy's are in `optevo.storage.proxy`, which needs an extra.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
@@ -37,6 +37,7 @@ __all__ = [
     "stored_trial",
     "study_id",
     "trial_id",
+    "user_attr_of",
 ]
 
 
@@ -113,3 +114,16 @@ def contains(distribution: BaseDistribution, value: float) -> bool:
 def check_trial(trial: FrozenTrial) -> None:
     """Raise a ValueError unless a finished trial is whole."""
     trial._validate()
+
+
+def user_attr_of(study: Study, key: str, trials: Sequence[FrozenTrial]) -> list[Any]:
+    """One user attribute of each of some trials of a study, None where there is none.
+
+    Nothing else is read of old trials that the storage has left unread, and the value is not looked at.
+    """
+    read = getattr(database_of(study), "user_attr_of_all", None)
+    unread = any(not is_whole(trial) for trial in trials)
+    found = read(study_id(study), key) if unread and read is not None else {}
+    return [
+        trial.user_attrs.get(key) if is_whole(trial) else found.get(trial_id(trial)) for trial in trials
+    ]

@@ -172,9 +172,16 @@ def read_part(connection: Connection, part: Part, ids: Sequence[int]) -> dict[in
     """A part of each of some trials, by their ids."""
     rows: dict[int, list[Sequence[Any]]] = {one: [] for one in ids}
     for chunk in _chunks(ids):
-        for one, *row in connection.execute(select(*part.columns).where(part.columns[0].in_(chunk))):
-            rows[one].append(row)
+        for row in connection.execute(select(*part.columns).where(part.columns[0].in_(chunk))).all():
+            rows[row[0]].append(row[1:])
     return {one: part.made(found) for one, found in rows.items()}
+
+
+def read_user_attr(connection: Connection, study_id: int, key: str) -> dict[int, Any]:
+    """One user attribute of each trial of a study that has it, by the trial's id."""
+    of_study = select(_T.trial_id).where(_T.study_id == study_id)
+    query = select(_U.trial_id, _U.value_json).where(_U.key == key, _U.trial_id.in_(of_study))
+    return readable(repr(key), lambda: {one: json.loads(text) for one, text in connection.execute(query)})
 
 
 def read_heads(

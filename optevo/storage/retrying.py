@@ -41,7 +41,7 @@ from sqlalchemy.engine import URL, make_url
 from optevo.errors import UserError
 from optevo.optuna_private import Gate
 from optevo.storage.errors import StorageUnreachable, busy, damaged, explain, first_line
-from optevo.storage.reading import Batch, Part, completed, read_heads, read_part
+from optevo.storage.reading import Batch, Part, completed, read_heads, read_part, read_user_attr
 
 S = TypeVar("S", bound=type[BaseStorage])
 T = TypeVar("T")
@@ -53,7 +53,7 @@ _LONGEST_PAUSE = 1.0 + os.getpid() % 16 / 16  # processes that were cut off toge
 _CALLS = threading.local()  # whether this thread is within a call: the outermost one tries again
 # What Optuna's cache, and we, call besides the public methods.
 _OURS = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id")
-_OURS += ("count_states", "_read_part")
+_OURS += ("count_states", "user_attr_of_all", "_read_part")
 _OTHERS = ("remove_session", "check_trial_is_updatable")  # these ask no database
 
 # No answer for a minute means a lost network: an idle connection is probed, an unacknowledged one dropped.
@@ -310,6 +310,11 @@ class RetryingRDBStorage(Retrying, RDBStorage):
         with self._reading() as connection:
             there = {head["_trial_id"] for head in read_heads(connection, study_id, ids=ids)}
             return read_part(connection, part, [one for one in ids if one in there])
+
+    def user_attr_of_all(self, study_id: int, key: str) -> dict[int, Any]:
+        """One user attribute of each trial of a study that has it, by the trial's id."""
+        with self._reading() as connection:
+            return read_user_attr(connection, study_id, key)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlalchemy.Connection]:
