@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 if TYPE_CHECKING:
     AnyTrial = Trial | FrozenTrial
 
-#: Raises where what a storage holds is nothing to go on with: given a trial, and what of it is to be looked at.
+#: Raises where what a storage holds is nothing to go on with: given a trial, and the parts of it to look at.
 Gate = Callable[[FrozenTrial, Container[str]], None]
 
 __all__ = [
@@ -124,6 +124,4 @@ def user_attr_of(study: Study, key: str, trials: Sequence[FrozenTrial]) -> list[
     read = getattr(database_of(study), "user_attr_of_all", None)
     unread = any(not is_whole(trial) for trial in trials)
     found = read(study_id(study), key) if unread and read is not None else {}
-    return [
-        trial.user_attrs.get(key) if is_whole(trial) else found.get(trial_id(trial)) for trial in trials
-    ]
+    return [trial.user_attrs.get(key) if is_whole(trial) else found.get(trial_id(trial)) for trial in trials]

@@ -219,7 +219,9 @@ def _local(time: datetime.datetime | None) -> datetime.datetime | None:
     return None if time is None else time.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)
 
 
-def completed(connection: Connection, heads: list[dict[str, Any]]) -> tuple[list[FrozenTrial], list[StoredTrial]]:
+def completed(
+    connection: Connection, heads: list[dict[str, Any]]
+) -> tuple[list[FrozenTrial], list[StoredTrial]]:
     """Trials from their heads: all of them, and those that are to be read further when asked for."""
     later = [head for head in heads if head["state"] in (TrialState.COMPLETE, TrialState.PRUNED)]
     if len(later) < LAZY_FROM:

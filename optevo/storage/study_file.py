@@ -34,7 +34,7 @@ from optevo.files import write_text
 from optevo.optuna_private import check_trial, study_id
 from optevo.storage.copying import content, copy_into, make_room, running, study_of
 from optevo.storage.opening import open_storage, shown
-from optevo.study.check import check_study
+from optevo.study.check import check_portable
 
 # What making a study of a file's values may raise.
 _WRONG = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
@@ -47,6 +47,21 @@ _DIGEST_LINE = f'{{"op_code":3,"worker_id":"","study_id":0,"system_attr":{{"{key
 def _digest_line(lines: Sequence[str]) -> str:
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return f'{_DIGEST_LINE}"{digest}"}}}}'
+
+
+def _parsed(text: str) -> Any:
+    """JSON in which no name stands twice, of which one reader takes the first and another the last."""
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(
+                f"{next(name for name in found if names.count(name) > 1)!r} stands twice in one table"
+            )
+        return found
+
+    return json.loads(text, object_pairs_hook=table)
 
 
 class _Damaged(Exception):
@@ -65,7 +80,7 @@ class _Lines(BaseJournalBackend):
             self.intact = found == _digest_line(before)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        return map(json.loads, self._lines[log_number_from:])
+        return map(_parsed, self._lines[log_number_from:])
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         self._lines += map(json.dumps, logs)
@@ -181,7 +196,7 @@ def _replayed(text: str) -> BaseStorage:
 
     Raises:
         _Damaged: It is no journal, though it begins like one, or holds more or less than a study.
-        UserError: It is another file, or no study as optevo makes them, see `check_study`.
+        UserError: It is another file, or no study as optevo makes them, see `check_portable`.
     """
     try:
         journal = _Lines(text) if text.startswith('{"op_code":') else None
@@ -197,7 +212,7 @@ def _replayed(text: str) -> BaseStorage:
     for key in (keys.SCHEMA, keys.CONFIG, keys.FINGERPRINT):
         if key not in study.user_attrs:
             raise _Damaged(f"the study lacks {key!r}: it is not optevo's, or was cut off")
-    check_study(optuna.load_study(study_name=study.study_name, storage=storage))
+    check_portable(optuna.load_study(study_name=study.study_name, storage=storage))
     if journal is not None and not journal.intact:
         raise _Damaged("a line of it was changed, moved or lost")
     return storage
@@ -205,7 +220,7 @@ def _replayed(text: str) -> BaseStorage:
 
 def _earlier(text: str) -> InMemoryStorage:
     """The study of an earlier file: one JSON object, in which a trial's values come in the study's order."""
-    data = json.loads(text) if text.startswith("{") else None
+    data = _parsed(text) if text.startswith("{") else None
     if not isinstance(data, dict) or data.get("format") != "optevo study":
         raise UserError("this is no file of `optevo storage save`")
     if data["version"] != 1 or data["directions"] != ["MAXIMIZE"]:

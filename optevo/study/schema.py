@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from typing import Annotated, Any, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, InstanceOf, TypeAdapter
 from typing_extensions import TypedDict
 
 from optevo import keys
+
+if TYPE_CHECKING:
+    from optevo.spaces import Space
 
 # Any text: pydantic's own has no halves of surrogate pairs, which a file's name may have.
 Text = InstanceOf[str]
@@ -155,19 +157,8 @@ TRIAL: dict[str, TypeAdapter[Any]] = {
 }
 
 
-def domains_of(config: Mapping[str, Any]) -> dict[str, TypeAdapter[Any]]:
-    """What each parameter of a configuration's space may be; nothing for a space that isn't known here."""
-    from optevo.spaces import SPACES  # noqa: PLC0415  heavier than the rest of this module
-
-    section = config.get("space")
-    known = SPACES.get(str(section.get("kind"))) if isinstance(section, dict) else None
-    if known is None:
-        return {}
-    try:
-        checked = known.section.model_validate(section)
-    except ValueError:
-        return {}  # the configuration is wrong, which others say better
-    space = known.make(**checked.model_dump(exclude={"kind"}))
+def domains_of(space: Space) -> dict[str, TypeAdapter[Any]]:
+    """What each parameter of a space may be."""
     return {name: _domain(d) for name, d in space.distributions().items()}
 
 

@@ -18,7 +18,7 @@ from optevo.liveness.lost import worker_identity
 from optevo.optuna_private import set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import claimed
-from optevo.study.check import check_study, readable
+from optevo.study.check import check_study, checked, readable, stored_studies
 from optevo.study.config import StudyConfig, differences, parse_config
 from optevo.study.environment import differences as environment_differences
 from optevo.study.environment import environment
@@ -78,16 +78,11 @@ def create_or_resume(
         direction="maximize",
         load_if_exists=True,
     )
-    check_study(study)
-    stored = study.user_attrs
+    stored = readable(f"study {config.name!r}", lambda: study.user_attrs)
     if keys.FINGERPRINT not in stored:
-        ours = all(key.startswith("optevo:") for key in stored)  # a creation that was cut off
+        check_study(study, lazily=True)
+        ours = all(str(key).startswith("optevo:") for key in stored)  # a creation that was cut off
         maximizes = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
-        if keys.COPY_OF in stored:
-            raise UserError(
-                f"study {config.name!r} in this storage is a copy that was cut off: "
-                "run `optevo storage copy`, or `load`, again"
-            )
         if study.get_trials(deepcopy=False) or not maximizes or not ours:
             raise UserError(
                 f"study {config.name!r} in this storage was not made by optevo; give yours another name"
@@ -102,8 +97,7 @@ def create_or_resume(
         study.set_user_attr(keys.COSTS, dict(costs or {}))
         study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
         return study
-    _check_schema(study)
-    begun = parse_config(stored[keys.CONFIG], f"study {config.name!r}")
+    begun = checked(study, lazily=True)
     if begun.search() != config.search():
         changed = "\n".join(f"  {line}" for line in differences(begun.search(), config.search()))
         raise UserError(
@@ -173,34 +167,14 @@ def load_study(
     if name not in names:
         raise UserError(f"there is no study {name!r} here; there is {', '.join(names) or 'none at all'}")
     study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=storage))
-    check_study(study, lazily=lazily)
-    if keys.CONFIG not in study.user_attrs:
-        raise UserError(f"study {name!r} was not made by optevo")
-    _check_schema(study)
-    config = parse_config(study.user_attrs[keys.CONFIG], f"study {name!r}")
+    config = checked(study, lazily=lazily)
     study.sampler, study.pruner = make_sampler(config, device), make_pruner(config)
     return study, config
 
 
 def study_names(storage: BaseStorage) -> list[str]:
     """Every study in a storage, in the order in which they were made."""
-    names = [study.study_name for study in readable("the list of studies", storage.get_all_studies)]
-    if odd := [name for name in names if not isinstance(name, str)]:
-        raise UserError(f"a study in this storage is called {odd[0]!r}, which is no text: it is damaged")
-    return names
-
-
-def _check_schema(study: optuna.Study) -> None:
-    version = study.user_attrs.get(keys.SCHEMA)
-    if version != keys.SCHEMA_VERSION:
-        stored = study.user_attrs.get(keys.ENVIRONMENT) or {}
-        made = f"{stored.get('optevo', 'unknown')}, commit {stored.get('git_commit', 'unknown')}"
-        newer = isinstance(version, int) and version > keys.SCHEMA_VERSION
-        remedy = "install a newer one" if newer else "back the database up and run `optevo storage upgrade`"
-        raise UserError(
-            f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads version "
-            f"{keys.SCHEMA_VERSION}; {remedy}, or use the optevo that made it: {made}"
-        )
+    return list(stored_studies(storage))
 
 
 def is_complete(study: optuna.Study) -> bool:
