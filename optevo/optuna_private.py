@@ -5,7 +5,8 @@ The gRPC proxy's are in `optevo.storage.proxy`, which needs an extra.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+import contextlib
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
@@ -38,6 +39,7 @@ __all__ = [
     "study_id",
     "trial_id",
     "user_attr_of",
+    "written_together",
 ]
 
 
@@ -125,3 +127,16 @@ def user_attr_of(study: Study, key: str, trials: Sequence[FrozenTrial]) -> list[
     unread = any(not is_whole(trial) for trial in trials)
     found = read(study_id(study), key) if unread and read is not None else {}
     return [trial.user_attrs.get(key) if is_whole(trial) else found.get(trial_id(trial)) for trial in trials]
+
+
+@contextlib.contextmanager
+def written_together(study: Study, *, with_state: bool = False) -> Iterator[None]:
+    """Write what is set of trials within the block in one transaction at its end, where the storage can.
+
+    Args:
+        study: Whose trials they are.
+        with_state: Later still: when the trial's state is set, so that it has all of it or is still running.
+    """
+    together = getattr(database_of(study), "together", None)
+    with contextlib.nullcontext() if together is None else together(with_state=with_state):
+        yield

@@ -17,6 +17,7 @@ from optevo.optuna_private import (
     set_trial_user_attr,
     stored_trial,
     trial_id,
+    written_together,
 )
 from optevo.samplers.claiming import claim
 from optevo.samplers.memory import SamplerCache, StudyCaches
@@ -131,8 +132,9 @@ class SlotSampler(BaseSampler):
         attrs = self.lineage(study, slot)
         if trial.system_attrs.get("fixed_params"):
             attrs |= {keys.PARENTS: [], keys.ORIGIN: "enqueued"}
-        for key, value in attrs.items():
-            set_trial_user_attr(study, trial, key, value)
+        with written_together(study):
+            for key, value in attrs.items():
+                set_trial_user_attr(study, trial, key, value)
         trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
 
     def after_trial(

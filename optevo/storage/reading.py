@@ -185,18 +185,17 @@ def read_user_attr(connection: Connection, study_id: int, key: str) -> dict[int,
 
 
 def read_heads(
-    connection: Connection, study_id: int, *where: ColumnElement[bool], ids: Sequence[int] | None = None
+    connection: Connection, *where: ColumnElement[bool], ids: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
-    """What the table of trials has of a study's, in order, as attributes of Optuna's class.
+    """What the table of trials has of some, in order, as attributes of Optuna's class.
 
     Args:
         connection: To the database.
-        study_id: The study's.
-        where: Which of its trials.
+        where: Which.
         ids: The same. Default: None, whichever `where` allows.
     """
     columns = (_T.trial_id, _T.number, _T.state, _T._datetime_start_utc, _T._datetime_complete_utc)
-    query = select(*columns).where(_T.study_id == study_id, *where).order_by(_T.trial_id)
+    query = select(*columns).where(*where).order_by(_T.trial_id)
     rows: list[Any] = []
     if ids is None:
         rows = list(connection.execute(query))
