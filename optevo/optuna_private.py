@@ -32,12 +32,14 @@ __all__ = [
     "gate_later",
     "in_optimize_loop",
     "is_whole",
+    "reads_parts",
     "set_trial_system_attr",
     "set_trial_user_attr",
     "storage_of",
     "stored_trial",
     "study_id",
     "trial_id",
+    "trials_in",
     "user_attr_of",
     "written_together",
 ]
@@ -57,10 +59,14 @@ def database_of(study: Study) -> BaseStorage:
 
 def gate_later(study: Study, gate: Gate) -> bool:
     """Whether the storage will pass by `gate` what it reads of the study's old trials when asked for it."""
-    gates: dict[int, Gate] | None = getattr(database_of(study), "gates", None)
-    if gates is not None:
-        gates[study_id(study)] = gate
-    return gates is not None
+    if reads_parts(study):
+        database_of(study).gates[study_id(study)] = gate  # type: ignore[attr-defined]
+    return reads_parts(study)
+
+
+def reads_parts(study: Study) -> bool:
+    """Whether the storage is one of ours that reads less than whole trials."""
+    return hasattr(database_of(study), "gates")
 
 
 def study_id(study: Study | FrozenStudy) -> int:
@@ -116,6 +122,11 @@ def contains(distribution: BaseDistribution, value: float) -> bool:
 def check_trial(trial: FrozenTrial) -> None:
     """Raise a ValueError unless a finished trial is whole."""
     trial._validate()
+
+
+def trials_in(study: Study, *states: TrialState) -> list[FrozenTrial]:
+    """The trials that are in one of some states, read anew; not to be changed."""
+    return database_of(study).get_all_trials(study_id(study), deepcopy=False, states=states)
 
 
 def user_attr_of(study: Study, key: str, trials: Sequence[FrozenTrial]) -> list[Any]:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.liveness.lost import GRACE_SECONDS, NAMELESS_SECONDS, beat_age, fail, host_name, state_of
+from optevo.optuna_private import trials_in
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class RunningTrial:
 
 def running_trials(study: optuna.Study) -> list[RunningTrial]:
     """Every running trial with its worker, by trial number."""
-    return [running_trial(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+    return [running_trial(trial) for trial in trials_in(study, TrialState.RUNNING)]
 
 
 def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[RunningTrial, bool]]:

@@ -17,7 +17,6 @@ second one does matters:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import itertools
@@ -28,23 +27,17 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import sqlalchemy
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb.models import NOT_FOUND_MSG, TrialModel
-from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.trial import FrozenTrial, TrialState
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
-from optevo.optuna_private import Gate
+from optevo.storage.database import Database
 from optevo.storage.errors import StorageUnreachable, busy, damaged, explain, first_line
-from optevo.storage.reading import Batch, Part, completed, read_heads, read_part, read_user_attr
-from optevo.storage.writing import INSERT, Writes
 
 S = TypeVar("S", bound=type[BaseStorage])
 T = TypeVar("T")
@@ -56,7 +49,7 @@ _LONGEST_PAUSE = 1.0 + os.getpid() % 16 / 16  # processes that were cut off toge
 _CALLS = threading.local()  # whether this thread is within a call: the outermost one tries again
 # What Optuna's cache, and we, call besides the public methods.
 _OURS = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id")
-_OURS += ("count_states", "user_attr_of_all", "_read_part", "_write")
+_OURS += ("counts", "count_states", "user_attr_of_all", "_read_part", "_write")
 _OTHERS = ("remove_session", "check_trial_is_updatable")  # these ask no database
 
 # No answer for a minute means a lost network: an idle connection is probed, an unacknowledged one dropped.
@@ -213,17 +206,14 @@ def retrying(storage: S) -> S:
 
 
 @retrying
-class RetryingRDBStorage(Retrying, RDBStorage):
-    """Optuna's relational storage, whose calls are made again after an outage.
+class RetryingRDBStorage(Retrying, Database):
+    """A relational database, whose calls are made again after an outage.
 
     Args:
         url: SQLAlchemy's.
         name: The URL without its password.
         should_stop: Asked while waiting; True ends it.
         options: `RDBStorage`'s.
-
-    Attributes:
-        gates: By study's id, what old trials must pass when they are read.
 
     Raises:
         sqlalchemy.exc.DBAPIError: The database cannot be opened; opening is not tried again.
@@ -233,22 +223,11 @@ class RetryingRDBStorage(Retrying, RDBStorage):
         self, url: str, *, name: str, should_stop: Callable[[], bool] | None, **options: Any
     ) -> None:
         self.name, self.should_stop = name, should_stop or never
-        self._prepare()
         # Optuna takes braces for a template.
         super().__init__(url.replace("{", "{{").replace("}", "}}"), **options)
         self._listen()
 
-    def _prepare(self) -> None:
-        self.gates: dict[int, Gate] = {}
-        self._block = threading.local()  # what the thread keeps within `together`, by trial's id
-        self._pending: dict[int, Writes] = {}  # what is to be written with a trial's state
-
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()  # type: ignore[no-untyped-call, unused-ignore]
-        return {key: value for key, value in state.items() if key not in ("gates", "_block", "_pending")}
-
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        self._prepare()
         super().__setstate__(state)  # type: ignore[no-untyped-call, unused-ignore]
         self._listen()
 
@@ -276,178 +255,6 @@ class RetryingRDBStorage(Retrying, RDBStorage):
         if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) or type(error) is LookupError:
             return damaged(self.name, first_line(error, self._parsed), self._parsed)
         return None
-
-    @contextlib.contextmanager
-    def together(self, *, with_state: bool = False) -> Iterator[None]:
-        """Keep what this thread writes to trials within the block, and write it in one transaction.
-
-        That is at the block's end, or `with_state` when the trial's state is set: then with it. Who reads the
-        trial through this storage sees it at once. A finished trial is told at the end, or with the state.
-        """
-        if self.engine.name not in INSERT or getattr(self._block, "kept", None) is not None:
-            yield
-            return
-        self._block.kept = kept = {}
-        try:
-            yield
-        finally:
-            self._block.kept = None
-            if with_state:
-                self._pending.update(kept)
-            else:
-                for trial_id, writes in kept.items():
-                    self._write(trial_id, writes)
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """As Optuna's; see `together`."""
-        kept = self._kept(trial_id)
-        if kept is None:
-            super().set_trial_user_attr(trial_id, key, value)
-        else:
-            kept.user_attrs[key] = json.dumps(value)
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """As Optuna's; see `together`."""
-        kept = self._kept(trial_id)
-        if kept is None:
-            super().set_trial_system_attr(trial_id, key, value)
-        else:
-            kept.system_attrs[key] = json.dumps(value)
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """As Optuna's; see `together`."""
-        kept = self._kept(trial_id)
-        if kept is None:
-            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
-        else:
-            kept.reports[step] = float(intermediate_value)
-
-    def _set_trial_param(
-        self,
-        trial_id: int,
-        param_name: str,
-        param_value_internal: float,
-        distribution: BaseDistribution,
-        previous_distribution: BaseDistribution | None,
-    ) -> None:
-        kept = self._kept(trial_id)
-        # Without a previous one Optuna looks for it in the database, once a process and parameter.
-        if kept is None or previous_distribution is None:
-            args = (trial_id, param_name, param_value_internal, distribution, previous_distribution)
-            super()._set_trial_param(*args)
-        else:
-            check_distribution_compatibility(previous_distribution, distribution)
-            kept.params[param_name] = (param_value_internal, distribution)
-
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        """As Optuna's, but in one transaction on SQLite too, which knows no FOR UPDATE.
-
-        Else of two processes that finish a trial, one completing it and one failing it, both succeed. What
-        `together` kept for it is written with it.
-        """
-        kept = self._pending.get(trial_id)
-        try:
-            if kept is not None or self.engine.name == "sqlite":
-                self._begin(trial_id, kept)
-            done = super().set_trial_state_values(trial_id, state, values)
-        except (UpdateFinishedTrialError, KeyError):
-            self._pending.pop(trial_id, None)
-            raise
-        self._pending.pop(trial_id, None)
-        return done
-
-    def _begin(self, trial_id: int, kept: Writes | None) -> None:
-        """Begin a transaction in the session that Optuna's methods then use and end."""
-        session = self.scoped_session()
-        try:
-            connection = session.connection()
-            if self.engine.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            if kept is not None:
-                kept.write(connection, trial_id, self.check_trial_is_updatable)
-        except BaseException:
-            session.rollback()
-            raise
-
-    def _write(self, trial_id: int, writes: Writes) -> None:
-        self._begin(trial_id, writes)
-        with _create_scoped_session(self.scoped_session):
-            pass  # which commits
-
-    def _kept(self, trial_id: int) -> Writes | None:
-        """What this thread keeps of a trial's, None where it keeps nothing."""
-        kept: dict[int, Writes] | None = getattr(self._block, "kept", None)
-        return None if kept is None else kept.setdefault(trial_id, Writes())
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        """As Optuna's, and what `together` has kept."""
-        with self._reading() as connection:
-            heads = read_heads(connection, TrialModel.trial_id == trial_id)
-            trials, _ = completed(connection, heads)
-        if not trials:
-            raise KeyError(NOT_FOUND_MSG)
-        self._show_kept(trials)
-        return trials[0]
-
-    def _show_kept(self, trials: list[FrozenTrial]) -> None:
-        known = {**self._pending, **(getattr(self._block, "kept", None) or {})}
-        for trial in trials if known else []:
-            if trial._trial_id in known and not trial.state.is_finished():
-                known[trial._trial_id].show(trial)
-
-    def _get_trials(
-        self,
-        study_id: int,
-        states: Container[TrialState] | None,
-        included_trial_ids: set[int],
-        trial_id_greater_than: int,
-    ) -> list[FrozenTrial]:
-        """As Optuna's, faster, and of many finished trials the most when asked for; see `reading`."""
-        of_study = TrialModel.study_id == study_id
-        newer = [TrialModel.trial_id > trial_id_greater_than] if trial_id_greater_than >= 0 else []
-        of_state = [] if states is None else [TrialModel.state.in_([s for s in TrialState if s in states])]
-        older = [one for one in included_trial_ids if one <= trial_id_greater_than]
-        with self._reading() as connection:
-            heads = read_heads(connection, of_study, *of_state, ids=older) if older else []
-            heads += read_heads(connection, of_study, *newer, *of_state)
-            trials, later = completed(connection, heads)
-        if not heads:
-            self.get_study_name_from_id(study_id)  # raises a KeyError where there is no such study
-        if later:
-            read = functools.partial(self._read_part, study_id)
-            Batch(read, later, functools.partial(self.gates.get, study_id))
-        self._show_kept(trials)
-        return trials
-
-    def _read_part(self, study_id: int, part: Part, ids: list[int]) -> dict[int, dict[str, Any]]:
-        """A part of those of a study's trials that are still there."""
-        with self._reading() as connection:
-            there = {
-                head["_trial_id"] for head in read_heads(connection, TrialModel.study_id == study_id, ids=ids)
-            }
-            return read_part(connection, part, [one for one in ids if one in there])
-
-    def user_attr_of_all(self, study_id: int, key: str) -> dict[int, Any]:
-        """One user attribute of each trial of a study that has it, by the trial's id."""
-        with self._reading() as connection:
-            return read_user_attr(connection, study_id, key)
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlalchemy.Connection]:
-        """A connection of its own: a session of Optuna's may be open, with a lock that it must keep."""
-        try:
-            with self.engine.connect() as connection:
-                yield connection
-        except sqlalchemy.exc.SQLAlchemyError as error:
-            raise StorageInternalError(f"reading from {self.name} failed") from error
-
-    def count_states(self, study_id: int) -> dict[str, int]:
-        """How many trials are in each state; a hundredth of the cost of reading those that run."""
-        query = sqlalchemy.text("SELECT state, COUNT(*) FROM trials WHERE study_id = :id GROUP BY state")
-        with self.engine.connect() as connection:
-            return {str(state): count for state, count in connection.execute(query, {"id": study_id})}
 
     @property
     def _parsed(self) -> URL:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
-from optevo.optuna_private import gate_later, is_whole
+from optevo.optuna_private import Gate, gate_later, is_whole, reads_parts
 from optevo.study.config import StudyConfig, parse_config
 from optevo.study.schema import ACCEPTED, FINAL, MEASURED, SOME_RUNS, STUDY, SYSTEM, TRIAL, VALUES, domains_of
 
@@ -37,31 +37,33 @@ _UNREADABLE = (
 )
 # Parts of a trial. A head is all that is neither of the others.
 _HEAD = ("head",)
-_WHOLE = ("head", "user_attrs", "params")
+WHOLE = ("head", "user_attrs", "params")
+#: How much of trials is read as a study is opened.
+Reading = Literal["all", "heads", "none"]
 
 
-def checked(study: optuna.Study, *, lazily: bool = False) -> StudyConfig:
+def checked(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig:
     """The configuration of a study of ours that is whole and in order: the gate for whoever reads one.
 
     Args:
         study: The study.
-        lazily: See `check_study`. Default: False.
+        trials: See `check_study`. Default: all.
 
     Raises:
         UserError: See `check_portable`; or it is of an older schema.
     """
-    config = check_portable(study, lazily=lazily)
+    config = check_portable(study, trials=trials)
     if config is None:
         raise _other_schema(study, "back the database up and run `optevo storage upgrade`")
     return config
 
 
-def check_portable(study: optuna.Study, *, lazily: bool = False) -> StudyConfig | None:
+def check_portable(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig | None:
     """The same gate for who only takes a study elsewhere, where it may be upgraded.
 
     Args:
         study: The study.
-        lazily: See `check_study`. Default: False.
+        trials: See `check_study`. Default: all.
 
     Returns:
         Its configuration; None for one of an older schema, whose shapes only its own version knows.
@@ -70,7 +72,7 @@ def check_portable(study: optuna.Study, *, lazily: bool = False) -> StudyConfig 
         UserError: It isn't optevo's, it is a copy that was cut off or its creation was, a newer optevo made
             it, or `check_study` refuses it.
     """
-    where, config = f"study {study.study_name!r}", check_study(study, lazily=lazily)
+    where, config = f"study {study.study_name!r}", check_study(study, trials=trials)
     attrs = study.user_attrs
     if keys.FINGERPRINT not in attrs:
         begun = keys.SCHEMA in attrs  # the first that is written
@@ -101,13 +103,14 @@ def is_cut_off_copy(study: optuna.Study | FrozenStudy) -> bool:
     return keys.COPY_OF in study.user_attrs and keys.FINGERPRINT not in study.user_attrs
 
 
-def check_study(study: optuna.Study, *, lazily: bool = False) -> StudyConfig | None:
+def check_study(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig | None:
     """Refuse a study in which an attribute of ours has another shape than optevo writes.
 
     Args:
         study: The study.
-        lazily: Leave parameters and user attributes of old trials unread, where the storage can: whoever asks
-            for them later gets the same errors then. Default: False.
+        trials: How much of trials is read, where the storage has a choice: "all"; or "heads", where whoever
+            asks for an old trial's parameters or user attributes gets the same errors then; or "none".
+            Default: all.
 
     Returns:
         Its configuration; None for a study that optevo did not make, or made with another schema, whose
@@ -131,47 +134,69 @@ def check_study(study: optuna.Study, *, lazily: bool = False) -> StudyConfig | N
     directions = readable(where, lambda: [direction.name for direction in study.directions])
     if directions != ["MAXIMIZE"]:
         _refuse(where, "direction", "MAXIMIZE", ", ".join(directions))
-    trials = readable(f"the trials of {where}", lambda: study.get_trials(deepcopy=False))
+    known: Sequence[FrozenTrial] | None = None
+    if trials != "none" or not reads_parts(study):
+        known = readable(f"the trials of {where}", lambda: study.get_trials(deepcopy=False))
     _check_shapes(where, attrs, STUDY)
-    if trials or keys.FINGERPRINT in attrs:  # written last and before any trial, so the others are there
+    if known or keys.FINGERPRINT in attrs:  # written last and before any trial, so the others are there
         _need(where, attrs, keys.ENVIRONMENT, keys.COSTS, keys.FINGERPRINT)
     config = parse_config(attrs[keys.CONFIG], where)
+    _check_named(where, attrs, config, known)
+    if known is None:
+        return config
+    gate = gate_of(where, config, len(known))
+    later = trials == "heads" and gate_later(study, gate)
+    for place, trial in enumerate(known):
+        if trial.number != place:
+            raise UserError(f"{where} has lost its trial {place}; {_REMEDY}")
+        gate(trial, _HEAD if later and not is_whole(trial) else WHOLE)
+    winner = attrs.get(keys.RERUN, {}).get("winner")
+    if winner is not None and not _is_complete(known, winner):
+        _refuse(where, f"{keys.RERUN}.winner", "the number of a complete trial", winner)
+    _check_slots(where, known)
+    return config
+
+
+def _check_named(
+    where: str, attrs: Mapping[str, Any], config: StudyConfig, known: Sequence[FrozenTrial] | None
+) -> None:
+    """Attributes of the study of which there are many, by the beginning of their name."""
     for key, value in attrs.items():
         if key.startswith(keys.ACCEPTED):
             _check_shape(where, key, value, ACCEPTED)
         if key.startswith(f"{keys.RERUN}:"):
             _check_shape(where, key, value, SOME_RUNS)
         if key.startswith((keys.FRESH, keys.ABLATION, keys.FINAL)):
-            _check_measured(where, key, value, config, trials)
+            _check_measured(where, key, value, config, known)
+
+
+def gate_of(where: str, config: StudyConfig, n_trials: int) -> Gate:
+    """What each of the first `n_trials` of a study has to pass, given the parts to look at."""
     space = config.make_space()
-    domains, n_trials = domains_of(space), len(trials)
+    domains = domains_of(space)
     most = getattr(config.sampler, "n_generations", 1) - 1, config.sampler.places(space) - 1
 
     def gate(trial: FrozenTrial, parts: Container[str]) -> None:
-        here = f"{where}, trial {trial.number}"
-        _check_trial(here, trial, parts, n_trials, domains)
-        _check_place(here, trial, parts, most)
+        if trial.number < n_trials:  # later ones were written since, by workers as good as this
+            here = f"{where}, trial {trial.number}"
+            _check_trial(here, trial, parts, n_trials, domains)
+            _check_place(here, trial, parts, most)
 
-    later = lazily and gate_later(study, gate)
-    for place, trial in enumerate(trials):
-        if trial.number != place:
-            raise UserError(f"{where} has lost its trial {place}; {_REMEDY}")
-        gate(trial, _HEAD if later and not is_whole(trial) else _WHOLE)
-    winner = attrs.get(keys.RERUN, {}).get("winner")
-    if winner is not None and (winner >= len(trials) or trials[winner].state.name != "COMPLETE"):
-        _refuse(where, f"{keys.RERUN}.winner", "the number of a complete trial", winner)
-    _check_slots(where, trials)
-    return config
+    return gate
+
+
+def _is_complete(trials: Sequence[FrozenTrial], number: int) -> bool:
+    return number < len(trials) and trials[number].state.name == "COMPLETE"
 
 
 def _check_measured(
-    where: str, key: str, value: Any, config: StudyConfig, trials: Sequence[FrozenTrial]
+    where: str, key: str, value: Any, config: StudyConfig, trials: Sequence[FrozenTrial] | None
 ) -> None:
     """A run outside the search, named as by `measurement.pool.run_key`, or a test evaluation's header."""
     parts = key.split(":")
     if key.startswith(keys.FINAL) and len(parts) == 3:  # optevo:final:1
         _check_shape(where, key, value, FINAL)
-        if value["trial"] >= len(trials) or trials[value["trial"]].state.name != "COMPLETE":
+        if trials is not None and not _is_complete(trials, value["trial"]):
             _refuse(where, f"{key}.trial", "the number of a complete trial", value["trial"])
         return
     task, seed = parts[-2:]

@@ -18,7 +18,7 @@ from optevo.liveness.lost import worker_identity
 from optevo.optuna_private import set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import claimed
-from optevo.study.check import check_study, checked, readable, stored_studies
+from optevo.study.check import Reading, check_study, checked, readable, stored_studies
 from optevo.study.config import StudyConfig, differences, parse_config
 from optevo.study.environment import differences as environment_differences
 from optevo.study.environment import environment
@@ -80,7 +80,7 @@ def create_or_resume(
     )
     stored = readable(f"study {config.name!r}", lambda: study.user_attrs)
     if keys.FINGERPRINT not in stored:
-        check_study(study, lazily=True)
+        check_study(study)
         ours = all(str(key).startswith("optevo:") for key in stored)  # a creation that was cut off
         maximizes = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
         if study.get_trials(deepcopy=False) or not maximizes or not ours:
@@ -97,7 +97,7 @@ def create_or_resume(
         study.set_user_attr(keys.COSTS, dict(costs or {}))
         study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
         return study
-    begun = checked(study, lazily=True)
+    begun = checked(study, trials="heads")
     if begun.search() != config.search():
         changed = "\n".join(f"  {line}" for line in differences(begun.search(), config.search()))
         raise UserError(
@@ -148,12 +148,12 @@ def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
 
 
 def load_study(
-    storage: BaseStorage, name: str | None, device: str = "", *, lazily: bool = False
+    storage: BaseStorage, name: str | None, device: str = "", *, trials: Reading = "all"
 ) -> tuple[optuna.Study, StudyConfig]:
     """A stored study of ours with its configuration; without a name, the only one there is.
 
-    Trials begun with it name `device` as the one that they are evaluated on. `lazily`, old trials are checked
-    as far as they are read, see `check_study`.
+    Trials begun with it name `device` as the one that they are evaluated on. Of trials so much
+    is read and checked as `check_study` says.
 
     Raises:
         UserError: There is no such study, the name is needed, or the study isn't ours.
@@ -167,7 +167,7 @@ def load_study(
     if name not in names:
         raise UserError(f"there is no study {name!r} here; there is {', '.join(names) or 'none at all'}")
     study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=storage))
-    config = checked(study, lazily=lazily)
+    config = checked(study, trials=trials)
     study.sampler, study.pruner = make_sampler(config, device), make_pruner(config)
     return study, config
 

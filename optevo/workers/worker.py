@@ -102,7 +102,7 @@ def work(
         lambda: open_storage(storage_url, should_stop=lambda: stop.requested),
         should_stop=lambda: stop.requested,
     )
-    study, config = load_study(storage, name, device, lazily=True)
+    study, config = load_study(storage, name, device, trials="heads")
     check_environment(study)
     bench = make_worker_bench(config, device, data_root, sharing)
     # A score is one call, which nobody can tell from a hang.

@@ -1,0 +1,94 @@
+"""How far a study is: counts and the best, which a relational database tells without a trial being read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from optevo import keys
+from optevo.optuna_private import all_trials, database_of, study_id
+
+_T, _V = models.TrialModel, models.TrialValueModel
+_U, _S = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
+_DECIDING = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of a study's trials.
+
+    Attributes:
+        states: How many are in each state.
+        decided: Slots in which a trial is complete or pruned.
+        errors: Failed trials that raised something.
+        lost: Failed trials whose worker was gone.
+        generation: The last of which a trial has a slot, None where there is none.
+        best: The highest value of a complete trial, None where there is none.
+    """
+
+    states: Counter[TrialState]
+    decided: int
+    errors: int
+    lost: int
+    generation: int | None
+    best: float | None
+
+
+def count(study: optuna.Study) -> Counts:
+    """What there is to count of a study of ours, by query where the storage is a relational database.
+
+    Raises:
+        ValueError: What is stored as a number is none.
+        TypeError: Likewise.
+    """
+    counted = getattr(database_of(study), "counts", None)
+    made: Counts = count_trials(all_trials(study)) if counted is None else counted(study_id(study))
+    return made
+
+
+def count_trials(trials: Sequence[FrozenTrial]) -> Counts:
+    """The same of trials that were read."""
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    generations = [t.user_attrs[keys.GENERATION] for t in trials if keys.GENERATION in t.user_attrs]
+    values = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    claims = (trial.system_attrs.get(keys.CLAIM) for trial in trials if trial.state in _DECIDING)
+    return Counts(
+        Counter(trial.state for trial in trials),
+        len({tuple(claim) for claim in claims if claim is not None}),
+        sum(keys.ERROR in trial.user_attrs for trial in failed),
+        sum(keys.LOST in trial.system_attrs for trial in failed),
+        max(generations, default=None),
+        max(values, default=None),
+    )
+
+
+def count_rows(connection: Connection, study_id: int) -> Counts:
+    """The same by query."""
+    of_study, failed = _T.study_id == study_id, _T.state == TrialState.FAIL
+
+    def one(what: Any, of: Any, *where: ColumnElement[bool], last: Sequence[Any] = ()) -> Any:
+        """A value of the rows of a table of trials' things; `last` sorts them, and the first one counts."""
+        query = select(what).select_from(of).join(_T, of.trial_id == _T.trial_id).where(of_study, *where)
+        return connection.execute(query.order_by(*last).limit(1)).scalar()
+
+    states = select(_T.state, func.count()).where(of_study).group_by(_T.state)
+    decided = (_S.key == keys.CLAIM, _S.value_json != "null", _T.state.in_(_DECIDING))
+    # Of two numbers in JSON the longer is the larger; a database's own cast would stop at what is none.
+    longest = (func.length(_U.value_json).desc(), _U.value_json.desc())
+    generation = one(_U.value_json, _U, _U.key == keys.GENERATION, last=longest)
+    best = one(func.max(_V.value), _V, _T.state == TrialState.COMPLETE)
+    return Counts(
+        Counter(dict(tuple(row) for row in connection.execute(states))),
+        one(func.count(_S.value_json.distinct()), _S, *decided),
+        one(func.count(), _U, _U.key == keys.ERROR, failed),
+        one(func.count(), _S, _S.key == keys.LOST, failed),
+        None if generation is None else int(generation),
+        None if best is None else float(best),
+    )
