@@ -77,20 +77,14 @@ def repair(
 
 def _read(study: optuna.Study, config: StudyConfig) -> tuple[Counts, list[RunningTrial]]:
     """Counts, and the running trials: nothing of the others is read."""
-    from optuna.trial import TrialState
-
-    from optevo.liveness.status import running_trial
-    from optevo.optuna_private import trials_in
+    from optevo.liveness.status import running_trials
     from optevo.storage.counting import count
     from optevo.study.check import WHOLE, gate_of, readable
 
     where = f"study {study.study_name!r}"
     counts = readable(where, lambda: count(study))
-    running = readable(where, lambda: trials_in(study, TrialState.RUNNING))
     gate = gate_of(where, config, counts.states.total())
-    for trial in running:
-        gate(trial, WHOLE)
-    return counts, [running_trial(trial) for trial in running]
+    return counts, readable(where, lambda: running_trials(study, lambda trial: gate(trial, WHOLE)))
 
 
 def _status_row(

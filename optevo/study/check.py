@@ -17,6 +17,7 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.optuna_private import Gate, gate_later, is_whole, reads_parts
+from optevo.samplers import SAMPLERS
 from optevo.study.config import StudyConfig, parse_config
 from optevo.study.schema import ACCEPTED, FINAL, MEASURED, SOME_RUNS, STUDY, SYSTEM, TRIAL, VALUES, domains_of
 
@@ -174,7 +175,9 @@ def gate_of(where: str, config: StudyConfig, n_trials: int) -> Gate:
     """What each of the first `n_trials` of a study has to pass, given the parts to look at."""
     space = config.make_space()
     domains = domains_of(space)
-    most = getattr(config.sampler, "n_generations", 1) - 1, config.sampler.places(space) - 1
+    make, groups = SAMPLERS[config.sampler.kind].make, config.evaluation.batch_candidates
+    sampler = make(config.sampler, space, config.seed, groups)
+    most = (sampler.n_generations or config.n_trials) - 1, sampler.population_size - 1
 
     def gate(trial: FrozenTrial, parts: Container[str]) -> None:
         if trial.number < n_trials:  # later ones were written since, by workers as good as this
