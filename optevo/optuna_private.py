@@ -1,6 +1,7 @@
 """What optevo uses of Optuna's private members, in one place: a new Optuna that breaks one breaks it here.
 
-The gRPC proxy's are in `optevo.storage.proxy`, which needs an extra.
+The gRPC proxy's are in `optevo.storage.proxy`, which needs an extra; the relational storage's, which needs
+SQLAlchemy, in `optevo.storage.optuna_rdb`.
 """
 
 from __future__ import annotations

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from optevo import keys
 from optevo.optuna_private import all_trials, database_of, study_id
+from optevo.storage.optuna_rdb import SystemAttr, Trial, UserAttr, Value
 
-_T, _V = models.TrialModel, models.TrialValueModel
-_U, _S = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
 _DECIDING = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -71,24 +69,26 @@ def count_trials(trials: Sequence[FrozenTrial]) -> Counts:
 
 def count_rows(connection: Connection, study_id: int) -> Counts:
     """The same by query."""
-    of_study, failed = _T.study_id == study_id, _T.state == TrialState.FAIL
+    of_study, failed = Trial.study_id == study_id, Trial.state == TrialState.FAIL
 
     def one(what: Any, of: Any, *where: ColumnElement[bool], last: Sequence[Any] = ()) -> Any:
         """A value of the rows of a table of trials' things; `last` sorts them, and the first one counts."""
-        query = select(what).select_from(of).join(_T, of.trial_id == _T.trial_id).where(of_study, *where)
+        query = (
+            select(what).select_from(of).join(Trial, of.trial_id == Trial.trial_id).where(of_study, *where)
+        )
         return connection.execute(query.order_by(*last).limit(1)).scalar()
 
-    states = select(_T.state, func.count()).where(of_study).group_by(_T.state)
-    decided = (_S.key == keys.CLAIM, _S.value_json != "null", _T.state.in_(_DECIDING))
+    states = select(Trial.state, func.count()).where(of_study).group_by(Trial.state)
+    decided = (SystemAttr.key == keys.CLAIM, SystemAttr.value_json != "null", Trial.state.in_(_DECIDING))
     # Of two numbers in JSON the longer is the larger; a database's own cast would stop at what is none.
-    longest = (func.length(_U.value_json).desc(), _U.value_json.desc())
-    generation = one(_U.value_json, _U, _U.key == keys.GENERATION, last=longest)
-    best = one(func.max(_V.value), _V, _T.state == TrialState.COMPLETE)
+    longest = (func.length(UserAttr.value_json).desc(), UserAttr.value_json.desc())
+    generation = one(UserAttr.value_json, UserAttr, UserAttr.key == keys.GENERATION, last=longest)
+    best = one(func.max(Value.value), Value, Trial.state == TrialState.COMPLETE)
     return Counts(
         Counter(dict(tuple(row) for row in connection.execute(states))),
-        one(func.count(_S.value_json.distinct()), _S, *decided),
-        one(func.count(), _U, _U.key == keys.ERROR, failed),
-        one(func.count(), _S, _S.key == keys.LOST, failed),
+        one(func.count(SystemAttr.value_json.distinct()), SystemAttr, *decided),
+        one(func.count(), UserAttr, UserAttr.key == keys.ERROR, failed),
+        one(func.count(), SystemAttr, SystemAttr.key == keys.LOST, failed),
         None if generation is None else int(generation),
         None if best is None else float(best),
     )

@@ -13,12 +13,11 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import NOT_FOUND_MSG, TrialModel
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 
-from optevo.optuna_private import Gate
+from optevo.optuna_private import Gate, trial_id
 from optevo.storage.counting import Counts, count_rows
+from optevo.storage.optuna_rdb import NOT_FOUND, Trial, transaction
 from optevo.storage.reading import Batch, Part, completed, read_heads, read_part, read_user_attr
 from optevo.storage.writing import INSERT, Writes
 
@@ -143,7 +142,7 @@ class Database(RDBStorage):
 
     def _write(self, trial_id: int, writes: Writes) -> None:
         self._begin(trial_id, writes)
-        with _create_scoped_session(self.scoped_session):
+        with transaction(self.scoped_session):
             pass  # which commits
 
     def _kept(self, trial_id: int) -> Writes | None:
@@ -154,18 +153,20 @@ class Database(RDBStorage):
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """As Optuna's, and what `together` has kept."""
         with self._reading() as connection:
-            heads = read_heads(connection, TrialModel.trial_id == trial_id)
+            heads = read_heads(connection, Trial.trial_id == trial_id)
             trials, _ = completed(connection, heads)
         if not trials:
-            raise KeyError(NOT_FOUND_MSG)
+            raise KeyError(NOT_FOUND)
         self._show_kept(trials)
         return trials[0]
 
     def _show_kept(self, trials: list[FrozenTrial]) -> None:
         known = {**self._pending, **(getattr(self._block, "kept", None) or {})}
         for trial in trials if known else []:
-            if trial._trial_id in known and not trial.state.is_finished():
-                known[trial._trial_id].show(trial)
+            if trial.state.is_finished():  # by somebody else
+                self._pending.pop(trial_id(trial), None)
+            elif trial_id(trial) in known:
+                known[trial_id(trial)].show(trial)
 
     def _get_trials(
         self,
@@ -175,9 +176,9 @@ class Database(RDBStorage):
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
         """As Optuna's, faster, and of many finished trials the most when asked for; see `reading`."""
-        of_study = TrialModel.study_id == study_id
-        newer = [TrialModel.trial_id > trial_id_greater_than] if trial_id_greater_than >= 0 else []
-        of_state = [] if states is None else [TrialModel.state.in_([s for s in TrialState if s in states])]
+        of_study = Trial.study_id == study_id
+        newer = [Trial.trial_id > trial_id_greater_than] if trial_id_greater_than >= 0 else []
+        of_state = [] if states is None else [Trial.state.in_([s for s in TrialState if s in states])]
         older = [one for one in included_trial_ids if one <= trial_id_greater_than]
         with self._reading() as connection:
             heads = read_heads(connection, of_study, *of_state, ids=older) if older else []
@@ -195,7 +196,7 @@ class Database(RDBStorage):
         """A part of those of a study's trials that are still there."""
         with self._reading() as connection:
             there = {
-                head["_trial_id"] for head in read_heads(connection, TrialModel.study_id == study_id, ids=ids)
+                head["_trial_id"] for head in read_heads(connection, Trial.study_id == study_id, ids=ids)
             }
             return read_part(connection, part, [one for one in ids if one in there])
 

@@ -11,14 +11,15 @@ import datetime
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
-from optevo.optuna_private import Gate
+from optevo.optuna_private import Gate, trial_id
+from optevo.storage.optuna_rdb import END, START, Param, Report, SystemAttr, Trial, UserAttr, Value
 from optevo.study.check import readable
 
 LAZY_FROM = 100  # so many finished trials are not read whole
@@ -26,16 +27,23 @@ _CHUNK = 500  # trials that are read at once; fewer than a statement may have va
 _Rows = Sequence[Sequence[Any]]
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Part:
     """A table that holds something of trials.
 
     Attributes:
-        columns: What is read of it, the trial's id first.
-        made: Attributes of Optuna's class, from a trial's rows without the id.
+        columns: What is read of it.
+        made: Attributes of Optuna's class, from a trial's rows.
     """
 
     columns: tuple[Any, ...]
     made: Callable[[_Rows], dict[str, Any]]
+
+    @functools.cached_property
+    def query(self) -> Select[Any]:
+        """Of the trials with some `ids`, each row with its trial's."""
+        of = self.columns[0].class_.trial_id
+        return select(of, *self.columns).where(of.in_(bindparam("ids", expanding=True)))
 
 
 def _params(rows: _Rows) -> dict[str, Any]:
@@ -55,12 +63,12 @@ def _distribution(text: str) -> BaseDistribution:
 def _values(rows: _Rows) -> dict[str, Any]:
     values: list[float] = [0.0] * len(rows)
     for objective, value, kind in rows:
-        values[objective] = models.TrialValueModel.stored_repr_to_value(value, kind)
+        values[objective] = Value.stored_repr_to_value(value, kind)
     return {"_values": values or None}
 
 
 def _reports(rows: _Rows) -> dict[str, Any]:
-    read = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+    read = Report.stored_repr_to_intermediate_value
     return {"intermediate_values": {step: read(value, kind) for step, value, kind in rows}}
 
 
@@ -68,17 +76,11 @@ def _attrs(name: str) -> Callable[[_Rows], dict[str, Any]]:
     return lambda rows: {name: {key: json.loads(text) for key, text in rows}}
 
 
-_T, _P, _V = models.TrialModel, models.TrialParamModel, models.TrialValueModel
-_U, _S, _I = (
-    models.TrialUserAttributeModel,
-    models.TrialSystemAttributeModel,
-    models.TrialIntermediateValueModel,
-)
-VALUES = Part((_V.trial_id, _V.objective, _V.value, _V.value_type), _values)
-PARAMS = Part((_P.trial_id, _P.param_id, _P.param_name, _P.param_value, _P.distribution_json), _params)
-USER_ATTRS = Part((_U.trial_id, _U.key, _U.value_json), _attrs("_user_attrs"))
-SYSTEM_ATTRS = Part((_S.trial_id, _S.key, _S.value_json), _attrs("_system_attrs"))
-REPORTS = Part((_I.trial_id, _I.step, _I.intermediate_value, _I.intermediate_value_type), _reports)
+VALUES = Part((Value.objective, Value.value, Value.value_type), _values)
+PARAMS = Part((Param.param_id, Param.param_name, Param.param_value, Param.distribution_json), _params)
+USER_ATTRS = Part((UserAttr.key, UserAttr.value_json), _attrs("_user_attrs"))
+SYSTEM_ATTRS = Part((SystemAttr.key, SystemAttr.value_json), _attrs("_system_attrs"))
+REPORTS = Part((Report.step, Report.intermediate_value, Report.intermediate_value_type), _reports)
 _LATER = {
     "_params": PARAMS,
     "_distributions": PARAMS,
@@ -149,20 +151,20 @@ class Batch:
         gate: Callable[[], Gate | None],
     ) -> None:
         self._read, self._trials, self._gate = read, trials, gate
-        self._places = {trial._trial_id: place for place, trial in enumerate(trials)}
+        self._places = {trial_id(trial): place for place, trial in enumerate(trials)}
         for trial in trials:
             trial._batch = self
 
     def read(self, part: Part, trial: StoredTrial) -> None:
         """Complete `trial` and its neighbours by a part."""
-        first = self._places[trial._trial_id] // _CHUNK * _CHUNK
+        first = self._places[trial_id(trial)] // _CHUNK * _CHUNK
         trials = self._trials[first : first + _CHUNK]
-        ids, what = [each._trial_id for each in trials], f"trial {trial.number}, or one of its neighbours,"
+        ids, what = [trial_id(each) for each in trials], f"trial {trial.number}, or one of its neighbours,"
         found, gate = readable(what, lambda: self._read(part, ids)), self._gate()
-        if trial._trial_id not in found:
+        if trial_id(trial) not in found:
             raise KeyError(f"trial {trial.number} has been deleted")
-        for each in filter(lambda each: each._trial_id in found, trials):
-            made = found[each._trial_id]
+        for each in filter(lambda each: trial_id(each) in found, trials):
+            made = found[trial_id(each)]
             if gate is not None:
                 gate(_trial(FrozenTrial, {**each.__dict__, **made}), {name.strip("_") for name in made})
             each.__dict__.update(made)
@@ -172,15 +174,17 @@ def read_part(connection: Connection, part: Part, ids: Sequence[int]) -> dict[in
     """A part of each of some trials, by their ids."""
     rows: dict[int, list[Sequence[Any]]] = {one: [] for one in ids}
     for chunk in _chunks(ids):
-        for row in connection.execute(select(*part.columns).where(part.columns[0].in_(chunk))).all():
+        for row in connection.execute(part.query, {"ids": chunk}).all():
             rows[row[0]].append(row[1:])
     return {one: part.made(found) for one, found in rows.items()}
 
 
 def read_user_attr(connection: Connection, study_id: int, key: str) -> dict[int, Any]:
     """One user attribute of each trial of a study that has it, by the trial's id."""
-    of_study = select(_T.trial_id).where(_T.study_id == study_id)
-    query = select(_U.trial_id, _U.value_json).where(_U.key == key, _U.trial_id.in_(of_study))
+    of_study = select(Trial.trial_id).where(Trial.study_id == study_id)
+    query = select(UserAttr.trial_id, UserAttr.value_json).where(
+        UserAttr.key == key, UserAttr.trial_id.in_(of_study)
+    )
     return readable(repr(key), lambda: {one: json.loads(text) for one, text in connection.execute(query)})
 
 
@@ -194,13 +198,13 @@ def read_heads(
         where: Which.
         ids: The same. Default: None, whichever `where` allows.
     """
-    columns = (_T.trial_id, _T.number, _T.state, _T._datetime_start_utc, _T._datetime_complete_utc)
-    query = select(*columns).where(*where).order_by(_T.trial_id)
+    columns = (Trial.trial_id, Trial.number, Trial.state, START, END)
+    query = select(*columns).where(*where).order_by(Trial.trial_id)
     rows: list[Any] = []
     if ids is None:
         rows = list(connection.execute(query))
     for chunk in _chunks(sorted(ids or ())):
-        rows += connection.execute(query.where(_T.trial_id.in_(chunk)))
+        rows += connection.execute(query.where(Trial.trial_id.in_(chunk)))
     names = ("_trial_id", "_number", "state", "_datetime_start", "datetime_complete")
     heads = [dict(zip(names, row, strict=True)) for row in rows]
     for head in heads:

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from optevo.storage.optuna_rdb import NOT_FOUND, Param, Report, SystemAttr, Trial, UserAttr
+
 INSERT: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-_T, _P, _I = models.TrialModel, models.TrialParamModel, models.TrialIntermediateValueModel
-_U, _S = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
 
 
 @dataclass
@@ -50,10 +49,10 @@ class Writes:
             KeyError: There is no such trial.
             optuna.exceptions.UpdateFinishedTrialError: It is finished.
         """
-        query = select(_T.state).where(_T.trial_id == trial_id).with_for_update()
+        query = select(Trial.state).where(Trial.trial_id == trial_id).with_for_update()
         state = connection.execute(query).scalar_one_or_none()
         if state is None:
-            raise KeyError(models.NOT_FOUND_MSG)
+            raise KeyError(NOT_FOUND)
         updatable(trial_id, state)
         params = [
             {
@@ -63,7 +62,7 @@ class Writes:
             }
             for name, (value, distribution) in self.params.items()
         ]
-        stored = _I.intermediate_value_to_stored_repr
+        stored = Report.intermediate_value_to_stored_repr
         reports = [
             dict(
                 zip(
@@ -75,10 +74,10 @@ class Writes:
             for step, value in self.reports.items()
         ]
         for model, name, rows in (
-            (_P, "param_name", params),
-            (_U, "key", [{"key": key, "value_json": text} for key, text in self.user_attrs.items()]),
-            (_S, "key", [{"key": key, "value_json": text} for key, text in self.system_attrs.items()]),
-            (_I, "step", reports),
+            (Param, "param_name", params),
+            (UserAttr, "key", [{"key": k, "value_json": text} for k, text in self.user_attrs.items()]),
+            (SystemAttr, "key", [{"key": k, "value_json": text} for k, text in self.system_attrs.items()]),
+            (Report, "step", reports),
         ):
             if rows:
                 statement = INSERT[connection.dialect.name](model)
