@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.evaluation.racing import thresholds
-from optevo.optuna_private import all_trials
+from optevo.optuna_private import all_trials, user_attr_of
 from optevo.samplers import sampler_of
 from optevo.training.run import Run, read_run
 
@@ -41,13 +41,19 @@ class Archive:
 
     study: optuna.Study
     _read: int = 0  # generations
+    _unread: dict[str, list[int]] = field(default_factory=dict)  # trials by form, as they finished
     _by_form: dict[str, Record] = field(default_factory=dict)
     _thresholds: dict[tuple[int, int], list[float]] = field(default_factory=dict)
 
     def record(self, canonical: str, generation: int) -> Record | None:
         """The longest record of a canonical form before `generation`, the one in progress."""
         self._update(generation)
-        return self._by_form.get(canonical)
+        trials, record = self._trials(), self._by_form.get(canonical)
+        for number in self._unread.pop(canonical, ()):
+            stored = _runs(trials[number])
+            if stored and (record is None or len(record.runs) < len(stored)):
+                record = self._by_form[canonical] = Record(number, tuple(map(read_run, stored)))
+        return record
 
     def thresholds(self, generation: int, n_runs: int) -> list[float]:
         """What racing asks of a trial of `generation` after each run; see `racing.thresholds`."""
@@ -67,19 +73,18 @@ class Archive:
         sampler = sampler_of(self.study)
         if generation <= self._read or not sampler.has_generations:
             return
-        trials, table = self._trials(), sampler.slot_table(self.study)
+        table = sampler.slot_table(self.study)
         finished = min(generation, table.generation)
-        for g in range(self._read, finished):
-            for member in sorted(table.populations[g], key=lambda m: (m.slot.generation, m.slot.index)):
-                trial = trials[member.number]
-                self._add(trial)
+        members = [
+            member
+            for g in range(self._read, finished)
+            for member in sorted(table.populations[g], key=lambda m: (m.slot.generation, m.slot.index))
+        ]
+        forms = user_attr_of(self.study, keys.CANONICAL, [member.trial for member in members])
+        for member, form in zip(members, forms, strict=True):
+            if isinstance(form, str) and form:
+                self._unread.setdefault(form, []).append(member.number)
         self._read = finished
-
-    def _add(self, trial: FrozenTrial) -> None:
-        form, stored = keys.ours(trial).get(keys.CANONICAL), _runs(trial)
-        before = self._by_form.get(form) if form else None
-        if form and stored and (before is None or len(before.runs) < len(stored)):
-            self._by_form[form] = Record(trial.number, tuple(read_run(run) for run in stored))
 
     def _trials(self) -> list[FrozenTrial]:
         return all_trials(self.study)

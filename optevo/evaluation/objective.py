@@ -19,7 +19,7 @@ from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.liveness.lost import GONE, fate
 from optevo.liveness.processes import OwnProcess
-from optevo.optuna_private import stored_trial
+from optevo.optuna_private import stored_trial, written_together
 from optevo.samplers import sampler_of
 from optevo.samplers.slots import Slot, claimed
 from optevo.spaces import Candidate, Space
@@ -89,9 +89,10 @@ class Objective:
     def _evaluate(self, trial: optuna.Trial) -> float:
         start = time.perf_counter()
         state = self._open(trial.study)
-        candidate = self.space.candidate(self.space.suggest(trial))
-        for key, value in _description(candidate).items():
-            trial.set_user_attr(key, value)
+        with written_together(trial.study):
+            candidate = self.space.candidate(self.space.suggest(trial))
+            for key, value in _description(candidate).items():
+                trial.set_user_attr(key, value)
         entry = self._enter(state, candidate, _slot(trial).generation)
         if self._give_up(trial, entry.member):
             seconds = time.perf_counter() - start
@@ -100,11 +101,12 @@ class Objective:
         else:
             self._train(state, trial, entry.member)
             seconds = time.perf_counter() - start
-        for key, value in self._outcome(entry, seconds).items():
-            trial.set_user_attr(key, value)
         member = entry.member
         assert member.value is not None
-        trial.report(member.value, step=self._last_step(state))
+        with written_together(trial.study, with_state=True):
+            for key, value in self._outcome(entry, seconds).items():
+                trial.set_user_attr(key, value)
+            trial.report(member.value, step=self._last_step(state))
         if member.verdict is not None:
             raise optuna.TrialPruned(member.verdict)
         return member.value

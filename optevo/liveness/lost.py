@@ -26,7 +26,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
-from optevo.optuna_private import set_trial_system_attr, stored_trial
+from optevo.optuna_private import set_trial_system_attr, stored_trial, trials_in
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _reason(worker: dict[str, Any] | None, seen: _Watched, step: float) -> str |
 
 def fail_lost_trials(study: optuna.Study, monitor: LivenessMonitor) -> list[int]:
     """Mark FAIL what lost workers left RUNNING, so that others take the slots; returns the numbers."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    running = trials_in(study, TrialState.RUNNING)
     lost = monitor.lost(running)
     return [
         trial.number for trial in running if trial.number in lost and fail(study, trial, lost[trial.number])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import optuna
@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.liveness.lost import GRACE_SECONDS, NAMELESS_SECONDS, beat_age, fail, host_name, state_of
+from optevo.optuna_private import trials_in
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,14 @@ class RunningTrial:
         return f"{attrs[keys.GENERATION]}/{attrs[keys.SLOT]}" if keys.SLOT in attrs else ""
 
 
-def running_trials(study: optuna.Study) -> list[RunningTrial]:
-    """Every running trial with its worker, by trial number."""
-    return [running_trial(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+def running_trials(
+    study: optuna.Study, check: Callable[[FrozenTrial], None] = lambda trial: None
+) -> list[RunningTrial]:
+    """Every running trial with its worker, by trial number; each passes by `check` before it is looked at."""
+    running = trials_in(study, TrialState.RUNNING)
+    for trial in running:
+        check(trial)
+    return [running_trial(trial) for trial in running]
 
 
 def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[RunningTrial, bool]]:

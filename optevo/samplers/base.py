@@ -18,6 +18,7 @@ from optevo.optuna_private import (
     set_trial_user_attr,
     stored_trial,
     trial_id,
+    written_together,
 )
 from optevo.samplers.claiming import claim
 from optevo.samplers.memory import SamplerCache, StudyCaches
@@ -132,10 +133,11 @@ class SlotSampler(BaseSampler):
         if trial.system_attrs.get("fixed_params"):
             lineage |= {keys.PARENTS: [], keys.ORIGIN: "enqueued"}
         user, system = self.attributes(lineage)
-        for key, value in user.items():
-            set_trial_user_attr(study, trial, key, value)
-        for key in system.keys() - {keys.CLAIM}:
-            set_trial_system_attr(study, trial, key, system[key])
+        with written_together(study):
+            for key, value in user.items():
+                set_trial_user_attr(study, trial, key, value)
+            for key in system.keys() - {keys.CLAIM}:
+                set_trial_system_attr(study, trial, key, system[key])
         trial.user_attrs = {**trial.user_attrs, **user}  # Optuna read the trial before
         trial.system_attrs = {**trial.system_attrs, **system}
 

@@ -47,7 +47,12 @@ class Member:
     number: int
     slot: Slot
     value: float  # infinitely bad where the trial earned none
-    params: Params = field(repr=False)
+    trial: FrozenTrial = field(repr=False, compare=False)
+
+    @property
+    def params(self) -> Params:
+        """The trial's, which a storage may read only now."""
+        return self.trial.params
 
 
 @dataclass
@@ -256,4 +261,4 @@ def _member(trial: FrozenTrial, slot: Slot, direction: StudyDirection) -> Member
     worst = -math.inf if direction == StudyDirection.MAXIMIZE else math.inf
     value = trial.values[0] if trial.values else None
     earned = worst if value is None or math.isnan(value) else value
-    return Member(trial.number, slot, earned, trial.params)
+    return Member(trial.number, slot, earned, trial)

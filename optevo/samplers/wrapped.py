@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler, GridSampler
 from optuna.trial import FrozenTrial
 
 from optevo import keys
-from optevo.optuna_private import all_trials, set_trial_system_attr, trial_id
+from optevo.optuna_private import all_trials, set_trial_system_attr, trial_id, written_together
 from optevo.samplers.base import SlotSampler
 from optevo.samplers.claiming import earlier_params
 from optevo.samplers.operators import given
@@ -75,7 +75,8 @@ class SeededSampler(SlotSampler):
             NoSlot: All are taken.
         """
         super().before_trial(study, trial)
-        self._wrapped(study, trial).sampler.before_trial(study, trial)
+        with written_together(study):
+            self._wrapped(study, trial).sampler.before_trial(study, trial)
 
     def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
         """The sampler's name as the origin."""

@@ -8,14 +8,16 @@ studies that optevo did not make.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
+from optevo.optuna_private import Gate, gate_later, is_whole, reads_parts
+from optevo.samplers import SAMPLERS
 from optevo.study.config import StudyConfig, parse_config
 from optevo.study.schema import ACCEPTED, FINAL, MEASURED, SOME_RUNS, STUDY, SYSTEM, TRIAL, VALUES, domains_of
 
@@ -34,22 +36,35 @@ _UNREADABLE = (
     *(ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError),
     ArithmeticError,  # of a time beyond the calendar
 )
+# Parts of a trial. A head is all that is neither of the others.
+_HEAD = ("head",)
+WHOLE = ("head", "user_attrs", "params")
+#: How much of trials is read as a study is opened.
+Reading = Literal["all", "heads", "none"]
 
 
-def checked(study: optuna.Study) -> StudyConfig:
+def checked(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig:
     """The configuration of a study of ours that is whole and in order: the gate for whoever reads one.
+
+    Args:
+        study: The study.
+        trials: See `check_study`. Default: all.
 
     Raises:
         UserError: See `check_portable`; or it is of an older schema.
     """
-    config = check_portable(study)
+    config = check_portable(study, trials=trials)
     if config is None:
         raise _other_schema(study, "back the database up and run `optevo storage upgrade`")
     return config
 
 
-def check_portable(study: optuna.Study) -> StudyConfig | None:
+def check_portable(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig | None:
     """The same gate for who only takes a study elsewhere, where it may be upgraded.
+
+    Args:
+        study: The study.
+        trials: See `check_study`. Default: all.
 
     Returns:
         Its configuration; None for one of an older schema, whose shapes only its own version knows.
@@ -58,7 +73,8 @@ def check_portable(study: optuna.Study) -> StudyConfig | None:
         UserError: It isn't optevo's, it is a copy that was cut off or its creation was, a newer optevo made
             it, or `check_study` refuses it.
     """
-    where, config, attrs = f"study {study.study_name!r}", check_study(study), study.user_attrs
+    where, config = f"study {study.study_name!r}", check_study(study, trials=trials)
+    attrs = study.user_attrs
     if keys.FINGERPRINT not in attrs:
         begun = keys.SCHEMA in attrs  # the first that is written
         what = "begun, but its creation was cut off: `optevo run` its file again"
@@ -93,8 +109,14 @@ def is_cut_off_copy(study: optuna.Study | FrozenStudy) -> bool:
     return keys.COPY_OF in study.user_attrs and keys.FINGERPRINT not in study.user_attrs
 
 
-def check_study(study: optuna.Study) -> StudyConfig | None:
+def check_study(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig | None:
     """Refuse a study in which an attribute of ours has another shape than optevo writes.
+
+    Args:
+        study: The study.
+        trials: How much of trials is read, where the storage has a choice: "all"; or "heads", where whoever
+            asks for an old trial's parameters or user attributes gets the same errors then; or "none".
+            Default: all.
 
     Returns:
         Its configuration; None for a study that optevo did not make, or made with another schema, whose
@@ -118,38 +140,71 @@ def check_study(study: optuna.Study) -> StudyConfig | None:
     directions = readable(where, lambda: [direction.name for direction in study.directions])
     if directions != ["MAXIMIZE"]:
         _refuse(where, "direction", "MAXIMIZE", ", ".join(directions))
-    trials = readable(f"the trials of {where}", lambda: study.get_trials(deepcopy=False))
+    known: Sequence[FrozenTrial] | None = None
+    if trials != "none" or not reads_parts(study):
+        known = readable(f"the trials of {where}", lambda: study.get_trials(deepcopy=False))
     _check_shapes(where, attrs, STUDY)
-    if trials or keys.FINGERPRINT in attrs:  # written last and before any trial, so the others are there
+    if known or keys.FINGERPRINT in attrs:  # written last and before any trial, so the others are there
         _need(where, attrs, keys.ENVIRONMENT, keys.COSTS, keys.FINGERPRINT)
     config = parse_config(attrs[keys.CONFIG], where)
+    _check_named(where, attrs, config, known)
+    if known is None:
+        return config
+    gate = gate_of(where, config, len(known))
+    later = trials == "heads" and gate_later(study, gate)
+    for place, trial in enumerate(known):
+        if trial.number != place:
+            raise UserError(f"{where} has lost its trial {place}; {_REMEDY}")
+        gate(trial, _HEAD if later and not is_whole(trial) else WHOLE)
+    winner = attrs.get(keys.RERUN, {}).get("winner")
+    if winner is not None and not _is_complete(known, winner):
+        _refuse(where, f"{keys.RERUN}.winner", "the number of a complete trial", winner)
+    _check_slots(where, known)
+    return config
+
+
+def _check_named(
+    where: str, attrs: Mapping[str, Any], config: StudyConfig, known: Sequence[FrozenTrial] | None
+) -> None:
+    """Attributes of the study of which there are many, by the beginning of their name."""
     for key, value in attrs.items():
         if key.startswith(keys.ACCEPTED):
             _check_shape(where, key, value, ACCEPTED)
         if key.startswith(f"{keys.RERUN}:"):
             _check_shape(where, key, value, SOME_RUNS)
         if key.startswith((keys.FRESH, keys.ABLATION, keys.FINAL)):
-            _check_measured(where, key, value, config, trials)
-    domains = domains_of(config.make_space())
-    for place, trial in enumerate(trials):
-        if trial.number != place:
-            raise UserError(f"{where} has lost its trial {place}; {_REMEDY}")
-        _check_trial(f"{where}, trial {place}", trial, len(trials), domains)
-    winner = attrs.get(keys.RERUN, {}).get("winner")
-    if winner is not None and (winner >= len(trials) or trials[winner].state.name != "COMPLETE"):
-        _refuse(where, f"{keys.RERUN}.winner", "the number of a complete trial", winner)
-    _check_slots(where, trials, config)
-    return config
+            _check_measured(where, key, value, config, known)
+
+
+def gate_of(where: str, config: StudyConfig, n_trials: int) -> Gate:
+    """What each of the first `n_trials` of a study has to pass, given the parts to look at."""
+    space = config.make_space()
+    domains = domains_of(space)
+    make, groups = SAMPLERS[config.sampler.kind].make, config.evaluation.batch_candidates
+    sampler = make(config.sampler, space, config.seed, groups)
+    most = (sampler.n_generations or config.n_trials) - 1, sampler.population_size - 1
+
+    def gate(trial: FrozenTrial, parts: Container[str]) -> None:
+        if trial.number < n_trials:  # later ones were written since, by workers as good as this
+            here = f"{where}, trial {trial.number}"
+            _check_trial(here, trial, parts, n_trials, domains)
+            _check_place(here, trial, parts, most)
+
+    return gate
+
+
+def _is_complete(trials: Sequence[FrozenTrial], number: int) -> bool:
+    return number < len(trials) and trials[number].state.name == "COMPLETE"
 
 
 def _check_measured(
-    where: str, key: str, value: Any, config: StudyConfig, trials: Sequence[FrozenTrial]
+    where: str, key: str, value: Any, config: StudyConfig, trials: Sequence[FrozenTrial] | None
 ) -> None:
     """A run outside the search, named as by `measurement.pool.run_key`, or a test evaluation's header."""
     parts = key.split(":")
     if key.startswith(keys.FINAL) and len(parts) == 3:  # optevo:final:1
         _check_shape(where, key, value, FINAL)
-        if value["trial"] >= len(trials) or trials[value["trial"]].state.name != "COMPLETE":
+        if trials is not None and not _is_complete(trials, value["trial"]):
             _refuse(where, f"{key}.trial", "the number of a complete trial", value["trial"])
         return
     task, seed = parts[-2:]
@@ -164,9 +219,28 @@ def _check_measured(
 
 
 def _check_trial(
-    where: str, trial: FrozenTrial, n_trials: int, domains: Mapping[str, TypeAdapter[Any]]
+    where: str,
+    trial: FrozenTrial,
+    parts: Container[str],
+    n_trials: int,
+    domains: Mapping[str, TypeAdapter[Any]],
 ) -> None:
-    _check_shapes(where, trial.system_attrs, SYSTEM)
+    state = trial.state.name
+    if "head" in parts:  # first: what user attributes are ours, system attributes tell
+        _check_shapes(where, trial.system_attrs, SYSTEM)
+        if state in ("COMPLETE", "PRUNED"):
+            _check_shape(where, "value", trial.values or [], VALUES)
+        if state == "COMPLETE" and not trial.values:
+            _refuse(where, "value", "one finite number", trial.values)
+    if "user_attrs" in parts:
+        _check_user_attrs(where, trial, n_trials)
+    if "params" in parts and state in ("COMPLETE", "PRUNED"):
+        _check_shapes(where, trial.params, domains)
+        if state == "COMPLETE":
+            _need(where, trial.params, *domains)
+
+
+def _check_user_attrs(where: str, trial: FrozenTrial, n_trials: int) -> None:
     _check_names(where, trial.user_attrs)
     attrs, state = keys.ours(trial), trial.state.name
     _check_shapes(where, attrs, TRIAL)
@@ -179,15 +253,8 @@ def _check_trial(
         others = attrs.get(key, ())
         if others and not (max(others) if isinstance(others, list) else others) < n_trials:
             _refuse(where, key, f"below {n_trials}, the number of trials", others)
-    if state not in ("COMPLETE", "PRUNED"):
-        return
-    _check_shape(where, "value", trial.values or [], VALUES)
-    if state == "COMPLETE" and not trial.values:
-        _refuse(where, "value", "one finite number", trial.values)
-    _check_shapes(where, trial.params, domains)
     if state == "COMPLETE":
         _need(where, attrs, keys.GENERATION, keys.SLOT, keys.CANONICAL)
-        _need(where, trial.params, *domains)
 
 
 def _check_names(where: str, found: Mapping[str, Any]) -> None:
@@ -196,36 +263,41 @@ def _check_names(where: str, found: Mapping[str, Any]) -> None:
             raise UserError(f"{where}: an attribute is called {printable(repr(key)[:80])}; {_REMEDY}")
 
 
-def _check_slots(where: str, trials: Sequence[FrozenTrial], config: StudyConfig) -> None:
-    """Every slot that is named is one that there is, and what counts in one slot is one genome.
+def _check_place(where: str, trial: FrozenTrial, parts: Container[str], most: tuple[int, int]) -> None:
+    """Every slot that is named is one that there is, and the one that was claimed."""
+    claim, named = trial.system_attrs.get(keys.CLAIM), []
+    if "head" in parts and claim is not None:
+        named.append((keys.CLAIM, list(claim)))
+    if "user_attrs" in parts:
+        attrs = keys.ours(trial)
+        place = [attrs.get(keys.GENERATION, 0), attrs.get(keys.SLOT, 0)]
+        named.append((keys.SLOT, place))
+        if keys.ORIGIN in attrs and _counts(trial) and place != list(claim):
+            _refuse(where, keys.SLOT, f"{list(claim)}, which it claimed", place)
+    for key, (generation, index) in named:
+        if generation > most[0] or index > most[1]:
+            _refuse(where, key, f"at most {list(most)}, as the study is configured", [generation, index])
+
+
+def _check_slots(where: str, trials: Sequence[FrozenTrial]) -> None:
+    """What counts in one slot is one genome.
 
     The same one may count twice: a finished trial whose writing was acknowledged too late is written again.
     """
-    n_generations = getattr(config.sampler, "n_generations", 1)
-    n_slots = config.sampler.places(config.make_space())
-    deciders: dict[tuple[int, int], FrozenTrial] = {}
-    for trial in trials:
-        here, attrs, claim = (
-            f"{where}, trial {trial.number}",
-            keys.ours(trial),
-            trial.system_attrs.get(keys.CLAIM),
-        )
-        place = attrs.get(keys.GENERATION, 0), attrs.get(keys.SLOT, 0)
-        slot = place if claim is None else (claim[0], claim[1])
-        for key, (generation, index) in ((keys.SLOT, place), (keys.CLAIM, slot)):
-            if generation >= n_generations or index >= n_slots:
-                most = f"at most [{n_generations - 1}, {n_slots - 1}], as the study is configured"
-                _refuse(here, key, most, [generation, index])
-        if claim is None or trial.state.name not in ("COMPLETE", "PRUNED") or keys.LATE in trial.system_attrs:
-            continue
-        if keys.ORIGIN in attrs and place != slot:
-            _refuse(here, keys.SLOT, f"{list(slot)}, which it claimed", list(place))
+    deciders: dict[tuple[int, ...], FrozenTrial] = {}
+    for trial in filter(_counts, trials):
+        slot = tuple(trial.system_attrs[keys.CLAIM])
         first = deciders.setdefault(slot, trial)
-        if first.params and trial.params and first.params != trial.params:
+        if first is not trial and first.params and trial.params and first.params != trial.params:
             raise UserError(
                 f"{where}: trials {first.number} and {trial.number} are two genomes that count in the one "
                 f"slot {list(slot)}; {_REMEDY}"
             )
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    decided = trial.state.name in ("COMPLETE", "PRUNED") and keys.LATE not in trial.system_attrs
+    return decided and trial.system_attrs.get(keys.CLAIM) is not None
 
 
 def _check_shapes(where: str, found: Mapping[str, Any], shapes: Mapping[str, TypeAdapter[Any]]) -> None:

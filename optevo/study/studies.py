@@ -19,7 +19,7 @@ from optevo.naming import hint
 from optevo.optuna_private import set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import claimed
-from optevo.study.check import check_study, checked, readable, stored_studies
+from optevo.study.check import Reading, check_study, checked, readable, stored_studies
 from optevo.study.config import StudyConfig, differences, parse_config
 from optevo.study.environment import differences as environment_differences
 from optevo.study.environment import environment
@@ -99,7 +99,7 @@ def create_or_resume(
         study.set_user_attr(keys.COSTS, dict(costs or {}))
         study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
         return study
-    begun = checked(study)
+    begun = checked(study, trials="heads")
     if begun.search() != config.search():
         changed = "\n".join(f"  {line}" for line in differences(begun.search(), config.search()))
         raise UserError(
@@ -151,10 +151,13 @@ def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
     )
 
 
-def load_study(storage: BaseStorage, name: str | None, device: str = "") -> tuple[optuna.Study, StudyConfig]:
+def load_study(
+    storage: BaseStorage, name: str | None, device: str = "", *, trials: Reading = "all"
+) -> tuple[optuna.Study, StudyConfig]:
     """A stored study of ours with its configuration; without a name, the only one there is.
 
-    Trials begun with it name `device` as the one that they are evaluated on.
+    Trials begun with it name `device` as the one that they are evaluated on. Of trials so much
+    is read and checked as `check_study` says.
 
     Raises:
         UserError: There is no such study, the name is needed, or the study isn't ours.
@@ -169,7 +172,7 @@ def load_study(storage: BaseStorage, name: str | None, device: str = "") -> tupl
         there = f"there is {', '.join(names) or 'none at all'}"
         raise UserError(f"there is no study {name!r} here; {hint(name, names, there)}")
     study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=storage))
-    config = checked(study)
+    config = checked(study, trials=trials)
     study.sampler, study.pruner = make_sampler(config, device), make_pruner(config)
     return study, config
 

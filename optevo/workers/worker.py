@@ -135,7 +135,7 @@ def _work(
         lambda: open_storage(storage_url, should_stop=lambda: stop.requested),
         should_stop=lambda: stop.requested,
     )
-    study, config = load_study(storage, name, device)
+    study, config = load_study(storage, name, device, trials="heads")
     check_environment(study)
     bench = make_worker_bench(config, device, data_root, sharing)
     own.check()
