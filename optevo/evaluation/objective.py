@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.evaluation.archive import Archive
+from optevo.evaluation.archive import Archive, Race
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.liveness.lost import GONE
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TRACEBACK_CHARS = 8000
-MAX_FAILURES = 3  # exceptions in one slot, after which it counts as diverged
-# Processes lost in one slot, after which it does too. A killed process is rather often the machine's fault;
+MAX_FAILURES = 3  # exceptions in one slot, after which it is given up
+# Processes lost in one slot, after which it is too. A killed process is rather often the machine's fault;
 # one that the out-of-memory killer gets every time is not.
 MAX_LOSSES = 10
 
@@ -44,11 +45,11 @@ class Interrupted(Exception):
 class Objective:
     """Callable on an Optuna trial: suggests a candidate, trains it, records everything, returns its fitness.
 
-    A trial ends early, as pruned, where its rule cannot descend or a run diverges (both count −1), where it
-    is behind in the race, or where the study's own pruner says so. Runs that an earlier generation has
+    A trial ends early, as pruned, where its rule cannot descend or a run diverges, and has no value then; where
+    it is behind in the race; or where the study's own pruner says so. Runs that an earlier generation has
     already made of the same canonical form are taken over. Any other exception fails the trial, with the
     traceback in its attributes; where `MAX_FAILURES` have failed so, or `MAX_LOSSES` processes were lost, the
-    next trial in the slot is pruned with −1 without training and names them.
+    next trial in the slot is pruned without training, has no value either and names them.
 
     With `batch_candidates`, the trial trains together with the other slots of its group, and adds their
     trials to the study, finished.
@@ -100,7 +101,7 @@ class Objective:
             trial.set_user_attr(key, value)
         member = entry.member
         assert member.value is not None
-        trial.report(member.value, step=self._last_step(state))
+        trial.report(_reported(member.value), step=self._last_step(state))
         if member.verdict is not None:
             raise optuna.TrialPruned(member.verdict)
         return member.value
@@ -115,8 +116,8 @@ class Objective:
         """The candidate at the start of its runs, as far as what is known carries it."""
         config, n_runs = self.bench.config.evaluation, len(state.order)
         record = state.archive.record(candidate.canonical(), generation)
-        thresholds = state.archive.thresholds(generation, n_runs) if config.pruner == "racing" else []
-        member = CandidateRuns(candidate, n_runs, record.runs if record else (), thresholds)
+        race = state.archive.race(generation, n_runs) if config.pruner == "racing" else Race()
+        member = CandidateRuns(candidate, n_runs, record.runs if record else (), *race)
         if config.gate:
             member.enter()
         member.take_known()
@@ -147,7 +148,10 @@ class Objective:
                 curve.after(run)
             while not member.ended:
                 task, seed = state.order[len(member.runs)]
-                run = self.bench.run(member.candidate, task, seed, on_point=curve.within, check=self.check)
+                # A loss that says nothing of fitness is no point of its curve.
+                published = getattr(self.bench.tasks[task][0], "has_bonus", True)
+                on_point = curve.within if published else lambda step, loss: None
+                run = self.bench.run(member.candidate, task, seed, on_point=on_point, check=self.check)
                 member.add(run)
                 if not member.ended:
                     curve.after(run)
@@ -212,7 +216,7 @@ class Objective:
                 continue
             finished = optuna.trial.create_trial(
                 state=TrialState.COMPLETE if member.verdict is None else TrialState.PRUNED,
-                value=member.value,
+                value=member.value if math.isfinite(member.value) else None,
                 params=params,
                 distributions=self.space.distributions(),
                 user_attrs={
@@ -221,7 +225,7 @@ class Objective:
                     **self._outcome(entry, seconds),
                 },
                 system_attrs={keys.CLAIM: [other.generation, other.index]},
-                intermediate_values={self._last_step(state): member.value},
+                intermediate_values={self._last_step(state): _reported(member.value)},
             )
             finished.datetime_start = frozen.datetime_start
             study.add_trial(finished)
@@ -236,7 +240,8 @@ class Objective:
             keys.SECONDS: seconds,
         }
         for task, values in by_task(member.runs).items():
-            attrs[keys.FITNESS_PREFIX + task] = sum(values) / len(values)
+            if all(map(math.isfinite, values)):
+                attrs[keys.FITNESS_PREFIX + task] = sum(values) / len(values)
         if member.runs and member.runs[-1].diverged_at is not None:
             attrs[keys.DIVERGED_AT] = (len(member.runs) - 1) * steps + member.runs[-1].diverged_at
         if member.verdict is not None:
@@ -274,6 +279,11 @@ def _machines_fault(error: Exception) -> bool:
         return True
     words = ("allocate memory", "CUDA", "CUBLAS", "CUDNN")  # torch has no classes for these
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _reported(value: float) -> float:
+    """The last point of a trial, which Optuna takes for the value of a pruned one: NaN for none."""
+    return value if math.isfinite(value) else math.nan
 
 
 def _description(candidate: Candidate) -> dict[str, str]:

@@ -10,7 +10,7 @@ which slot does not matter: the genome is the slot's.
 A slot is decided by the trial that finishes in it (COMPLETE or PRUNED). After `max_failures` failed ones it
 is given up and leaves the population. Should a trial that was presumed dead finish after another has decided
 its slot, it is late and does not count. A generation ends when all its slots have: only then are children
-bred from it.
+bred from it. Its members are ranked: first those that completed, then those that were pruned, by value each.
 
 Asynchronous, nobody waits for that: once a generation's slots are all taken, those of the next one are open,
 and children are bred from whoever has finished, see `SlotTable.recent`.
@@ -48,6 +48,7 @@ class Member:
     slot: Slot
     value: float  # infinitely bad where the trial earned none
     params: Params = field(repr=False)
+    complete: bool = True  # pruned otherwise
 
 
 @dataclass
@@ -234,10 +235,11 @@ class SlotTable:
         self.populations[g] = sorted(members, key=self._order)
         self.generation += 1
 
-    def _order(self, member: Member) -> tuple[float, int, int]:
+    def _order(self, member: Member) -> tuple[bool, float, int, int]:
+        # What a pruned trial earned is of a part of the work, and on any scale: no match for a whole one's.
         # Ties by slot, not by trial number: who evaluated a slot must not change the ranking.
         best_first = -1 if self._direction == StudyDirection.MAXIMIZE else 1
-        return best_first * member.value, member.slot.generation, member.slot.index
+        return not member.complete, best_first * member.value, member.slot.generation, member.slot.index
 
 
 def claimed(trial: FrozenTrial) -> Slot | None:
@@ -248,6 +250,22 @@ def claimed(trial: FrozenTrial) -> Slot | None:
 
 def _member(trial: FrozenTrial, slot: Slot, direction: StudyDirection) -> Member:
     worst = -math.inf if direction == StudyDirection.MAXIMIZE else math.inf
-    value = trial.values[0] if trial.values else None
-    earned = worst if value is None or math.isnan(value) else value
-    return Member(trial.number, slot, earned, trial.params)
+    value = earned(trial)
+    complete = trial.state == TrialState.COMPLETE
+    return Member(trial.number, slot, worst if value is None else value, trial.params, complete)
+
+
+def earned(trial: FrozenTrial) -> float | None:
+    """The value of a finished trial; None where it earned none.
+
+    It earned none where it is pruned without a value: a run of it diverged, its rule cannot descend, or its
+    slot was given up. Older studies have −1 there, which is no score either.
+    """
+    value, attrs = trial.values[0] if trial.values else None, trial.user_attrs
+    if value is None or math.isnan(value):
+        return None
+    if trial.state == TrialState.PRUNED:
+        refused = value == -1 and attrs.get(keys.RUNS) == []
+        if refused or keys.DIVERGED_AT in attrs or keys.ATTEMPTS in attrs:
+            return None
+    return value
