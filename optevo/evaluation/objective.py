@@ -45,9 +45,9 @@ class Interrupted(Exception):
 class Objective:
     """Callable on an Optuna trial: suggests a candidate, trains it, records everything, returns its fitness.
 
-    A trial ends early, as pruned, where its rule cannot descend or a run diverges, and has no value then; where
-    it is behind in the race; or where the study's own pruner says so. Runs that an earlier generation has
-    already made of the same canonical form are taken over. Any other exception fails the trial, with the
+    A trial ends early, as pruned, where its rule cannot descend or a run diverges, and has no value then;
+    where it is behind in the race; or where the study's own pruner says so. Runs that an earlier generation
+    has already made of the same canonical form are taken over. Any other exception fails the trial, with the
     traceback in its attributes; where `MAX_FAILURES` have failed so, or `MAX_LOSSES` processes were lost, the
     next trial in the slot is pruned without training, has no value either and names them.
 

@@ -62,7 +62,7 @@ def lowest(population: Sequence[Sequence[float]], n_runs: int) -> list[float]:
 
 
 def worth(earned: Sequence[float], n_runs: int, lowest: Sequence[float] = ()) -> float:
-    """The fitness of a trial that stopped early: a run not taken counts 0, or the lowest known if that is less.
+    """The fitness of a trial that stopped early: a run not taken counts 0, or the lowest known if less.
 
     So among its like it ranks by how far it came. Below those that went on it ranks whatever it is worth, see
     `optevo.samplers.slots`.

@@ -111,10 +111,10 @@ class Task(abc.ABC):
                 return build(lambda: nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)), generator)
 
     Saved as ``rings.py``, a study file names it ``rings:Rings``. A regression says ``loss = "mse"`` and
-    ``metric = "r2"`` in the class, with float targets of the shape of what the model returns. Three promises make runs reproducible:
-    `load` returns the same examples every time; `model`, `batches` and `augment` draw from the generator they
-    are given and from nothing else, above all not from torch's global one; nothing in `batches` and `loss`
-    waits for the device (no ``.item()``, no ``print`` of a tensor).
+    ``metric = "r2"`` in the class, with float targets of the shape of what the model returns. Three promises
+    make runs reproducible: `load` returns the same examples every time; `model`, `batches` and `augment` draw
+    from the generator they are given and from nothing else, above all not from torch's global one; nothing in
+    `batches` and `loss` waits for the device (no ``.item()``, no ``print`` of a tensor).
 
     Attributes:
         name: A short name, unique in a study; results are stored under it.

@@ -22,7 +22,7 @@ _OTHERS = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<")
 def users_code(what: str, owner: object, hint: Callable[[], str] = str) -> Iterator[None]:
     """What a user's code raises within is told in a message; the traceback goes to the log, for debugging.
 
-    Code of optevo's own is no user's: what it raises passes, with its traceback.
+    What the code of a class or module of optevo's own raises passes, with its traceback.
 
     Args:
         what: Who runs, such as "task 'rings': load()".
@@ -34,14 +34,18 @@ def users_code(what: str, owner: object, hint: Callable[[], str] = str) -> Itera
     """
     try:
         yield
-    except UserError:
-        raise
     except (Exception, SystemExit) as error:
-        name = owner if isinstance(owner, str) else type(owner).__module__
-        if name.partition(".")[0] == "optevo":
+        if not is_users(owner):
             raise
         logger.debug("%s raised", what, exc_info=True)
-        raise UserError(f"{what} raised {told(error)}{hint()}") from error
+        said = f": {error}" if isinstance(error, UserError) else f" raised {told(error)}"
+        raise UserError(f"{what}{said}{hint()}") from error
+
+
+def is_users(owner: object) -> bool:
+    """Whether an instance of a class, or a module of that name, is not optevo's."""
+    name = owner if isinstance(owner, str) else type(owner).__module__
+    return name.partition(".")[0] != "optevo"
 
 
 def told(error: BaseException) -> str:
@@ -78,5 +82,5 @@ def users_number(what: str, value: object) -> float:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: what it may have meant, and what there is."""
     known = list(known)
-    guess = difflib.get_close_matches(name, known, n=1)
+    guess = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     return (f"did you mean {guess[0]!r}? " if guess else "") + f"there is {', '.join(known)}"

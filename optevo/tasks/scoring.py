@@ -50,8 +50,8 @@ def _r2(parts: Parts, targets: Tensor) -> Tensor:
     total = (flat - flat.mean(dim=0)).square().sum(dim=0)
     error = torch.zeros_like(total)
     for outputs, part in parts:
-        outputs, part = _alike(outputs, part, torch.float64)
-        error += (outputs - part).square().reshape(len(part), -1).sum(dim=0)
+        ours, theirs = _alike(outputs, part, torch.float64)
+        error += (ours - theirs).square().reshape(len(theirs), -1).sum(dim=0)
     spread = total > 1e-20 * flat.square().sum(dim=0)  # less is of rounding
     return torch.where(spread, 1 - error / total, (error == 0).double()).mean()
 
@@ -59,8 +59,8 @@ def _r2(parts: Parts, targets: Tensor) -> Tensor:
 def _minus_mse(parts: Parts, targets: Tensor) -> Tensor:
     error = torch.zeros((), dtype=torch.float64, device=targets.device)
     for outputs, part in parts:
-        outputs, part = _alike(outputs, part, torch.float64)
-        error += (outputs - part).square().sum()
+        ours, theirs = _alike(outputs, part, torch.float64)
+        error += (ours - theirs).square().sum()
     return -error / targets.numel()
 
 

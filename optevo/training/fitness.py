@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 
 MAX_LOSS = 50.0  # a training loss above this, or not finite, is divergence
 FINAL_STEPS = 50  # the training loss that counts is the mean over these last steps
-DIVERGED = -1.0  # what stands for the fitness of a diverged run; no score, see `optevo.training.run.Run.earned`
+DIVERGED = (
+    -1.0
+)  # what stands for the fitness of a diverged run; no score, see `optevo.training.run.Run.earned`
 LOSS_BONUS = 0.05
 MAX_SCORE = 1e300  # sums of fewer scores than anybody trains are finite
 

@@ -25,8 +25,8 @@ class Run:
             task scores by itself.
         steps: Training steps taken.
         seconds: Wall-clock time, scoring included.
-        diverged_at: The first step, from 0, whose loss was not finite or above the task's `max_loss`; the number
-            of steps where only the score was not finite.
+        diverged_at: The first step, from 0, whose loss was not finite or above what the task allows (50 by
+            default); the number of steps where only the score was not finite.
     """
 
     task: str
