@@ -264,8 +264,7 @@ def earned(trial: FrozenTrial) -> float | None:
     value, attrs = trial.values[0] if trial.values else None, trial.user_attrs
     if value is None or math.isnan(value):
         return None
-    if trial.state == TrialState.PRUNED:
-        refused = value == -1 and attrs.get(keys.RUNS) == []
-        if refused or keys.DIVERGED_AT in attrs or keys.ATTEMPTS in attrs:
-            return None
+    if value == -1 and trial.state == TrialState.PRUNED and keys.RUNS in attrs:
+        whole = attrs[keys.RUNS] and all(run["diverged_at"] is None for run in attrs[keys.RUNS])
+        return value if whole else None
     return value

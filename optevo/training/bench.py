@@ -52,7 +52,7 @@ class Bench(BaseBench):
             splits = _load(task, data_root)
             if config.evaluation.split != "test":
                 splits.pop("test", None)  # nobody can look at what isn't there
-            self.tasks.append((task, {name: split.to(self.device) for name, split in splits.items()}))
+            self.tasks.append((task, _moved(task, splits, self.device)))
 
     def rehearse(self) -> dict[str, int]:
         """One forward pass of each task, so that what is wrong with one is found before a study begins.
@@ -107,10 +107,14 @@ def _load(task: Task, data_root: Path) -> dict[str, Split]:
             raise UserError(f"it returned a {type(splits).__name__}, not a dictionary of splits")
     if missing := [name for name in SPLITS if name not in splits]:
         raise UserError(f"task {task.name!r}: load() returned no {missing[0]!r} split")
-    for name, split in splits.items():
-        if not isinstance(split, Split):
-            raise UserError(
-                f"task {task.name!r}: load() returned a {type(split).__name__} for split {name!r}, not an "
-                "optevo.tasks.Split"
-            )
     return dict(splits)
+
+
+def _moved(task: Task, splits: Mapping[str, Split], device: torch.device) -> dict[str, Split]:
+    moved = {}
+    for name, split in splits.items():
+        if isinstance(split, torch.Tensor) or not hasattr(split, "targets"):
+            said = f"load() returned a {type(split).__name__} for split {name!r}, not an optevo.tasks.Split"
+            raise UserError(f"task {task.name!r}: {said}")
+        moved[name] = split.to(device)
+    return moved

@@ -42,7 +42,12 @@ class Run:
     @property
     def earned(self) -> float:
         """What the run is worth: its fitness, on whatever scale; −∞ where it diverged."""
-        return self.fitness if self.diverged_at is None else -math.inf
+        return -math.inf if self.diverged else self.fitness
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it came to no score."""
+        return self.diverged_at is not None or self.metric is None
 
 
 def read_run(stored: Mapping[str, Any]) -> Run:

@@ -118,8 +118,9 @@ def test_who_stops_is_worth_less_than_who_went_on_and_who_diverged_than_both(bet
             stopped.add(run(worse, seed))
     diverged.add(run(0.0, diverged=True))
     assert [len(one.runs) for one in (on, stopped, diverged)] == [2, 1, 1]
-    assert on.value is not None and stopped.value is not None and diverged.value is not None
-    assert on.value > stopped.value > diverged.value
+    values = [one.value for one in (on, stopped, diverged)]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == 3
 
 
 def test_a_refused_and_a_given_up_candidate_are_worth_less_than_any():
@@ -142,10 +143,10 @@ def pruned(value: float | None, **attrs: Any) -> FrozenTrial:
     ("trial", "expected"),
     [
         (pruned(None), None),
-        (pruned(-1.0, **{keys.RUNS: [{}], keys.DIVERGED_AT: 3}), None),
+        (pruned(-1.0, **{keys.RUNS: [{"diverged_at": None}, {"diverged_at": 3}]}), None),
         (pruned(-1.0, **{keys.RUNS: []}), None),
         (pruned(-1.0, **{keys.RUNS: [], keys.ATTEMPTS: [1, 2, 3]}), None),
-        (pruned(-1.0, **{keys.RUNS: [{}]}), -1.0),
+        (pruned(-1.0, **{keys.RUNS: [{"diverged_at": None}]}), -1.0),
         (pruned(0.0, **{keys.RUNS: []}), 0.0),
         (pruned(-1.0), -1.0),
         (optuna.trial.create_trial(value=-1.0, user_attrs={keys.RUNS: []}), -1.0),
@@ -169,9 +170,9 @@ def test_members_rank_complete_ones_first_then_by_value_then_by_slot(direction: 
         (TrialState.PRUNED, 6.0),
     ]
     for i, (state, value) in enumerate(ended):
-        value = None if value is None else sign * value
+        told = None if value is None else sign * value
         claim = {keys.CLAIM: [0, i]}
-        study.add_trial(optuna.trial.create_trial(state=state, value=value, system_attrs=claim))
+        study.add_trial(optuna.trial.create_trial(state=state, value=told, system_attrs=claim))
     table = SlotTable(6, 2, 3)
     table.update(study.get_trials(), study.direction)
     assert [member.slot for member in table.populations[0]] == [Slot(0, i) for i in (4, 2, 5, 0, 3, 1)]
