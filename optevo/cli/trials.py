@@ -119,6 +119,7 @@ def write_export(
 ) -> None:
     from optevo import __version__, keys
     from optevo.measurement.fresh_seeds import stored_result
+    from optevo.reporting.text import fresh
 
     if keys.CANONICAL not in keys.ours(trial):
         raise UserError(f"trial {trial.number} has no optimizer to export: it is {trial.state.name}")
@@ -139,7 +140,7 @@ def write_export(
     result = stored_result(study, config)
     if result is not None and result.winner == trial.number:
         row = result.rows[-1]
-        provenance["fitness on fresh seeds"] = f"{row.mean:.4f} ± {row.sd:.4f}, n = {len(row.by_seed)}"
+        provenance["fitness on fresh seeds"] = f"{fresh(row)}, n = {len(row.by_seed)}"
     try:
         source = config.make_space().candidate(trial.params).source(class_name, provenance)
     except ValueError as error:

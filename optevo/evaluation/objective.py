@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.evaluation.archive import Archive
+from optevo.evaluation.archive import Archive, Race
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.liveness.lost import GONE, fate
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TRACEBACK_CHARS = 8000
-MAX_FAILURES = 3  # exceptions in one slot, after which it counts as diverged
-# Processes lost in one slot, after which it does too. A killed process is rather often the machine's fault;
+MAX_FAILURES = 3  # exceptions in one slot, after which it is given up
+# Processes lost in one slot, after which it is too. A killed process is rather often the machine's fault;
 # one that the out-of-memory killer gets every time is not.
 MAX_LOSSES = 10
 # Trials that came to nothing in one slot, for whatever reason, interrupted ones too, after which it does.
@@ -47,12 +48,12 @@ class Interrupted(Exception):
 class Objective:
     """Callable on an Optuna trial: suggests a candidate, trains it, records everything, returns its fitness.
 
-    A trial ends early, as pruned, where its rule cannot descend or a run diverges (both count −1), where it
-    is behind in the race, or where the study's own pruner says so. Runs that an earlier generation has
-    already made of the same canonical form are taken over. Any other exception fails the trial, with the
+    A trial ends early, as pruned, where its rule cannot descend or a run diverges, and has no value then;
+    where it is behind in the race; or where the study's own pruner says so. Runs that an earlier generation
+    has already made of the same canonical form are taken over. Any other exception fails the trial, with the
     traceback in its attributes; where `MAX_FAILURES` have failed so, `MAX_LOSSES` processes were lost, or
-    `MAX_ATTEMPTS` trials ended in any way, the next trial in the slot is pruned with −1 without training and
-    names them. A process that a task forks ends where it leaves the task.
+    `MAX_ATTEMPTS` trials ended in any way, the next trial in the slot is pruned without training, has no
+    value either and names them. A process that a task forks ends where it leaves the task.
 
     With `batch_candidates`, the trial trains together with the other slots of its group, and adds their
     trials to the study, finished.
@@ -106,7 +107,7 @@ class Objective:
         with written_together(trial.study, with_state=True):
             for key, value in self._outcome(entry, seconds).items():
                 trial.set_user_attr(key, value)
-            trial.report(member.value, step=self._last_step(state))
+            trial.report(_reported(member.value), step=self._last_step(state))
         if member.verdict is not None:
             raise optuna.TrialPruned(member.verdict)
         return member.value
@@ -121,8 +122,8 @@ class Objective:
         """The candidate at the start of its runs, as far as what is known carries it."""
         config, n_runs = self.bench.config.evaluation, len(state.order)
         record = state.archive.record(candidate.canonical(), generation)
-        thresholds = state.archive.thresholds(generation, n_runs) if config.pruner == "racing" else []
-        member = CandidateRuns(candidate, n_runs, record.runs if record else (), thresholds)
+        race = state.archive.race(generation, n_runs) if config.pruner == "racing" else Race()
+        member = CandidateRuns(candidate, n_runs, record.runs if record else (), *race)
         if config.gate:
             member.enter()
         member.take_known()
@@ -163,8 +164,11 @@ class Objective:
                 curve.after(run)
             while not member.ended:
                 task, seed = state.order[len(member.runs)]
+                # A loss that says nothing of fitness is no point of its curve.
+                published = getattr(self.bench.tasks[task][0], "has_bonus", True)
+                within = curve.within if published else lambda step, loss: None
                 with OwnProcess() as process:
-                    on_point, check = process.guard(curve.within), process.guard(self.check)
+                    on_point, check = process.guard(within), process.guard(self.check)
                     run = self.bench.run(member.candidate, task, seed, on_point=on_point, check=check)
                 member.add(run)
                 if not member.ended:
@@ -234,7 +238,7 @@ class Objective:
             user, system = sampler.attributes(sampler.lineage(study, other))
             finished = optuna.trial.create_trial(
                 state=TrialState.COMPLETE if member.verdict is None else TrialState.PRUNED,
-                value=member.value,
+                value=member.value if math.isfinite(member.value) else None,
                 params=params,
                 distributions=self.space.distributions(),
                 user_attrs={
@@ -243,7 +247,7 @@ class Objective:
                     **self._outcome(entry, seconds),
                 },
                 system_attrs=system,
-                intermediate_values={self._last_step(state): member.value},
+                intermediate_values={self._last_step(state): _reported(member.value)},
             )
             finished.datetime_start = frozen.datetime_start
             study.add_trial(finished)
@@ -258,7 +262,8 @@ class Objective:
             keys.SECONDS: seconds,
         }
         for task, values in by_task(member.runs).items():
-            attrs[keys.FITNESS_PREFIX + task] = sum(values) / len(values)
+            if all(map(math.isfinite, values)):
+                attrs[keys.FITNESS_PREFIX + task] = sum(values) / len(values)
         if member.runs and member.runs[-1].diverged_at is not None:
             attrs[keys.DIVERGED_AT] = (len(member.runs) - 1) * steps + member.runs[-1].diverged_at
         if member.verdict is not None:
@@ -302,6 +307,11 @@ def _slot(trial: optuna.Trial) -> Slot:
     slot = claimed(stored_trial(trial.study, trial))
     assert slot is not None
     return slot
+
+
+def _reported(value: float) -> float:
+    """The last point of a trial, which Optuna takes for the value of a pruned one: NaN for none."""
+    return value if math.isfinite(value) else math.nan
 
 
 def _description(candidate: Candidate) -> dict[str, str]:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.escaping import printable
-from optevo.samplers.slots import claimed
+from optevo.samplers.slots import claimed, earned
 from optevo.study.studies import COUNTED
 from optevo.training.fitness import tenths
 
@@ -64,6 +64,7 @@ LINEAGE = {
     "parent": INTEGER,
     "generation": INTEGER,
     "origin": TEXT,
+    "state": TEXT,
     "fitness": NUMBER,
     "formula": TEXT,
 }
@@ -87,7 +88,8 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     Returns:
         The columns of `TRIALS`; ``fitness:TASK`` for the mean over seeds on a task; and every parameter under
         its own name (``param:NAME`` where that is a column already), dormant genes included. `fitness` is
-        what counts in the search: a pruned trial's is what it had earned. `counted` says whether the trial
+        what counts in the search: a pruned trial's is what it had earned, none where it diverged, was refused
+        or given up; nor has it one on the task where it diverged. `counted` says whether the trial
         decided its slot. `seconds` is wall-clock time; where the trial recorded none, up to its end or, for
         a lost one, its last sign of life.
     """
@@ -117,7 +119,7 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
                 "fitness": _value(trial),
                 "seconds": _seconds(trial),
                 "error": _text(attrs.get(keys.ERROR, "").strip().rpartition("\n")[2] or None),
-                **{_task_column(key): attrs.get(key) for key in tasks},
+                **{_task_column(key): attrs.get(key) for key in tasks if key not in _diverged(trial)},
                 **{_param_column(name): trial.params.get(name) for name in names},
             }
         )
@@ -130,10 +132,11 @@ def runs(study: optuna.Study) -> pd.DataFrame:
 
     `copied` says that another trial trained it: `steps` and `seconds` are that one's.
     """
-    rows = [
-        {**run, "trial": trial.number, "task": printable(run["task"]), "copied": copied}
-        for trial, run, copied in _runs(study)
-    ]
+    rows = []
+    for trial, run, copied in _runs(study):
+        fitness = run["fitness"] if run["diverged_at"] is None else None
+        own = {"trial": trial.number, "task": printable(run["task"]), "fitness": fitness, "copied": copied}
+        rows.append({**run, **own})
     return frame_of(rows, RUNS)
 
 
@@ -171,6 +174,7 @@ def lineage(study: optuna.Study, trial_number: int) -> pd.DataFrame:
             "trial": number,
             "generation": attrs.get(keys.GENERATION),
             "origin": _text(attrs.get(keys.ORIGIN)),
+            "state": trial.state.name,
             "fitness": _value(trial),
             "formula": _text(attrs.get(keys.FORMULA)),
         }
@@ -238,7 +242,13 @@ def _deciders(stored: Sequence[FrozenTrial]) -> set[int]:
 
 
 def _value(trial: FrozenTrial) -> float | None:
-    return trial.values[0] if trial.state in COUNTED and trial.values else None
+    return earned(trial) if trial.state in COUNTED else None
+
+
+def _diverged(trial: FrozenTrial) -> set[str]:
+    """The attributes of fitness that older studies have of tasks on which a trial diverged."""
+    runs = keys.ours(trial).get(keys.RUNS, [])
+    return {keys.FITNESS_PREFIX + run["task"] for run in runs if run["diverged_at"] is not None}
 
 
 def _seconds(trial: FrozenTrial) -> float | None:

@@ -93,7 +93,7 @@ class Progress:
         held: dict[Slot, list[FrozenTrial]] = {}
         for trial in self.trials:
             slot = claimed(trial)
-            if slot is not None and keys.SURPLUS not in trial.user_attrs:
+            if slot is not None and keys.SURPLUS not in keys.ours(trial):
                 held.setdefault(slot, []).append(trial)
         return {
             trial.number: f"slot {slot.index} of generation {slot.generation} is tried again, attempt {i}: "

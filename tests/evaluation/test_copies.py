@@ -101,14 +101,14 @@ def test_nothing_is_copied_within_a_generation(played):
     assert all(keys.COPIED_FROM not in found for found in firsts)
 
 
-def test_a_copied_diverged_trial_is_pruned_with_minus_one_too(played):
+def test_a_copied_diverged_trial_is_pruned_without_a_value_too(played):
     slots, _ = played
     copied = [found for found in slots.values() if keys.COPIED_FROM in found]
     copies = [f for f in copied if keys.DIVERGED_AT in slots[f[keys.COPIED_FROM]] and not raced(f)]
     assert copies
     for found in copies:
         source = slots[found[keys.COPIED_FROM]]
-        assert (found["state"], found["value"]) == (TrialState.PRUNED, -1.0)
+        assert (found["state"], found["value"]) == (TrialState.PRUNED, None)
         assert found[keys.TRAINED_STEPS] == 0
         assert found[keys.PRUNED_BY] == source[keys.PRUNED_BY]
         assert found[keys.DIVERGED_AT] == source[keys.DIVERGED_AT]
@@ -266,7 +266,7 @@ def test_a_copy_of_a_run_that_diverged_ends_as_it_did(monkeypatch: pytest.Monkey
     trials = asked(one, [wild, *GOOD[:2]], [GOOD[0], twin(wild), GOOD[1]])
     source, copy = trials[0], trials[4]
     assert copy.state == source.state == TrialState.PRUNED
-    assert copy.value == source.value == -1.0
+    assert copy.value is source.value is None
     assert keys.ours(copy)[keys.TRAINED_STEPS] == 0
     assert but_for_time(keys.ours(copy)[keys.RUNS]) == but_for_time(keys.ours(source)[keys.RUNS])
     assert keys.ours(copy)[keys.DIVERGED_AT] == keys.ours(source)[keys.DIVERGED_AT]

@@ -81,7 +81,7 @@ def in_slot(study: optuna.Study, slot: tuple[int, int]) -> list[optuna.trial.Fro
 @pytest.mark.parametrize(
     ("sampler", "bad"), [(GENETIC, BAD), (RANDOM, (0, 5)), (TPE, (0, 5))], ids=["genetic", "random", "tpe"]
 )
-def test_three_exceptions_count_minus_one_with_their_tracebacks(
+def test_three_exceptions_end_a_slot_without_a_value_and_with_their_tracebacks(
     sampler: dict[str, object], bad: tuple[int, int]
 ):
     study = search(boom, sampler, bad)
@@ -89,7 +89,7 @@ def test_three_exceptions_count_minus_one_with_their_tracebacks(
     assert len(failed) == MAX_FAILURES
     assert all("ZeroDivisionError: no such luck" in keys.ours(trial)[keys.ERROR] for trial in failed)
     assert {str(trial.params) for trial in failed} == {str(last.params)}
-    assert (last.state, last.value) == (TrialState.PRUNED, -1.0)
+    assert (last.state, last.value) == (TrialState.PRUNED, None)
     assert keys.ours(last)[keys.ATTEMPTS] == [trial.number for trial in failed]
     assert keys.ours(last)[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
     assert counted(study) == config(sampler=sampler).n_trials
@@ -105,5 +105,5 @@ def test_a_genome_that_loses_its_process_every_time_is_given_up_too():
     study = search(lose, GENETIC, BAD)
     *lost, last = in_slot(study, BAD)
     assert len(lost) == MAX_LOSSES
-    assert (last.state, last.value) == (TrialState.PRUNED, -1.0)
+    assert (last.state, last.value) == (TrialState.PRUNED, None)
     assert "10 processes were lost" in keys.ours(last)[keys.PRUNED_BY]

@@ -23,7 +23,6 @@ from optevo.study.config import StudyConfig, parse_config
 from optevo.study.studies import make_pruner, make_sampler
 from optevo.tasks import TASKS, Split, Task, build
 from optevo.training.bench import Bench, resolve_device
-from optevo.training.fitness import DIVERGED
 
 Loss = Callable[[int, int], float]
 
@@ -212,11 +211,13 @@ def test_a_loss_far_below_zero_is_no_divergence(stub):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 51.0])
-def test_a_diverged_trial_is_pruned_with_minus_one(stub, bad: float):
+def test_a_diverged_trial_is_pruned_and_has_no_value(stub, bad: float):
     task = stub(script=lambda run, step: bad if (run, step) == (1, 7) else 1.0)
     trial = trial_of(config(seeds=[0, 1, 2]))
     assert trial.state == TrialState.PRUNED
-    assert trial.value == DIVERGED == -1.0
+    assert trial.value is None
+    assert math.isnan(trial.intermediate_values[60])  # for samplers that rank pruned trials by it
+    assert keys.FITNESS_PREFIX + "stub" not in trial.user_attrs
     assert task.run == 1  # the third run was not begun
     assert len(keys.ours(trial)[keys.RUNS]) == 2
     assert keys.ours(trial)[keys.RUNS][1]["diverged_at"] == 7

@@ -98,7 +98,7 @@ def test_an_enqueued_trial_does_not_claim_to_be_a_preset():
     assert keys.ours(study.trials[0])[keys.ORIGIN] != "preset"
 
 
-def test_pruned_trials_rank_by_what_they_earned():
+def test_pruned_trials_rank_below_complete_ones_by_what_they_earned():
     def objective(trial: Trial) -> float:
         value = plain(trial)
         trial.report(value, 0)
