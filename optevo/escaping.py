@@ -1,16 +1,26 @@
-"""Other people's text, made safe to show: on a terminal, in markdown.
+"""Other people's text, made safe to show: on a terminal, in markdown, in whatever letters a stream knows.
 
 Text out of a database or a study file is not ours to believe. For HTML, see `html.escape`.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
+import sys
 from collections.abc import Sequence
 
 _LONGEST = 2000  # characters that are shown of a text
 _MARKS = re.compile(r"[^\w\s.,()±−+-]|_")  # whatever HTML or markdown may read as its own
 _ASCII_MARKS = re.compile(r"[\\`*_\[\]<>|#&~$]")  # the same, of ASCII, in the middle of a line
+_SPELLED = {  # what optevo writes itself, for who has no such letter
+    **{"Δ": "Delta", "Σ": "Sum", "α": "alpha", "β": "beta", "ε": "eps", "η": "eta", "λ": "lambda"},
+    **{"σ": "sigma", "√": "sqrt ", "∞": "inf", "½": "1/2", "·": "*", "×": "x", "±": "+/-", "−": "-"},
+    **{"–": "-", "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "…": "...", "’": "'", "\u0302": "^"},
+    **{"₁": "1", "₂": "2", "₃": "3", "²": "^2", "³": "^3", "ᵏ": "^k"},
+}
+SPELLED = "optevo.spelled"  # the name of an error handler, for `str.encode`
 
 
 def printable(text: str) -> str:
@@ -21,9 +31,38 @@ def printable(text: str) -> str:
     """
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]} … ({len(text)} characters)"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def spelled(text: str, encoding: str) -> str:
+    """`text` in letters that `encoding` has, with nothing that could steer a terminal but lines and tabs."""
+    text = "".join(c if c.isprintable() or c in "\n\t" else _escape(c) for c in text)
+    return text.encode(encoding, SPELLED).decode(encoding)
+
+
+def tolerate_any_text(encoding: str | None = None) -> None:
+    """Make this process's output spell or escape letters that it can't write, where it would raise.
+
+    Args:
+        encoding: Of the output from now on. Default: None, as it is.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what a test or a task has put there
+            stream.reconfigure(encoding=encoding, errors=SPELLED)
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    unknown = error.object[error.start : error.end]
+    return "".join(_SPELLED.get(letter) or _escape(letter) for letter in unknown), error.end
+
+
+codecs.register_error(SPELLED, _spell)
 
 
 def markdown_table(table: Sequence[Sequence[str]], *, entities: bool = True) -> str:

@@ -1,18 +1,40 @@
-"""Writing a file: whole, or as it was before."""
+"""Reading a file as any editor leaves it, and writing one: whole, or as it was before."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 from pathlib import Path
 
 from optevo.errors import UserError
 
+# UTF-32's first: its mark of the one kind begins like UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def read_text(path: Path) -> str:
+    """A text file, UTF-8 unless a byte order mark says otherwise; without the mark, lines as on Unix.
+
+    Raises:
+        OSError: It can't be read.
+        UnicodeDecodeError: It is no text.
+    """
+    data = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    return data.decode(encoding).replace("\r\n", "\n")
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8; a file that is there is replaced once the new one is on the disk.
 
-    What is no file, such as ``/dev/stdout``, is written to as it is.
+    A lone surrogate, which UTF-8 has no place for, is written as its escape. What is no file, such as
+    ``/dev/stdout``, is written to as it is.
 
     Raises:
         UserError: It can't be written: a folder is in the way, or the disk is full.
@@ -21,9 +43,9 @@ def write_text(path: Path, text: str) -> None:
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
             return
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
+        with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -7,6 +7,7 @@ SQLAlchemy, in `optevo.storage.optuna_rdb`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,6 +16,8 @@ from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import Study
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
+
+from optevo import keys
 
 if TYPE_CHECKING:
     AnyTrial = Trial | FrozenTrial
@@ -163,14 +166,16 @@ def trials_in(study: Study, *states: TrialState) -> list[FrozenTrial]:
 
 
 def user_attr_of(study: Study, key: str, trials: Sequence[FrozenTrial]) -> list[Any]:
-    """One user attribute of each of some trials of a study, None where there is none.
+    """One of our user attributes of each of some trials of a study, None where there is none.
 
     Nothing else is read of old trials that the storage has left unread, and the value is not looked at.
     """
     read = getattr(database_of(study), "user_attr_of_all", None)
-    unread = any(not is_whole(trial) for trial in trials)
-    found = read(study_id(study), key) if unread and read is not None else {}
-    return [trial.user_attrs.get(key) if is_whole(trial) else found.get(trial_id(trial)) for trial in trials]
+    found: dict[int, Any] = {}
+    if read is not None and any(not is_whole(trial) for trial in trials):
+        names = (key.removeprefix(keys.PREFIX), key)  # the older one first, so that the newer one counts
+        found = dict(itertools.chain.from_iterable(read(study_id(study), name).items() for name in names))
+    return [keys.ours(trial).get(key) if is_whole(trial) else found.get(trial_id(trial)) for trial in trials]
 
 
 @contextlib.contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import optuna
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import fenced
+from optevo.liveness.processes import OwnProcess, terminable
 from optevo.measurement.fresh_seeds import Result, measure, store_result, stored_result
 from optevo.reporting.progress import Progress
 from optevo.reporting.text import TEST_MARK, result_markdown, trial_lines
@@ -31,6 +32,7 @@ from optevo.workers.pool import WorkerPool
 from optevo.workers.supervisor import watch
 
 
+@terminable()
 def run(
     config: StudyConfig,
     *,
@@ -66,15 +68,15 @@ def run(
         RunFailed: The workers could not complete the search; what they said has been printed.
         KeyboardInterrupt: SIGINT or SIGTERM came; what is done has been recorded.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, wherever it comes
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     known = _measured(config, storage_url)
     if known is not None:
         console.print(f"study {config.name!r} is complete")
         return known
     # What is wrong is found before anything is written. On the CPU: a GPU's memory is the workers'.
-    bench = make_bench(config, "cpu", data_root)
-    costs = bench.rehearse()
+    with OwnProcess(), _no_exit():
+        bench = make_bench(config, "cpu", data_root)
+        costs = bench.rehearse()
     scored = isinstance(bench, ScoredBench)
     space = config.make_space()
     space.rehearse()
@@ -128,7 +130,7 @@ def run(
     if config.rerun.candidates == 0:
         console.print("the search is complete; nothing is measured again, as [rerun] candidates = 0 says")
         for line in trial_lines(study, config, best_trials(study, 1)[0]):
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, highlight=False)
         return None
     console.print("the search is complete; measuring its best on fresh seeds …")
     with console.status("starting") as status:
@@ -170,6 +172,15 @@ def check_exportable(config: StudyConfig) -> None:
     reason = config.make_space().not_exportable()
     if reason is not None:
         raise UserError(f"--export: {reason}")
+
+
+@contextlib.contextmanager
+def _no_exit() -> Iterator[None]:
+    """What a user's task says by `sys.exit` is no status of ours."""
+    try:
+        yield
+    except SystemExit as end:
+        raise UserError(f"a task called sys.exit({end}) when it was made or tried") from end
 
 
 def _measured(config: StudyConfig, storage_url: str) -> Result | None:

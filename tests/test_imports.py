@@ -20,6 +20,7 @@ import optevo.tasks
 PACKAGE = Path(optevo.__file__).parent
 STUDY = """
 import optuna
+from optevo import keys
 from optevo.samplers import GeneticSampler
 from optevo.spaces import TermSpace
 optuna.logging.disable_default_handler()
@@ -31,7 +32,7 @@ def objective(trial):
     assert genome.formula() and genome.canonical()
     return genome.lr
 study.optimize(objective, n_trials=30)
-assert max(t.user_attrs["generation"] for t in study.trials) == 5
+assert max(keys.ours(t)[keys.GENERATION] for t in study.trials) == 5
 """
 OPTIMIZER = """
 import torch
@@ -46,6 +47,7 @@ SCORED = """
 from pathlib import Path
 import optuna
 from optevo.study.config import parse_config
+from optevo import keys
 from optevo.training.benches import make_worker_bench
 from optevo.evaluation.objective import Objective
 from optevo.study.studies import make_sampler
@@ -61,7 +63,7 @@ evaluation = {"tasks": ["stub"], "gate": False}
 config = parse_config({"name": "scored", "sampler": sampler, "evaluation": evaluation}, "this test")
 study = optuna.create_study(sampler=make_sampler(config), direction="maximize")
 study.optimize(Objective(make_worker_bench(config, "auto", Path()), config.make_space()), n_trials=16)
-assert {t.user_attrs["generation"] for t in study.trials} == {0, 1, 2}
+assert {keys.ours(t)[keys.GENERATION] for t in study.trials} == {0, 1, 2}
 """
 REPORTING = """
 from optevo.reporting import ablation, comparison, frames, statistics
@@ -143,21 +145,24 @@ WALLS = {
     "escaping": set(),
     "files": {"errors"},
     "lazy": set(),
+    "naming": set(),
     "optuna_private": set(),
-    "optim": {"errors", "lazy"},
-    "tasks": {"errors", "lazy"},
-    "spaces": {"errors", "lazy", "optim"},
-    "samplers": {"keys", "lazy", "optuna_private", "spaces"},
+    "optim": {"errors", "lazy", "naming"},
+    "tasks": {"errors", "lazy", "naming"},
+    "spaces": {"errors", "lazy", "naming", "optim"},
+    "samplers": {"keys", "lazy", "naming", "optuna_private", "spaces"},
     "liveness": {"keys", "optuna_private"},
     "study": {
-        *("errors", "keys", "escaping", "optuna_private", "optim", "tasks", "spaces", "samplers", "liveness")
+        *("errors", "keys", "escaping", "files", "naming", "optuna_private"),
+        *("optim", "tasks", "spaces", "samplers"),
+        "liveness",
     },
     "training": {"errors", "optim", "tasks"},
     "evaluation": {
         *("errors", "keys", "optuna_private", "optim", "training", "samplers", "spaces", "liveness")
     },
-    "measurement": {"errors", "keys", "study", "training", "liveness", "optim"},
-    "storage": {"errors", "keys", "escaping", "files", "optuna_private", "study", "liveness"},
+    "measurement": {"errors", "keys", "escaping", "study", "training", "liveness", "optim"},
+    "storage": {"errors", "keys", "escaping", "files", "naming", "optuna_private", "study", "liveness"},
     "workers": {
         *("errors", "keys", "optuna_private", "evaluation", "training", "study", "samplers", "storage"),
         "liveness",
@@ -168,6 +173,7 @@ WALLS = {
         "lazy",
         "files",
         "escaping",
+        "naming",
         "measurement",
         "training",
         "study",
@@ -186,8 +192,7 @@ WALLS = {
     },
     "cli": {
         *("errors", "keys", "escaping", "files", "tasks", "samplers", "liveness", "study", "training"),
-        "measurement",
-        *("storage", "workers", "reporting", "run"),
+        *("naming", "measurement", "storage", "workers", "reporting", "run"),
     },
     "__main__": {"cli"},
     "__init__": {"lazy"},

@@ -22,10 +22,17 @@ from optevo.cli.winners import (
     winner_of,
 )
 from optevo.errors import UserError
+from optevo.naming import hint
 
 Studies = Annotated[list[str], typer.Argument(help="Names of studies.", metavar="STUDY...")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        help="The study that the others are compared with. Default: a baseline's sweep, else the first."
+    ),
+]
 Measure = Annotated[str, typer.Option(help="What is compared: `metric` (the tasks' own) or `fitness`.")]
 
 
@@ -34,9 +41,7 @@ def compare(
     storage: Storage = DEFAULT_STORAGE,
     steps: Annotated[int | None, typer.Option(min=1, help="Mini-batches a run. Default: 1000.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, max=1000, help="Runs a task. Default: 3.")] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="The study that the others are compared with. Default: the first.")
-    ] = None,
+    reference: Reference = None,
     measure: Measure = "metric",
     again: Annotated[
         bool, typer.Option("--again", help="Read the test split once more, and mark the result.")
@@ -48,19 +53,17 @@ def compare(
 ) -> None:
     """Compare studies' winners on the test split: trained with the final budget, once a study."""
     from optevo.reporting.caveats import caveats
-    from optevo.reporting.comparison import check_comparable
+    from optevo.reporting.comparison import check_comparable, check_reference, reference_of
     from optevo.reporting.tables import difference_cells, study_cells, summary_cells, write_tables
 
     _check_measure(measure)
     _check_folder(output)
+    check_reference(reference, studies)
     loaded = load_complete(storage, studies)
     check_comparable([config for _, config in loaded])
-    if reference is None:
-        reference = studies[0]
-    elif reference not in studies:
-        raise UserError(f"--reference {reference!r} is none of the studies compared: {', '.join(studies)}")
     entries = measured_entries(loaded, steps, seeds, again, Machine(workers, device, data_dir))
-    summary, differences, found = write_tables(output, entries, reference, measure)
+    against = reference_of(reference, entries)
+    summary, differences, found = write_tables(output, entries, against, measure)
     first = entries[0].test
     name = "metric" if measure == "metric" else "fitness"
     _print(f"{name} on the test split, {first.steps:,} steps: mean ± sd over seeds", summary_cells(summary))
@@ -68,7 +71,7 @@ def compare(
         _print("paired by task and seed", difference_cells(differences))
     _print("found with", study_cells(found))
     for caveat in caveats(entries, measure):
-        console.print(caveat, soft_wrap=True)
+        console.print(caveat)
     console.print(
         f"tables are in {output}/: comparison.md, runs.csv, summary.csv, differences.csv, studies.csv"
     )
@@ -138,9 +141,9 @@ def ablate(
         _print("the gain over tuned AdamW, one thing changed at a time", account_cells(parts))
     if sweep is not None and tuned is not None:
         text += [f"\nTuned AdamW is the best of study {escaped(sweep[1].name)}: {escaped(tuned.describe())}."]
-        console.print(f"tuned AdamW is the best of study {sweep[1].name}: {tuned.describe()}", soft_wrap=True)
+        console.print(f"tuned AdamW is the best of study {sweep[1].name}: {tuned.describe()}")
     for mark in warned:
-        console.print(mark, soft_wrap=True)
+        console.print(mark)
     write_files(output, {"ablation.csv": frame.to_csv(index=False), "ablation.md": "\n".join([*text, ""])})
     console.print(f"tables are in {output}/: ablation.md, ablation.csv")
 
@@ -149,6 +152,7 @@ def report(
     studies: Studies,
     storage: Storage = DEFAULT_STORAGE,
     output: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    reference: Reference = None,
     measure: Measure = "metric",
 ) -> None:
     """Write one HTML page about studies, with figures, that opens without a network."""
@@ -160,7 +164,9 @@ def report(
         Entry,
         check_budgets,
         check_comparable,
+        check_reference,
         differences_frame,
+        reference_of,
         summary_frame,
     )
     from optevo.reporting.page.report import write_report
@@ -169,6 +175,7 @@ def report(
 
     _check_measure(measure)
     check_output(output)
+    check_reference(reference, studies)
     opened = open_storage(storage)
     loaded = [load_study(opened, name) for name in dict.fromkeys(studies)]
     entries: list[Entry] = []
@@ -202,7 +209,7 @@ def report(
             *left_out,
         ]
         if len(evaluations) > 1:
-            differences = differences_frame(evaluations, first.study, measure)
+            differences = differences_frame(evaluations, reference_of(reference, entries), measure)
     write_report(loaded, output, summary=summary, differences=differences, notes=notes)
     console.print(f"wrote {output}: open it in a browser")
 
@@ -211,7 +218,7 @@ def _check_measure(measure: str) -> None:
     from optevo.reporting.comparison import MEASURES
 
     if measure not in MEASURES:
-        raise UserError(f"--measure {measure!r}: expected {' or '.join(MEASURES)}")
+        raise UserError(f"--measure {measure!r}: {hint(measure, MEASURES)}")
 
 
 def _check_folder(folder: Path) -> None:

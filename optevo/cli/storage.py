@@ -43,7 +43,7 @@ def copy(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for line in copy_studies(source, target, studies or (), force=force):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False)
 
 
 @app.command()
@@ -63,7 +63,7 @@ def save(
     from optevo.storage.study_file import save_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of every study, in memory too
-    console.print(save_study(storage, study, output, force=force), highlight=False, soft_wrap=True)
+    console.print(save_study(storage, study, output, force=force), highlight=False)
 
 
 @app.command()
@@ -79,7 +79,7 @@ def load(
     from optevo.storage.study_file import load_file
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    console.print(load_file(file, storage), highlight=False, soft_wrap=True)
+    console.print(load_file(file, storage), highlight=False)
 
 
 @app.command()
@@ -88,7 +88,7 @@ def upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
     from optevo.storage.migrations import upgrade as upgrade_storage
 
     for line in upgrade_storage(storage):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False)
 
 
 @app.command()
@@ -121,7 +121,6 @@ def serve(
     console.print(
         f"serving {shown(storage)} at grpc://{shown_host}:{port} (Ctrl-C ends it)",
         highlight=False,
-        soft_wrap=True,
     )
     if host not in ("127.0.0.1", "::1", "localhost"):
         console.print("there is no password: whoever reaches this address can read and change every study")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 # ruff: noqa: PLC0415
 import functools
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -34,7 +33,8 @@ class Machine:
     def __init__(self, workers: int | None, device: str, data_dir: Path | None) -> None:
         from optevo.tasks.roots import data_root
 
-        self._workers, self._device, self.data_root = workers, device, data_root(data_dir)
+        self._workers, self._device = workers, device
+        self.data_root = data_root(data_dir, needed=False)
 
     @property
     def devices(self) -> list[str]:
@@ -55,9 +55,10 @@ class Machine:
 
     def train(self, measure: Callable[..., T], what: str, n_runs: int) -> T:
         """What `measure` returns when it is given `progress`, with a line that says how far it is."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        from optevo.liveness.processes import terminable
+
         try:
-            with console.status(f"{what}: starting") as status:
+            with terminable(), console.status(f"{what}: starting") as status:
                 return measure(progress=lambda done: status.update(f"{what}: {done} of {n_runs} runs done"))
         except KeyboardInterrupt:
             console.print("interrupted; what was recorded stays, the same command goes on")

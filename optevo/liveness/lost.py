@@ -91,7 +91,7 @@ class LivenessMonitor:
         before, self._watched = self._watched, {}
         lost = {}
         for trial in trials:
-            worker = trial.user_attrs.get(keys.WORKER)
+            worker = keys.ours(trial).get(keys.WORKER)
             sign = (worker, trial.system_attrs.get(keys.BEAT))
             seen = before.get(trial.number)
             if seen is None or seen.sign != sign:
@@ -140,9 +140,21 @@ def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
     return True
 
 
+def fate(trial: FrozenTrial) -> str:
+    """What became of a failed trial, for people, such as "was interrupted"."""
+    if keys.ERROR in keys.ours(trial):
+        lines = str(keys.ours(trial)[keys.ERROR]).strip().splitlines() or [""]
+        return f"failed: {lines[-1]}"
+    if keys.ours(trial).get(keys.INTERRUPTED):
+        return "was interrupted"
+    if keys.LOST in trial.system_attrs:
+        return f"lost its worker ({trial.system_attrs[keys.LOST]})"
+    return "was ended by something else"
+
+
 def beat_age(trial: FrozenTrial) -> float | None:
     """Seconds since a trial's last heartbeat, or its beginning, by this machine's clock; None for neither."""
-    worker, beat = trial.user_attrs.get(keys.WORKER), trial.system_attrs.get(keys.BEAT)
+    worker, beat = keys.ours(trial).get(keys.WORKER), trial.system_attrs.get(keys.BEAT)
     last = beat[1] if beat is not None else worker and worker.get("since")
     if last is None:
         return None

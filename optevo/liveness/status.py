@@ -35,7 +35,7 @@ class RunningTrial:
     @property
     def slot(self) -> str:
         """What it works on, "generation/slot"."""
-        attrs = self.trial.user_attrs
+        attrs = keys.ours(self.trial)
         return f"{attrs[keys.GENERATION]}/{attrs[keys.SLOT]}" if keys.SLOT in attrs else ""
 
 
@@ -65,10 +65,11 @@ def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[R
 
 def running_trial(trial: FrozenTrial) -> RunningTrial:
     """A running trial's worker, by what the trial and this machine tell."""
-    worker, age = trial.user_attrs.get(keys.WORKER), beat_age(trial)
-    if age is None:  # a trial's start is a naive local time
-        started = trial.datetime_start or datetime.datetime.now()
-        age = (datetime.datetime.now() - started).total_seconds()
+    worker, age = keys.ours(trial).get(keys.WORKER), beat_age(trial)
+    if age is None:
+        now = datetime.datetime.now(datetime.UTC)
+        # A trial's start is a naive local time, and not all hours of those are an hour apart.
+        age = (now - (trial.datetime_start or now).astimezone(datetime.UTC)).total_seconds()
     if worker is None:
         return RunningTrial(trial, "", "", age, "stale" if age > NAMELESS_SECONDS else "live")
     state: str = state_of(worker)

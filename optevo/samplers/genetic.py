@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 
+from optevo.naming import explain_keywords
+from optevo.samplers.base import whole_number
 from optevo.samplers.breeding import BreedingSampler
 from optevo.samplers.operators import (
     Params,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from optevo.spaces.base import Space
 
 
+@explain_keywords
 class GeneticSampler(BreedingSampler):
     """A genetic algorithm with exact generations for any number of workers.
 
@@ -44,7 +47,7 @@ class GeneticSampler(BreedingSampler):
     children are bred from whoever has finished, the `n_elites` best of all and the latest of the others. What
     is bred then depends on who finishes when: such a search cannot be repeated.
 
-    Trials get the user attributes `generation`, `slot`, `parents` (trial numbers) and `origin`.
+    `optevo.keys.ours` reads where a trial comes from: generation, slot, parents (trial numbers) and origin.
 
     Args:
         population_size: Members of a generation. Default: 50.
@@ -65,7 +68,9 @@ class GeneticSampler(BreedingSampler):
             `n_generations`. Default: from 1 down to ½, see `optevo.samplers.operators.annealing`.
 
     Raises:
-        ValueError: A size or a preset's value is out of range, or the study has several objectives.
+        TypeError: A size is no whole number.
+        ValueError: A size or a preset's value is out of range, or the study has several objectives. Without a
+            space, a preset's fault shows when its trial suggests another value or name.
 
     Example:
         >>> import optuna
@@ -92,8 +97,6 @@ class GeneticSampler(BreedingSampler):
         asynchronous: bool = False,
         anneal: Callable[[int, int | None], float] = annealing,
     ) -> None:
-        if tournament_size < 1:
-            raise ValueError(f"Invalid tournament_size: {tournament_size}, expected at least 1")
         super().__init__(
             population_size=population_size,
             n_generations=n_generations,
@@ -111,7 +114,7 @@ class GeneticSampler(BreedingSampler):
             raise ValueError(
                 f"Invalid space: {space.name!r} does not evolve beyond its first generation: evolves is False"
             )
-        self.tournament_size = tournament_size
+        self.tournament_size = whole_number("tournament_size", tournament_size, 1)
         self.anneal = anneal
 
     def choose_parents(

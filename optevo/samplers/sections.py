@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from optevo.spaces.sections import Section
 
@@ -36,12 +37,13 @@ class SamplerSection(Section):
         """Whether it suits a space, and candidates that train `group_size` at a time.
 
         Raises:
-            ValueError: It doesn't; the message names the key. Default: groups are refused.
+            ValueError: It doesn't; the message names the key, a line a fault. Default: groups are refused.
         """
-        if group_size > 1:
-            raise ValueError(
-                f"evaluation.batch_candidates: {self.kind} proposes one trial at a time; set it to 1"
-            )
+        _refuse(self._against_groups(group_size))
+
+    def _against_groups(self, group_size: int) -> list[str]:
+        one = f"evaluation.batch_candidates: {self.kind} proposes one trial at a time; set it to 1"
+        return [one] if group_size > 1 else []
 
 
 class GeneticSection(SamplerSection):
@@ -51,15 +53,17 @@ class GeneticSection(SamplerSection):
     kind: Literal["genetic"]
     population_size: int = Field(default=50, ge=2, le=100_000)
     n_generations: int = Field(default=50, ge=1, le=100_000)
-    n_elites: int = Field(default=3, ge=0)
+    n_elites: int = Field(default=3, ge=0, validate_default=True)
     tournament_size: int = Field(default=4, ge=1)
     asynchronous: bool = False  # breed from whoever has finished: no waiting, and no repeating
 
-    @model_validator(mode="after")
-    def _fits(self) -> GeneticSection:
-        if self.n_elites >= self.population_size:
-            raise ValueError(f"n_elites is {self.n_elites}, must be below population_size")
-        return self
+    @field_validator("n_elites")
+    @classmethod
+    def _fits(cls, n_elites: int, info: ValidationInfo) -> int:
+        size = info.data.get("population_size")  # absent where it is wrong itself
+        if size is not None and n_elites >= size:
+            raise ValueError(f"must be below population_size, which is {size}")
+        return n_elites
 
     def trials(self, space: Space) -> int:
         """Elites are not evaluated again."""
@@ -71,13 +75,15 @@ class GeneticSection(SamplerSection):
 
     def check(self, space: Space, group_size: int) -> None:
         """The space has to evolve, and an asynchronous search has no groups."""
+        faults = []
         if not space.evolves:
             others = "grid, tpe or random" if space.grid() is not None else "tpe or random"
-            raise ValueError(f"sampler.kind: the space {space.name!r} does not evolve; take {others}")
+            faults.append(f"sampler.kind: the space {space.name!r} does not evolve; take {others}")
         if group_size > 1 and self.asynchronous:
-            raise ValueError(
+            faults.append(
                 "sampler.asynchronous: groups train together, so set evaluation.batch_candidates = 1"
             )
+        _refuse(faults)
 
 
 class _TrialsSection(SamplerSection):
@@ -119,6 +125,10 @@ class GridSection(SamplerSection):
 
     def check(self, space: Space, group_size: int) -> None:
         """The space has to be a sweep."""
-        if space.grid() is None:
-            raise ValueError("sampler.kind: a grid is for a baseline's space, such as space.kind = 'adamw'")
-        super().check(space, group_size)
+        sweep = "sampler.kind: a grid is for a baseline's space, such as space.kind = 'adamw'"
+        _refuse([*([sweep] if space.grid() is None else []), *self._against_groups(group_size)])
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        raise ValueError("\n".join(faults))

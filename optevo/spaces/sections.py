@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from optevo.naming import hint
 from optevo.optim.baselines.registry import BASELINES
 from optevo.optim.terms.presets import PRESETS
 
@@ -15,6 +28,54 @@ class Section(BaseModel):
     """A table of a study file: these keys and no others, never changed once checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+# Types of errors: about a list or table, naming what is wrong in it; about something in one.
+WHOLE, PART = "whole", "part"
+
+
+def refuse(faults: Iterable[tuple[str | int | None, Any, str]], *others: InitErrorDetails) -> None:
+    """Raise pydantic's error about several parts of a value at once, where a ValueError tells of the first.
+
+    Args:
+        faults: The key or index of what is wrong (None for the whole), what is there, and what to say of it.
+        *others: What is wrong with it besides.
+
+    Raises:
+        ValidationError: There is a fault.
+    """
+    found = list(others)
+    for key, value, message in faults:
+        kind = PydanticCustomError(WHOLE if key is None else PART, "{message}", {"message": message})
+        found.append({"type": kind, "loc": () if key is None else (key,), "input": value})
+    if found:
+        raise ValidationError.from_exception_data("faults", found)
+
+
+def distinct(key: Callable[[Any], Any] = lambda one: one) -> WrapValidator:
+    """Annotates a list without repeats; those are told of besides what is wrong with its items.
+
+    Args:
+        key: What of an item must not repeat. Default: the item.
+    """
+
+    def check(values: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        others: list[Any] = []
+        try:
+            checked = validate(values)
+        except ValidationError as error:
+            checked, others = None, list(error.errors(include_url=False))
+        repeats = twice(map(key, values)) if isinstance(values, (list, tuple)) else []
+        refuse(((None, values, message) for message in repeats), *others)
+        return checked
+
+    return WrapValidator(check)
+
+
+def twice(values: Iterable[Any]) -> list[str]:
+    """What is wrong with a list in which something stands twice, once for each such thing."""
+    counts = Counter(one if isinstance(one, (str, int, float)) else repr(one) for one in values)
+    return [f"{one!r} is named twice" for one, count in counts.items() if count > 1]
 
 
 class SpaceSection(Section):
@@ -34,11 +95,11 @@ class TermsSection(SpaceSection):
     def _known(cls, names: Any) -> Any:
         if not isinstance(names, (list, tuple)):
             raise ValueError("expected a list of preset names")
-        unknown = [name for name in names if not isinstance(name, str) or name not in PRESETS]
-        if unknown:
-            raise ValueError(f"unknown preset {unknown[0]!r}, expected some of {', '.join(PRESETS)}")
-        if len(set(names)) < len(names):
-            raise ValueError("a preset is named twice")
+        faults: list[tuple[int | None, Any, str]] = [(None, names, message) for message in twice(names)]
+        for i, name in enumerate(names):
+            if not isinstance(name, str) or name not in PRESETS:
+                faults.append((i, name, f"unknown preset {name!r}: {hint(name, PRESETS)}"))
+        refuse(faults)
         return tuple(names)
 
 
@@ -47,8 +108,12 @@ class BaselineSection(SpaceSection):
 
     kind: str  # one of `BASELINES`, by which this section was chosen
     schedule: Literal["none", "warmup_cosine"] = "none"
-    lr: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)
-    weight_decay: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)
+    lr: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], distinct()] = Field(
+        min_length=1
+    )
+    weight_decay: Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], distinct()] = (
+        Field(min_length=1)
+    )
     options: dict[str, Any] = {}  # its other hyperparameters, each like the baseline's own
 
     @model_validator(mode="before")
@@ -63,24 +128,17 @@ class BaselineSection(SpaceSection):
                 values[name] = tuple(values[name])
         return values
 
-    @field_validator("lr", "weight_decay")
+    @field_validator("options")
     @classmethod
-    def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("a value is named twice")
-        return values
-
-    @model_validator(mode="after")
-    def _options_fit(self) -> BaselineSection:
-        known = BASELINES[self.kind].options
-        for name, value in self.options.items():
+    def _options_fit(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        known, faults = BASELINES[info.data["kind"]].options, list[tuple[str | None, Any, str]]()
+        for name, value in options.items():
             if name not in known:
-                raise ValueError(f"options: unknown {name!r}, {self.kind} has {', '.join(known)}")
-            if not _is_like(value, known[name]):
-                raise ValueError(
-                    f"options.{name} = {json.dumps(value, default=str)}: expected a value like {known[name]}"
-                )
-        return self
+                faults.append((None, options, f"unknown {name!r}: {hint(name, known)}"))
+            elif not _is_like(value, known[name]):
+                faults.append((name, value, f"expected a value like {known[name]}"))
+        refuse(faults)
+        return options
 
 
 _HUGE = 1e300

@@ -21,7 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.status import running_trial
+from optevo.naming import hint
 from optevo.optuna_private import FrozenStudy, study_id
+from optevo.storage.instants import local
 from optevo.storage.opening import open_storage, shown
 from optevo.study.check import check_portable, is_cut_off_copy, readable, stored_studies
 
@@ -75,8 +77,8 @@ def study_of(
     """
     found = stored_studies(source)
     if name not in found:
-        there = ", ".join(found) or "none at all"
-        raise UserError(f"there is no study {name!r} in {shown(url)}; there is {there}")
+        there = f"there is {', '.join(map(str, found)) or 'none at all'}"
+        raise UserError(f"there is no study {name!r} in {shown(url)}; {hint(name, map(str, found), there)}")
     study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=source))
     check_portable(study)
     trials = readable(f"the trials of study {name!r}", lambda: study.get_trials(deepcopy=False))
@@ -167,7 +169,10 @@ def _ended(trial: FrozenTrial) -> FrozenTrial:
         return trial
     ended = copying.deepcopy(trial)
     ended.state, ended.values = TrialState.FAIL, None
-    ended.datetime_complete = datetime.datetime.now()  # naive and local, as Optuna's own
+    # When it was last heard of: so every copy of it is the same.
+    started, beat = ended.datetime_start or datetime.datetime.now(), ended.system_attrs.get(keys.BEAT)
+    heard = started if beat is None else local(datetime.datetime.fromisoformat(beat[1]))
+    ended.datetime_complete = max(started, heard, key=lambda time: time.astimezone(datetime.UTC))
     ended.system_attrs[keys.LOST] = "it was running when the study was copied"
     return ended
 

@@ -54,17 +54,23 @@ def count(study: optuna.Study) -> Counts:
 def count_trials(trials: Sequence[FrozenTrial]) -> Counts:
     """The same of trials that were read."""
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    generations = [t.user_attrs[keys.GENERATION] for t in trials if keys.GENERATION in t.user_attrs]
+    ours = map(keys.ours, trials)
+    generations = [attrs[keys.GENERATION] for attrs in ours if keys.GENERATION in attrs]
     values = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
     claims = (trial.system_attrs.get(keys.CLAIM) for trial in trials if trial.state in _DECIDING)
     return Counts(
         Counter(trial.state for trial in trials),
         len({tuple(claim) for claim in claims if claim is not None}),
-        sum(keys.ERROR in trial.user_attrs for trial in failed),
+        sum(keys.ERROR in keys.ours(trial) for trial in failed),
         sum(keys.LOST in trial.system_attrs for trial in failed),
         max(generations, default=None),
         max(values, default=None),
     )
+
+
+def _named(key: str) -> ColumnElement[bool]:
+    """A user attribute of ours, by its present or its earlier name."""
+    return UserAttr.key.in_((key, key.removeprefix(keys.PREFIX)))
 
 
 def count_rows(connection: Connection, study_id: int) -> Counts:
@@ -82,12 +88,12 @@ def count_rows(connection: Connection, study_id: int) -> Counts:
     decided = (SystemAttr.key == keys.CLAIM, SystemAttr.value_json != "null", Trial.state.in_(_DECIDING))
     # Of two numbers in JSON the longer is the larger; a database's own cast would stop at what is none.
     longest = (func.length(UserAttr.value_json).desc(), UserAttr.value_json.desc())
-    generation = one(UserAttr.value_json, UserAttr, UserAttr.key == keys.GENERATION, last=longest)
+    generation = one(UserAttr.value_json, UserAttr, _named(keys.GENERATION), last=longest)
     best = one(func.max(Value.value), Value, Trial.state == TrialState.COMPLETE)
     return Counts(
         Counter(dict(tuple(row) for row in connection.execute(states))),
         one(func.count(SystemAttr.value_json.distinct()), SystemAttr, *decided),
-        one(func.count(), UserAttr, UserAttr.key == keys.ERROR, failed),
+        one(func.count(), UserAttr, _named(keys.ERROR), failed),
         one(func.count(), SystemAttr, SystemAttr.key == keys.LOST, failed),
         None if generation is None else int(generation),
         None if best is None else float(best),

@@ -30,8 +30,12 @@ def _to_3(study: Study, config: dict[str, Any]) -> None:
         config["sampler"] = {"asynchronous": False, **config["sampler"]}
 
 
+def _to_4(study: Study, config: dict[str, Any]) -> None:
+    """Up to version 3, names of trials' attributes had no prefix; `keys.ours` knows both."""
+
+
 # By the version that they start from. Each changes the configuration that it is given, and can be repeated.
-MIGRATIONS: dict[int, Callable[[Study, dict[str, Any]], None]] = {1: _to_2, 2: _to_3}
+MIGRATIONS: dict[int, Callable[[Study, dict[str, Any]], None]] = {1: _to_2, 2: _to_3, 3: _to_4}
 
 
 def upgrade(url: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
 from optevo.optuna_private import Gate, trial_id
+from optevo.storage.instants import local
 from optevo.storage.optuna_rdb import END, START, Param, Report, SystemAttr, Trial, UserAttr, Value
 from optevo.study.check import readable
 
@@ -219,7 +220,7 @@ def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def _local(time: datetime.datetime | None) -> datetime.datetime | None:
     # As Optuna has it: naive UTC in the database, naive local time in a trial.
-    return None if time is None else time.replace(tzinfo=datetime.UTC).astimezone().replace(tzinfo=None)
+    return None if time is None else local(time.replace(tzinfo=datetime.UTC))
 
 
 def completed(

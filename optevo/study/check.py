@@ -86,6 +86,11 @@ def check_portable(study: optuna.Study, *, trials: Reading = "all") -> StudyConf
         raise _other_schema(study, "install a newer one")
     _check_shape(where, keys.FINGERPRINT, attrs[keys.FINGERPRINT], STUDY[keys.FINGERPRINT])
     _need(where, attrs, keys.CONFIG)
+    if config is None:  # what of its trials is read, whichever version wrote it
+        for trial in readable(f"the trials of {where}", lambda: study.get_trials(deepcopy=False)):
+            here, worker = f"{where}, trial {trial.number}", keys.ours(trial).get(keys.WORKER)
+            _check_shapes(here, trial.system_attrs, SYSTEM)
+            _check_shapes(here, {} if worker is None else {keys.WORKER: worker}, TRIAL)
     return config
 
 
@@ -94,8 +99,8 @@ def _other_schema(study: optuna.Study, remedy: str) -> UserError:
     made = f"{stored.get('optevo', 'unknown')}, commit {stored.get('git_commit', 'unknown')}"
     version = printable(str(study.user_attrs.get(keys.SCHEMA))[:80])
     return UserError(
-        f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads version "
-        f"{keys.SCHEMA_VERSION}; {remedy}, or use the optevo that made it: {made}"
+        f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads versions "
+        f"{' and '.join(map(str, keys.READABLE))}; {remedy}, or use the optevo that made it: {made}"
     )
 
 
@@ -130,7 +135,7 @@ def check_study(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig 
     if not isinstance(attrs.get(keys.ENVIRONMENT, {}), dict):
         _refuse(where, keys.ENVIRONMENT, "a table", attrs[keys.ENVIRONMENT])
     version = attrs.get(keys.SCHEMA)
-    if keys.CONFIG not in attrs or type(version) is not int or version != keys.SCHEMA_VERSION:
+    if keys.CONFIG not in attrs or type(version) is not int or version not in keys.READABLE:
         return None
     directions = readable(where, lambda: [direction.name for direction in study.directions])
     if directions != ["MAXIMIZE"]:
@@ -221,21 +226,23 @@ def _check_trial(
     domains: Mapping[str, TypeAdapter[Any]],
 ) -> None:
     state = trial.state.name
-    if "user_attrs" in parts:
-        _check_user_attrs(where, trial.user_attrs, state, n_trials)
-    if "head" in parts:
+    if "head" in parts:  # first: what user attributes are ours, system attributes tell
         _check_shapes(where, trial.system_attrs, SYSTEM)
         if state in ("COMPLETE", "PRUNED"):
             _check_shape(where, "value", trial.values or [], VALUES)
         if state == "COMPLETE" and not trial.values:
             _refuse(where, "value", "one finite number", trial.values)
+    if "user_attrs" in parts:
+        _check_user_attrs(where, trial, n_trials)
     if "params" in parts and state in ("COMPLETE", "PRUNED"):
         _check_shapes(where, trial.params, domains)
         if state == "COMPLETE":
             _need(where, trial.params, *domains)
 
 
-def _check_user_attrs(where: str, attrs: Mapping[str, Any], state: str, n_trials: int) -> None:
+def _check_user_attrs(where: str, trial: FrozenTrial, n_trials: int) -> None:
+    _check_names(where, trial.user_attrs)
+    attrs, state = keys.ours(trial), trial.state.name
     _check_shapes(where, attrs, TRIAL)
     if keys.ORIGIN in attrs:  # written last of these
         _need(where, attrs, keys.GENERATION, keys.SLOT, keys.PARENTS)
@@ -250,13 +257,19 @@ def _check_user_attrs(where: str, attrs: Mapping[str, Any], state: str, n_trials
         _need(where, attrs, keys.GENERATION, keys.SLOT, keys.CANONICAL)
 
 
+def _check_names(where: str, found: Mapping[str, Any]) -> None:
+    for key in found:
+        if type(key) is not str:  # SQLite keeps any type in any column
+            raise UserError(f"{where}: an attribute is called {printable(repr(key)[:80])}; {_REMEDY}")
+
+
 def _check_place(where: str, trial: FrozenTrial, parts: Container[str], most: tuple[int, int]) -> None:
     """Every slot that is named is one that there is, and the one that was claimed."""
     claim, named = trial.system_attrs.get(keys.CLAIM), []
     if "head" in parts and claim is not None:
         named.append((keys.CLAIM, list(claim)))
     if "user_attrs" in parts:
-        attrs = trial.user_attrs
+        attrs = keys.ours(trial)
         place = [attrs.get(keys.GENERATION, 0), attrs.get(keys.SLOT, 0)]
         named.append((keys.SLOT, place))
         if keys.ORIGIN in attrs and _counts(trial) and place != list(claim):
@@ -288,10 +301,9 @@ def _counts(trial: FrozenTrial) -> bool:
 
 
 def _check_shapes(where: str, found: Mapping[str, Any], shapes: Mapping[str, TypeAdapter[Any]]) -> None:
+    _check_names(where, found)
     for key, value in found.items():
         shape = shapes.get(key)
-        if shape is None and type(key) is not str:  # SQLite keeps any type in any column
-            raise UserError(f"{where}: an attribute is called {printable(repr(key)[:80])}; {_REMEDY}")
         if shape is None and key.startswith(keys.FITNESS_PREFIX):
             shape = shapes.get(keys.FITNESS_PREFIX)
         if shape is not None:

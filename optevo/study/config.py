@@ -4,46 +4,67 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from optevo.errors import UserError
+from optevo.files import read_text
+from optevo.naming import hint, nearest
 from optevo.samplers import SAMPLERS, SamplerSection
 from optevo.samplers.sections import RandomSection
 from optevo.spaces import SPACES, Space, SpaceSection, TermSpace
-from optevo.spaces.sections import Section, TermsSection
+from optevo.spaces.sections import WHOLE, Section, TermsSection, distinct
 from optevo.tasks import TASKS
 
 _MOST_ERRORS = 20  # of one file that a message lists
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+def _option(value: Any) -> Any:
+    if type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+        return value
+    raise ValueError("expected text, a finite number, true or false")
+
+
 class TaskConfig(Section):
     """A task's name, or `module:function` for one's own, with options for it."""
 
     name: str
-    options: dict[str, bool | int | Annotated[float, Field(allow_inf_nan=False)] | str] = Field(default={})
+    options: dict[str, Annotated[Any, AfterValidator(_option)]] = Field(default={})
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in TASKS and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-            known = ", ".join(TASKS)
-            raise ValueError(f"unknown task {name!r}, expected one of {known} or module:function")
+            expected = f"expected one of {', '.join(TASKS)} or module:function"
+            raise ValueError(f"unknown task {name!r}: {hint(name, TASKS, expected)}")
         return name
+
+
+def _name_of(task: Any) -> Any:
+    return task.get("name", task) if isinstance(task, dict) else task
 
 
 class EvaluationConfig(Section):
     """How one trial is scored: every task with every seed."""
 
-    tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+    tasks: Annotated[tuple[TaskConfig, ...], distinct(_name_of)] = Field(min_length=1)
     steps: int = Field(default=500, ge=1, le=10_000_000)
-    seeds: tuple[Seed, ...] = Field(default=(0, 1), min_length=1)
+    seeds: Annotated[tuple[Seed, ...], distinct()] = Field(default=(0, 1), min_length=1)
     batch_size: int = Field(default=128, ge=1)
     split: Literal["validation", "test"] = "validation"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -63,18 +84,23 @@ class EvaluationConfig(Section):
     def _tuple(cls, seeds: Any) -> Any:
         return tuple(seeds) if isinstance(seeds, list) else seeds
 
-    @model_validator(mode="after")
-    def _distinct(self) -> EvaluationConfig:
-        names = [task.name for task in self.tasks]
-        if len(set(names)) < len(names):
-            raise ValueError("tasks: a task is named twice")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: a seed is named twice")
-        if self.pruner == "wilcoxon" and len(self.tasks) * len(self.seeds) < 5:
-            raise ValueError("pruner 'wilcoxon' needs at least 5 runs (tasks × seeds) to find anything")
-        if self.batch_candidates > 1 and self.pruner not in ("racing", "none"):
-            raise ValueError(f"pruner {self.pruner!r} judges one trial at a time: set batch_candidates = 1")
-        return self
+    # Of each field and those before it, so that one that is wrong hides no other's fault.
+
+    @field_validator("pruner")
+    @classmethod
+    def _has_runs_enough(cls, pruner: str, info: ValidationInfo) -> str:
+        tasks, seeds = (info.data.get(name) for name in ("tasks", "seeds"))
+        if pruner == "wilcoxon" and tasks and seeds and len(tasks) * len(seeds) < 5:
+            raise ValueError("it needs at least 5 runs (tasks × seeds) to find anything")
+        return pruner
+
+    @field_validator("batch_candidates")
+    @classmethod
+    def _suits_the_pruner(cls, batch_candidates: int, info: ValidationInfo) -> int:
+        pruner = info.data.get("pruner", "none")
+        if batch_candidates > 1 and pruner not in ("racing", "none"):
+            raise ValueError(f"pruner {pruner!r} judges one trial at a time: set it to 1")
+        return batch_candidates
 
 
 class RerunConfig(Section):
@@ -130,9 +156,11 @@ def load_config(path: Path) -> StudyConfig:
         UserError: There is no such file, it isn't TOML, or a key or value in it is wrong.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
     except FileNotFoundError:
-        raise UserError(f"no study file {path}; studies that come with optevo are in studies/") from None
+        there = [str(path.with_name(other.name)) for other in path.parent.glob("*.toml")]
+        said = hint(str(path), there, "studies that come with optevo are in studies/")
+        raise UserError(f"no study file {path}; {said}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read study file {path}: {error}") from None
     except RecursionError:
@@ -148,17 +176,24 @@ def parse_config(data: dict[str, Any], source: str) -> StudyConfig:
     Raises:
         UserError: A key or value is wrong.
     """
-    values, problems = dict(data), list[str]()
+    values, problems = _with_known_keys(StudyConfig, data, "")
+    sections: dict[str, Section] = {"space": TermsSection()}
     for key, kinds in (("space", SPACES), ("sampler", SAMPLERS)):
         if key in values:
-            values[key], wrong = _section(key, values[key], kinds)
+            section, wrong = _section(key, values[key], kinds)
             problems += wrong
+            if wrong:
+                sections.pop(key, None)
+                values[key] = (TermsSection if key == "space" else RandomSection).model_construct()
+            else:
+                sections[key] = values[key] = section
+    if len(sections) == 2:
+        problems += _misfits(sections["space"], sections["sampler"], values.get("evaluation"))
     try:
         config = StudyConfig.model_validate(values)
     except ValidationError as error:
-        problems += map(_explain, error.errors(include_url=False))
+        problems += _explain(error)
     else:
-        problems += [] if problems else _misfits(config)
         if not problems:
             return config
     lines = [f"{source}: {problem}" for problem in problems[:_MOST_ERRORS]]
@@ -166,38 +201,78 @@ def parse_config(data: dict[str, Any], source: str) -> StudyConfig:
     raise UserError("\n".join(lines)) from None
 
 
-def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section, list[str]]:
-    """A section of the kind that it names, and what is wrong with it; one that is wrong is empty."""
-    empty = (TermsSection if key == "space" else RandomSection).model_construct()
+def _with_known_keys(
+    model: type[BaseModel], data: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], list[str]]:
+    """A table without unknown keys, and what is wrong with those.
+
+    One that was meant for a known key stands for it: what is in it is checked, and nothing is missing.
+    """
+    fields, values, problems = model.model_fields, dict(data), list[str]()
+    for key in [key for key in data if key not in fields]:
+        value, near = values.pop(key), nearest(key, fields)
+        said = "; see docs/study_files.md" if near is None else f": did you mean {where + near!r}?"
+        problems.append(f"unknown key {where + key!r}{said}")
+        if near is not None:
+            values.setdefault(near, value)
+    for key, inner in (("evaluation", EvaluationConfig), ("rerun", RerunConfig)):
+        if model is StudyConfig and isinstance(values.get(key), dict):
+            values[key], wrong = _with_known_keys(inner, values[key], f"{key}.")
+            problems += wrong
+    if model is EvaluationConfig and isinstance(tasks := values.get("tasks"), (list, tuple)):
+        values["tasks"] = list(tasks)
+        for i, task in enumerate(tasks):
+            if isinstance(task, dict):
+                values["tasks"][i], wrong = _with_known_keys(TaskConfig, task, f"{where}tasks.{i}.")
+                problems += wrong
+    return values, problems
+
+
+def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section | None, list[str]]:
+    """A section of the kind that it names, and what is wrong with it."""
     *others, last = map(repr, kinds)
     expected = f"expected {', '.join(others)} or {last}"
     if not isinstance(data, dict):
-        return empty, [f"{key} = {json.dumps(data, default=str)}: expected a table"]
+        return None, [f"{key} = {json.dumps(data, default=str)}: expected a table"]
+    values, problems = dict(data), list[str]()
+    if "kind" not in values and (meant := nearest("kind", values)) is not None:
+        problems.append(f"unknown key '{key}.{meant}': did you mean '{key}.kind'?")
+        values["kind"] = values.pop(meant)
     if key == "space":
-        data = {"kind": TermSpace.name, **data}
-    if "kind" not in data:
-        return empty, [f"key '{key}.kind' is missing: {expected}"]
-    kind = data["kind"]
-    if not isinstance(kind, str) or kind not in kinds:
-        return empty, [f"{key}.kind = {str(kind)!r}: {expected}"]
+        values = {"kind": TermSpace.name, **values}
+    if "kind" not in values:
+        return None, [*problems, f"key '{key}.kind' is missing: {expected}"]
+    if not isinstance(values["kind"], str) or values["kind"] not in kinds:
+        kind = values["kind"]
+        meant = nearest(kind, kinds)
+        said = "" if meant is None else f"; did you mean {meant!r}?"
+        problems.append(f"{key}.kind = {str(kind)!r}: {expected}{said}")
+        if meant is None:
+            return None, problems
+        values["kind"] = meant
+    model = kinds[values["kind"]].section
+    values, unknown = _with_known_keys(model, values, f"{key}.")
+    problems += unknown
     try:
-        return kinds[kind].section.model_validate(data), []
+        return model.model_validate(values), problems
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        return empty, [_explain({**item, "loc": (key, *item["loc"])}) for item in found]
+        return None, problems + _explain(error, key)
 
 
-def _misfits(config: StudyConfig) -> list[str]:
-    """What does not go together, in a configuration whose parts are right."""
-    space = config.make_space()
+def _misfits(space_section: Any, sampler: Any, evaluation: Any) -> list[str]:
+    """What does not go together, of two sections that are right in themselves."""
+    space = SPACES[space_section.kind].make(**space_section.model_dump(exclude={"kind"}))
+    group_size = evaluation.get("batch_candidates", 1) if isinstance(evaluation, dict) else 1
+    problems = []
     try:
-        config.sampler.check(space, config.evaluation.batch_candidates)
+        sampler.check(space, group_size if type(group_size) is int else 1)
     except ValueError as error:
-        return [str(error)]
-    presets, places = len(space.presets()), config.sampler.places(space)
-    if presets > places:
-        return [f"space.presets names {presets}, the sampler has {places} places"]
-    return []
+        problems = str(error).split("\n")
+    presets, places = len(space.presets()), sampler.places(space)
+    # Of a sampler that is none for this space the places are not known.
+    if presets > places and not any(problem.startswith("sampler.kind") for problem in problems):
+        problems.append(f"space.presets names {presets}, the sampler has {places} places")
+    return problems
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -219,19 +294,22 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
     return {prefix: json.dumps(value)}
 
 
-def _explain(item: Any) -> str:
-    """One pydantic error as ``key = value: what is wrong``."""
-    where = ".".join(map(str, item["loc"]))
-    message = (
-        item["msg"]
-        .removeprefix("Value error, ")
-        .replace("valid tuple", "valid list")
-        .replace("Tuple should", "List should")
-    )
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; see docs/study_files.md"
-    if item["type"] == "missing":
-        return f"key {where!r} is missing"
-    if not where or isinstance(item["input"], (dict, BaseModel)):
-        return f"{where + ': ' if where else ''}{message}"
-    return f"{where} = {json.dumps(item['input'], default=str)}: {message}"
+def _explain(error: ValidationError, *outer: str) -> list[str]:
+    """Each fault that pydantic found as ``key = value: what is wrong``."""
+    problems, found = [], error.errors(include_url=False)
+    for item in found:
+        if item["type"] == "too_short" and any(
+            other is not item and other["loc"][: len(item["loc"])] == item["loc"] for other in found
+        ):
+            continue  # of what pydantic left when it had taken out what is wrong
+        where = ".".join(map(str, (*outer, *item["loc"])))
+        message = item["msg"].removeprefix("Value error, ")
+        message = message.replace("valid tuple", "valid list").replace("Tuple should", "List should")
+        message = "expected a table" if item["type"] in ("model_type", "dict_type") else message
+        if item["type"] == "missing":
+            problems.append(f"key {where!r} is missing")
+        elif not where or item["type"] == WHOLE or isinstance(item["input"], (dict, BaseModel)):
+            problems.append(f"{where + ': ' if where else ''}{message}")
+        else:
+            problems.append(f"{where} = {json.dumps(item['input'], default=str)}: {message}")
+    return problems

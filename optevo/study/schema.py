@@ -37,9 +37,15 @@ def _check_row(row: Row) -> Row:
 
 
 def _check_zone(time: str) -> str:
-    if datetime.datetime.fromisoformat(time).tzinfo is None:
+    read = datetime.datetime.fromisoformat(time)
+    if read.tzinfo is None:
         raise ValueError("a time has its zone")
+    if not 1970 <= read.year < 9000:  # another zone's would be beyond the calendar
+        raise ValueError("a time has a year of ours")
     return time
+
+
+Time = Annotated[Text, AfterValidator(_check_zone)]
 
 
 class Run(TypedDict):
@@ -83,6 +89,7 @@ class Worker(TypedDict):
     pid: Annotated[int, Field(ge=0, lt=2**31)]  # the largest that a system call takes
     started: Number
     device: NotRequired[Text]
+    since: NotRequired[Time]
 
 
 class StoredEvaluation(TypedDict):
@@ -104,7 +111,7 @@ class Environment(TypedDict):
 
 _Pair = BeforeValidator(lambda value: tuple(value) if type(value) is list else value)  # JSON has lists only
 Slot = Annotated[tuple[Count, Count], _Pair]
-Beat = Annotated[tuple[Count, Annotated[Text, AfterValidator(_check_zone)]], _Pair]
+Beat = Annotated[tuple[Count, Time], _Pair]
 
 RUNS: TypeAdapter[Any] = TypeAdapter(list[CheckedRun])
 SOME_RUNS: TypeAdapter[Any] = TypeAdapter(Annotated[list[CheckedRun], Field(min_length=1)])
@@ -132,6 +139,8 @@ SYSTEM: dict[str, TypeAdapter[Any]] = {
     keys.LATE: _FLAG,
     keys.BEAT: TypeAdapter(Beat),
     keys.LOST: _TEXT,
+    keys.PARENTS: _COUNTS,
+    keys.ORIGIN: _TEXT,
 }
 TRIAL: dict[str, TypeAdapter[Any]] = {
     keys.GENERATION: _COUNT,

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.lost import worker_identity
+from optevo.naming import hint
 from optevo.optuna_private import set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import claimed
@@ -36,6 +37,7 @@ def make_sampler(config: StudyConfig, device: str = "") -> SlotSampler:
         set_trial_user_attr(study, trial, keys.WORKER, worker_identity(device))
 
     sampler.on_trial = name
+    sampler.lineage_in_user_attrs = True  # of a search of ours, people look at in a dashboard
     return sampler
 
 
@@ -107,6 +109,8 @@ def create_or_resume(
     check_environment(study, accept=accept_environment)
     if begun != config:
         study.set_user_attr(keys.CONFIG, config.to_dict())
+    if stored[keys.SCHEMA] != keys.SCHEMA_VERSION:  # from now on an older optevo can't read all of it
+        study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
     return study
 
 
@@ -165,7 +169,8 @@ def load_study(
             raise UserError(f"this storage {found}; say which with --study")
         name = names[0]
     if name not in names:
-        raise UserError(f"there is no study {name!r} here; there is {', '.join(names) or 'none at all'}")
+        there = f"there is {', '.join(names) or 'none at all'}"
+        raise UserError(f"there is no study {name!r} here; {hint(name, names, there)}")
     study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=storage))
     config = checked(study, trials=trials)
     study.sampler, study.pruner = make_sampler(config, device), make_pruner(config)
@@ -200,10 +205,11 @@ def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
         raise UserError(f"study {study.study_name!r} has no complete trial{why}")
     best: dict[str, FrozenTrial] = {}
     for trial in sorted(trials, key=_rank):
-        best.setdefault(trial.user_attrs[keys.CANONICAL], trial)
+        best.setdefault(keys.ours(trial)[keys.CANONICAL], trial)
     return list(best.values())[:n]
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, int, int]:
     # Ties by slot: which trial came to evaluate it depends on the workers, and must not change the winner.
-    return -(trial.value or 0.0), trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]
+    attrs = keys.ours(trial)
+    return -(trial.value or 0.0), attrs[keys.GENERATION], attrs[keys.SLOT]

@@ -57,7 +57,7 @@ def search(fault: Callable[[], None], sampler: dict[str, object], bad: tuple[int
     objective = Objective(ScoredBench(config(**changes), [task], Path()), config().make_space())
 
     def evaluate(trial: optuna.Trial) -> float:
-        if not form and (trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]) == bad:
+        if not form and (keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.SLOT]) == bad:
             form.append(config().make_space().candidate(config().make_space().suggest(trial)).canonical())
         return objective(trial)
 
@@ -74,24 +74,24 @@ def search(fault: Callable[[], None], sampler: dict[str, object], bad: tuple[int
 
 def in_slot(study: optuna.Study, slot: tuple[int, int]) -> list[optuna.trial.FrozenTrial]:
     return [
-        t for t in study.trials if (t.user_attrs.get(keys.GENERATION), t.user_attrs.get(keys.SLOT)) == slot
+        t for t in study.trials if (keys.ours(t).get(keys.GENERATION), keys.ours(t).get(keys.SLOT)) == slot
     ]
 
 
 @pytest.mark.parametrize(
     ("sampler", "bad"), [(GENETIC, BAD), (RANDOM, (0, 5)), (TPE, (0, 5))], ids=["genetic", "random", "tpe"]
 )
-def test_three_exceptions_count_minus_one_with_their_tracebacks(
+def test_three_exceptions_end_a_slot_without_a_value_and_with_their_tracebacks(
     sampler: dict[str, object], bad: tuple[int, int]
 ):
     study = search(boom, sampler, bad)
     *failed, last = in_slot(study, bad)
     assert len(failed) == MAX_FAILURES
-    assert all("ZeroDivisionError: no such luck" in trial.user_attrs[keys.ERROR] for trial in failed)
+    assert all("ZeroDivisionError: no such luck" in keys.ours(trial)[keys.ERROR] for trial in failed)
     assert {str(trial.params) for trial in failed} == {str(last.params)}
-    assert (last.state, last.value) == (TrialState.PRUNED, -1.0)
-    assert last.user_attrs[keys.ATTEMPTS] == [trial.number for trial in failed]
-    assert last.user_attrs[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
+    assert (last.state, last.value) == (TrialState.PRUNED, None)
+    assert keys.ours(last)[keys.ATTEMPTS] == [trial.number for trial in failed]
+    assert keys.ours(last)[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
     assert counted(study) == config(sampler=sampler).n_trials
 
 
@@ -105,5 +105,5 @@ def test_a_genome_that_loses_its_process_every_time_is_given_up_too():
     study = search(lose, GENETIC, BAD)
     *lost, last = in_slot(study, BAD)
     assert len(lost) == MAX_LOSSES
-    assert (last.state, last.value) == (TrialState.PRUNED, -1.0)
-    assert "10 processes were lost" in last.user_attrs[keys.PRUNED_BY]
+    assert (last.state, last.value) == (TrialState.PRUNED, None)
+    assert "10 processes were lost" in keys.ours(last)[keys.PRUNED_BY]

@@ -118,7 +118,7 @@ def test_a_trial_in_words_tells_its_rule_origin_and_runs():
     assert lines[1].startswith("  Δ = ")
     assert "  generation 0, slot 1, preset adam" in lines
     assert sum(", seed " in line and "metric" in line for line in lines) == 4
-    parents = " and ".join(map(str, child.user_attrs["parents"]))
+    parents = " and ".join(map(str, keys.ours(child)[keys.PARENTS]))
     assert any(line.endswith(f"of trials {parents}") for line in trial_lines(study, config, child))
 
 

@@ -142,7 +142,7 @@ def test_every_reader_takes_what_is_in_order(database: str, tmp_path: Path):
 def test_an_older_study_that_is_damaged_is_not_upgraded(database: str, version: str, text: str):
     damaged(database, _study(keys.SCHEMA, version))
     damaged(database, _study(keys.CONFIG, text))
-    with pytest.raises(UserError, match="study 'one'|list of studies"):
+    with pytest.raises(UserError, match=r"study 'one'|list of studies"):
         list(upgrade(database))
     with closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as connection:
         stored = connection.execute(

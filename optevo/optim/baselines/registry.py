@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from optevo.naming import Registry, hint
 from optevo.optim.candidate import Candidate
 from optevo.optim.schedules import WarmupCosine
 
@@ -68,7 +69,8 @@ _ADAM: dict[str, Option] = {"betas": [0.9, 0.999], "eps": 1e-8}
 _FUSED = {"fused": True}  # on CPU and CUDA: torch's fastest
 _HESSIAN_EVERY = 10
 
-BASELINES: dict[str, Baseline] = {
+BASELINES: Registry[Baseline] = Registry("baseline")
+BASELINES |= {
     "sgd": Baseline(
         "torch.optim.SGD",
         "m ← μ·m + g; Δ = g + μ·m with nesterov, else m",
@@ -114,6 +116,13 @@ BASELINES: dict[str, Baseline] = {
     "muon": Baseline(
         "optevo.optim.muon.MuonAdamW",
         "Δ = the orthogonal factor of Nesterov's momentum for 2-D weights; AdamW for the rest",
+        "decoupled",
+        {"momentum": 0.95, "nesterov": True, **_ADAM},
+        weight_decay=_DECOUPLED,
+    ),
+    "muon_conv": Baseline(
+        "optevo.optim.muon.MuonConvAdamW",
+        "as muon, with convolutions as matrices and the last layer left to AdamW",
         "decoupled",
         {"momentum": 0.95, "nesterov": True, **_ADAM},
         weight_decay=_DECOUPLED,
@@ -189,7 +198,7 @@ class TunedBaseline(Candidate):
 
     def __post_init__(self) -> None:
         if self.name not in BASELINES:
-            raise ValueError(f"Invalid name: {self.name!r}, expected one of {', '.join(BASELINES)}")
+            raise ValueError(f"Invalid name: {self.name!r}, {hint(self.name, BASELINES)}")
         if self.schedule_name not in SCHEDULES:
             raise ValueError(
                 f"Invalid schedule_name: {self.schedule_name!r}, expected {' or '.join(SCHEDULES)}"

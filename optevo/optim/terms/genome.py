@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optevo.naming import explain_keywords, hint
 from optevo.optim.candidate import Candidate
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms.rule import Rule, collapse
@@ -36,6 +37,7 @@ ALPHA_BOUND = 5.0
 _ALIASES = {"SQRT_GRAD": "UNIT_GRAD"}  # the published repository's name
 
 
+@explain_keywords
 @dataclass(frozen=True, kw_only=True)
 class TermGenome(Candidate):
     """An update rule as a weighted sum of one to four primitive terms, with its hyperparameters.
@@ -95,7 +97,7 @@ class TermGenome(Candidate):
         if not 1 <= len(self.terms) <= MAX_TERMS:
             raise ValueError(f"Invalid terms: {len(self.terms)} of them, a genome has 1 to {MAX_TERMS}")
         if unknown := [t for t in self.terms if t not in TERMS]:
-            raise ValueError(f"Invalid terms: unknown {unknown[0]!r}, expected one of {', '.join(TERMS)}")
+            raise ValueError(f"Invalid terms: unknown {unknown[0]!r}, {hint(unknown[0], TERMS)}")
         if len(self.alphas) != len(self.terms):
             raise ValueError(f"Invalid alphas: {len(self.alphas)} weights for {len(self.terms)} terms")
         if bad := [a for a in self.alphas if not abs(a) <= ALPHA_BOUND]:
@@ -213,7 +215,7 @@ class TermGenome(Candidate):
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := sorted(set(genes) - set(fields)):
-            raise ValueError(f"Invalid genome: unknown gene {unknown[0]!r}")
+            raise ValueError(f"Invalid genome: unknown gene {unknown[0]!r}, {hint(unknown[0], fields)}")
         required = [n for n, f in fields.items() if f.default is dataclasses.MISSING]
         if missing := [n for n in required if n not in genes]:
             raise ValueError(f"Invalid genome: gene {missing[0]!r} is missing")

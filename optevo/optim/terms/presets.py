@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from optevo.naming import Registry
 from optevo.optim.terms.genome import TermGenome
 
-PRESETS: dict[str, TermGenome] = {
+PRESETS: Registry[TermGenome] = Registry("preset")
+PRESETS |= {
     # An average, not torch's sum: at the same lr its steady step is a tenth of SGD(momentum=0.9).
     "sgd": TermGenome(terms=("MOMENTUM",), alphas=(1.0,), lr=1e-2, beta1=0.9, use_second_moment=False),
     "adam": TermGenome(terms=("ADAM_TERM",), alphas=(1.0,), lr=1e-3, bias_correction=True),
