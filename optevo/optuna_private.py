@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import Study
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -83,9 +83,41 @@ def trial_id(trial: AnyTrial) -> int:
     return trial._trial_id
 
 
-def all_trials(study: Study) -> list[FrozenTrial]:
-    """Every trial of a study, in order, whatever a sampler or an objective has cached; not to be changed."""
-    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+def all_trials(study: Study) -> Sequence[FrozenTrial]:
+    """Every trial of a study, in order, whatever a sampler or an objective has cached; not to be changed.
+
+    Optuna's own call copies and sorts the list. This is what it would copy: it may grow while it is looked at.
+    """
+    storage, number = study._storage, study._study_id
+    if type(storage) is InMemoryStorage and number in storage._studies:
+        return storage._studies[number].trials
+    if type(storage) is _CachedStorage:
+        storage._read_trials_from_remote_storage(number)
+        trials = storage._studies[number].trials
+        if not trials or len(trials) - 1 in trials:  # else some are lost, and the last has a higher number
+            return _ByNumber(trials)
+    return storage.get_all_trials(number, deepcopy=False)
+
+
+class _ByNumber(Sequence[FrozenTrial]):
+    """Trials that a dictionary has by their number, as a list."""
+
+    def __init__(self, trials: dict[int, FrozenTrial]) -> None:
+        self._trials = trials
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    @overload
+    def __getitem__(self, place: int) -> FrozenTrial: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[FrozenTrial]: ...
+
+    def __getitem__(self, place: int | slice) -> FrozenTrial | list[FrozenTrial]:
+        if isinstance(place, slice):
+            return [self._trials[number] for number in range(len(self))[place]]
+        return self._trials[range(len(self))[place]]
 
 
 def stored_trial(study: Study, trial: AnyTrial) -> FrozenTrial:

@@ -93,7 +93,7 @@ class Archive:
                 self._unread.setdefault(form, []).append(member.number)
         self._read = finished
 
-    def _trials(self) -> list[FrozenTrial]:
+    def _trials(self) -> Sequence[FrozenTrial]:
         return all_trials(self.study)
 
 

@@ -225,7 +225,7 @@ class SlotSampler(BaseSampler):
         self.__dict__.update(state)
         self._reset()
 
-    def _cache(self, study: Study, trials: list[FrozenTrial] | None = None) -> SamplerCache:
+    def _cache(self, study: Study, trials: Sequence[FrozenTrial] | None = None) -> SamplerCache:
         return self._caches.get(study, self._make_table, trials)
 
     def _check(self, study: Study) -> None:
