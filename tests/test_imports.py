@@ -145,7 +145,7 @@ WALLS = {
     "lazy": set(),
     "optuna_private": set(),
     "optim": {"errors", "lazy"},
-    "tasks": {"errors", "lazy"},
+    "tasks": {"errors", "escaping", "lazy"},
     "spaces": {"errors", "lazy", "optim"},
     "samplers": {"keys", "lazy", "optuna_private", "spaces"},
     "liveness": {"keys", "optuna_private"},
