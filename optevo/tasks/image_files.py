@@ -65,7 +65,10 @@ class ImageFiles:
         lines = []
         if self.left_out:
             kinds = sorted(self.left_out.items(), key=lambda kind: -kind[1][0])
-            listed = [f"{count} {kind}, such as {printable(one)}" for kind, (count, one) in kinds[:_SHOWN]]
+            listed = [
+                f"{count} {printable(kind)}, such as {printable(one)}"
+                for kind, (count, one) in kinds[:_SHOWN]
+            ]
             total = sum(count for count, _ in self.left_out.values())
             lines.append(
                 f"{printable(str(self.folder))}: left out {total} file{'s' * (total > 1)}, as only {_READ} "
