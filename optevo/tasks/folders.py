@@ -52,21 +52,25 @@ def read_folder(
     Raises:
         UserError: The folder, a class or an image is missing, unreadable or not as it must be.
     """
-    found = list_images(folder, classes)
+    try:
+        found = list_images(folder, classes)
+    except OSError as error:
+        raise UserError(f"{folder} can't be read ({error}): {remedy}") from error
     if found.problems:
         raise UserError(f"{found.problems[0]}: {remedy}")
     for note in found.notes:
         logger.warning("%s", note)
     key = _key(found, shape)
     kept = cache / f"{folder.parent.name}-{folder.name}-{key[:32]}.pt"
-    loaded = _load(kept, key, (len(found.files), *shape), classes)
+    loaded = _load(kept, (len(found.files), *shape), classes)
     if loaded is not None:
         return *loaded, found.classes
     logger.info("decoding %d images of %s", len(found.files), printable(str(folder)))
     inputs = _decode([folder / path for path, _, _ in found.files], shape, remedy)
     targets = torch.tensor([number for _, number, _ in found.files], dtype=torch.int64)
-    if _key(list_images(folder, classes), shape) == key:  # else what was decoded has changed meanwhile
-        _save(kept, key, inputs, targets)
+    with contextlib.suppress(OSError):
+        if _key(list_images(folder, classes), shape) == key:  # else what was decoded has changed meanwhile
+            _save(kept, inputs, targets)
     return inputs, targets, found.classes
 
 
@@ -96,21 +100,21 @@ def _fits(inputs: Tensor, targets: Tensor, shape: tuple[int, ...], classes: int)
     return int(targets.min()) >= 0 and int(targets.max()) < classes
 
 
-def _checksum(key: str, inputs: Tensor, targets: Tensor) -> str:
-    digest = hashlib.sha256(key.encode())
+def _checksum(path: Path, inputs: Tensor, targets: Tensor) -> str:
+    digest = hashlib.sha256(path.name.encode())  # what lies under another name is another folder's
     digest.update(inputs.contiguous().numpy().data)
     digest.update(targets.contiguous().numpy().data)
     return digest.hexdigest()
 
 
-def _load(path: Path, key: str, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor] | None:
+def _load(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor] | None:
     """What `_save` wrote, or None where it is missing or damaged. Nothing in the file is ever run."""
     if not os.path.isfile(path):
         return None
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         inputs, targets = kept["inputs"], kept["targets"]
-        if _fits(inputs, targets, shape, classes) and _checksum(key, inputs, targets) == kept["sha256"]:
+        if _fits(inputs, targets, shape, classes) and _checksum(path, inputs, targets) == kept["sha256"]:
             return inputs, targets
         reason = "its checksum is wrong"
     except (
@@ -122,14 +126,14 @@ def _load(path: Path, key: str, shape: tuple[int, ...], classes: int) -> tuple[T
     return None
 
 
-def _save(path: Path, key: str, inputs: Tensor, targets: Tensor) -> None:
+def _save(path: Path, inputs: Tensor, targets: Tensor) -> None:
     """Keep decoded tensors. Whole or not at all, also where several processes write the same file."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
         with os.fdopen(handle, "wb") as stream:
-            checksum = _checksum(key, inputs, targets)
+            checksum = _checksum(path, inputs, targets)
             torch.save({"inputs": inputs, "targets": targets, "sha256": checksum}, stream)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's writer

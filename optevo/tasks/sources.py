@@ -176,7 +176,10 @@ def _is_whole(file: Path, kind: str) -> bool:
 
 def _folder_problem(folder: Path, classes: int) -> str | None:
     """What keeps the image folders of a set from being read, as far as can be told without opening one."""
-    listed = [list_images(folder / part, classes) for part in PARTS]
+    try:
+        listed = [list_images(folder / part, classes) for part in PARTS]
+    except OSError as error:
+        return str(error)
     problems = [problem for part in listed for problem in part.problems]
     return problems[0] if problems else difference(*(part.classes for part in listed))
 
