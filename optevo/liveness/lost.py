@@ -140,18 +140,6 @@ def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
     return True
 
 
-def fate(trial: FrozenTrial) -> str:
-    """What became of a failed trial, for people, such as "was interrupted"."""
-    if keys.ERROR in trial.user_attrs:
-        lines = str(trial.user_attrs[keys.ERROR]).strip().splitlines() or [""]
-        return f"failed: {lines[-1]}"
-    if trial.user_attrs.get(keys.INTERRUPTED):
-        return "was interrupted"
-    if keys.LOST in trial.system_attrs:
-        return f"lost its worker ({trial.system_attrs[keys.LOST]})"
-    return "was ended by something else"
-
-
 def beat_age(trial: FrozenTrial) -> float | None:
     """Seconds since a trial's last heartbeat, or its beginning, by this machine's clock; None for neither."""
     worker, beat = trial.user_attrs.get(keys.WORKER), trial.system_attrs.get(keys.BEAT)

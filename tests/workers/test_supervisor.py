@@ -84,6 +84,11 @@ def test_a_worker_whose_process_a_task_ended_is_no_refusal_and_no_success(study:
             see(study, pool)
 
 
+def test_workers_that_something_else_stops_again_and_again_are_no_success(study: optuna.Study):
+    with pytest.raises(RunFailed, match="the same command goes on"):
+        see(study, Script(EXIT_TERMINATED))
+
+
 def test_of_a_worker_that_crashed_and_is_replaced_the_last_lines_are_shown(study: optuna.Study):
     finish(study)
     pool = Script(0)
