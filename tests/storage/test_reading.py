@@ -28,7 +28,13 @@ from optevo.study.studies import load_study
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
-STATES: list[Any] = [None, (), (TrialState.RUNNING,), (TrialState.COMPLETE, TrialState.FAIL), list(TrialState)]
+STATES: list[Any] = [
+    None,
+    (),
+    (TrialState.RUNNING,),
+    (TrialState.COMPLETE, TrialState.FAIL),
+    list(TrialState),
+]
 
 
 @pytest.fixture(params=["whole", "later"])
