@@ -262,10 +262,10 @@ def claimed(trial: FrozenTrial) -> Slot | None:
 
 def fate(trial: FrozenTrial) -> str:
     """What became of a failed trial, for people, such as "was interrupted"."""
-    if keys.ERROR in trial.user_attrs:
-        lines = str(trial.user_attrs[keys.ERROR]).strip().splitlines() or [""]
+    if keys.ERROR in keys.ours(trial):
+        lines = str(keys.ours(trial)[keys.ERROR]).strip().splitlines() or [""]
         return f"failed: {lines[-1]}"
-    if trial.user_attrs.get(keys.INTERRUPTED):
+    if keys.ours(trial).get(keys.INTERRUPTED):
         return "was interrupted"
     if keys.LOST in trial.system_attrs:
         return f"lost its worker ({trial.system_attrs[keys.LOST]})"
