@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import multiprocessing
 import os
 import pickle
 import struct
@@ -59,7 +60,7 @@ def read_folder(
     if found.problems:
         raise UserError(f"{found.problems[0]}: {remedy}")
     for note in found.notes:
-        logger.warning("%s", note)
+        warn(note)
     key = _key(found, shape)
     kept = cache / f"{folder.parent.name}-{folder.name}-{key[:32]}.pt"
     loaded = _load(kept, (len(found.files), *shape), classes)
@@ -72,6 +73,12 @@ def read_folder(
         if _key(list_images(folder, classes), shape) == key:  # else what was decoded has changed meanwhile
             _save(kept, inputs, targets)
     return inputs, targets, found.classes
+
+
+def warn(line: str) -> None:
+    """Warn of something about the data; a process of a pool only notes what its parent has said already."""
+    child = multiprocessing.parent_process() is not None
+    logger.log(logging.INFO if child else logging.WARNING, "%s", printable(line))
 
 
 def _key(found: ImageFiles, shape: tuple[int, int, int]) -> str:
@@ -139,11 +146,10 @@ def _save(path: Path, inputs: Tensor, targets: Tensor) -> None:
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's writer
         if path.parent not in _unkept:  # once for all parts and data sets
             _unkept.add(path.parent)
-            logger.warning(
-                "can't keep decoded images in %s (%s): they are decoded at every start; point OPTEVO_CACHE "
-                "at a folder that can be written",
-                printable(str(path.parent)),
-                getattr(error, "strerror", None) or str(error).partition("\n")[0],
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            warn(
+                f"can't keep decoded images in {path.parent} ({reason}): they are decoded at every start; "
+                "point OPTEVO_CACHE at a folder that can be written"
             )
         if temporary is not None:
             with contextlib.suppress(OSError):

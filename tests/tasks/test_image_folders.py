@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import itertools
+import multiprocessing
 import os
 import re
 import shutil
@@ -141,6 +142,15 @@ def test_what_is_left_out_is_said_in_one_line_with_its_reason(
         ):
             assert words in record.getMessage()
         assert check("cifar10", images.parent)[0].notes == (record.getMessage(),)
+
+
+def test_a_process_of_a_pool_does_not_say_it_again(
+    images: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (images / "train" / "labels.csv").touch()
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
+    load_images("cifar10", images.parent, "train")
+    assert not caplog.records
 
 
 def test_the_order_is_that_of_the_bytes_of_names(images: Path) -> None:
