@@ -129,8 +129,8 @@ def search(path: Path) -> Search:
 
 
 def height(fitness: float) -> float:
-    """The y of a fitness; all that is not above −0.5 stands in the strip."""
-    if fitness <= -0.5:
+    """The y of a fitness; all that is not above −0.5, or none, stands in the strip."""
+    if not fitness > -0.5:  # none, too
         return STRIP
     low, high = (-math.log10(TOPMOST - value) for value in (0.0, TICKS[-1]))
     part = (-math.log10(TOPMOST - min(fitness, TICKS[-1])) - low) / (high - low)

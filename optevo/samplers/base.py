@@ -147,7 +147,7 @@ class SlotSampler(BaseSampler):
         """Mark a trial late whose slot another has decided meanwhile."""
         slot = self.slot(study, trial)
         self._cache(study).slots.pop(trial_id(trial), None)
-        if slot is not None and self.is_preset(slot) and state != TrialState.FAIL:
+        if slot is not None and self.is_preset(slot) and state == TrialState.COMPLETE:
             self._check_used(study, trial, self.presets[slot.index])
         if not self.endless:  # then slots are only taken over from trials that have been failed
             return

@@ -214,7 +214,7 @@ def test_a_search_ranks_its_trials_by_what_they_score(scale: Callable[[float], f
     assert verdicts == {"complete", "gate", "diverged", "racing"}
     for found in slots.values():
         if raced(found):
-            assert found["value"] <= max(0.0, *(each["fitness"] for each in found["runs"]))
+            assert found["value"] <= max(0.0, *(each["fitness"] for each in found[keys.RUNS]))
         elif found["state"] == TrialState.PRUNED:
             assert found["value"] is None
 
@@ -231,7 +231,7 @@ def test_the_first_race_is_the_same_on_every_scale(scale: Callable[[float], floa
     for score in (whole, lambda *what: scale(whole(*what))):
         # Without a gate all of the first generation are whole, so that the second has the same parents.
         slots = Workers(config(small, gate=False), score=score).play()
-        races.append({name: (found["canonical"], found["state"]) for name, found in slots.items()})
+        races.append({name: (found[keys.CANONICAL], found["state"]) for name, found in slots.items()})
     assert races[0] == races[1]
     assert any(state == TrialState.PRUNED for _, state in races[0].values())
 

@@ -257,11 +257,11 @@ def gated() -> list[optuna.trial.FrozenTrial]:
     return search(config(), 23)
 
 
-def test_a_gated_trial_is_pruned_with_minus_one_and_never_trained(gated):
+def test_a_gated_trial_is_pruned_without_a_value_and_never_trained(gated):
     rejected = [trial for trial in gated if turned_away(trial)]
     assert rejected
     for trial in rejected:
-        assert (trial.state, trial.value) == (TrialState.PRUNED, -1.0)
+        assert (trial.state, trial.value) == (TrialState.PRUNED, None)
         assert keys.ours(trial)[keys.TRAINED_STEPS] == 0
         assert keys.ours(trial)[keys.RUNS] == []
         assert keys.ours(trial)[keys.FORMULA].startswith("Δ")
