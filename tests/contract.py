@@ -76,6 +76,8 @@ class Contract:
 
 def imported(name: str, candidate: Candidate) -> ModuleType:
     """The candidate's exported file as a module, found under its name so that its classes pickle."""
+    if f"exported_{name}" in sys.modules:
+        return sys.modules[f"exported_{name}"]
     module = ModuleType(f"exported_{name}")
     exec(compile(candidate.source("Evolved", {}), module.__name__, "exec"), module.__dict__)
     sys.modules[module.__name__] = module

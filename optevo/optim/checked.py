@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
+from types import NoneType
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +22,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from numbers import Real
+from types import NoneType
 from typing import Any, ClassVar
 
 import torch
@@ -95,6 +97,8 @@ class CheckedOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, also after steps were taken; one with bad values is refused and not kept."""
+        if isinstance(param_group, dict) and "params" not in param_group:
+            raise ValueError(f"Invalid parameter group: no 'params' among its keys {list(param_group)}")
         super().add_param_group(param_group)
         try:
             self._check(self.param_groups[-1])
@@ -123,6 +127,8 @@ class CheckedOptimizer(Optimizer):
                     "betas": f"beta parameter at index {index}: {number}",
                 }
                 raise ValueError("Invalid " + said.get(name, f"{name} value: {number}"))
+            if count == 2 and isinstance(value[0], Tensor) != isinstance(value[1], Tensor):
+                raise ValueError(f"{name} must be either both floats or both Tensors")
         if not self.TAKES_COMPLEX and any(p.is_complex() for p in group.get("params", ())):
             raise ValueError(f"{type(self).__name__} has no update for complex parameters")
 
@@ -169,7 +175,9 @@ class CheckedOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """As torch's, with the plain values that a class keeps on itself."""
-        plain = {name: value for name, value in vars(self).items() if isinstance(value, (Real, str))}
+        plain = {
+            name: value for name, value in vars(self).items() if isinstance(value, (Real, str, NoneType))
+        }
         return {**super().__getstate__(), **plain}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

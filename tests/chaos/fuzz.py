@@ -1,4 +1,4 @@
-"""Malformed study files, data and databases, thousands of them: what comes out is a result or a message.
+"""Malformed study files, data, databases and arguments, thousands of them: a result or a message.
 
 `python -m tests.chaos.fuzz [--scale 1.0] [--seed 0] [--only KIND[:INDEX]]` prints what was tried and every
 fault with the command that repeats it; exit status 1 if there was one.
@@ -27,6 +27,7 @@ from optevo.study.config import StudyConfig, load_config, parse_config
 from . import damage
 from .databases import databases
 from .drawn import config_tables, term_params
+from .exports import exports
 from .files import idx_files, image_folders, text_files
 from .outcomes import Fault, Hang, command, limited, refused
 
@@ -92,6 +93,7 @@ KINDS: dict[str, tuple[int, Callable[[random.Random, Path], str]]] = {
     "image_folders": (200, image_folders),
     "text_files": (60, text_files),
     "databases": (400, databases),
+    "exports": (500, exports),
 }
 DRAWN: dict[str, tuple[int, Callable[[int], int]]] = {"tables": (600, tables), "genomes": (600, genomes)}
 

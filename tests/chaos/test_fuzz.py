@@ -22,6 +22,12 @@ def test_a_spoilt_database_is_read_or_refused_and_stays_as_it_is():
     assert report.outcomes["refused"] > 1
 
 
+def test_an_exported_optimizer_takes_an_argument_or_refuses_it_in_words():
+    report = fuzz.try_kind("exports", range(30))
+    assert not report.faults, "\n".join(report.faults)
+    assert report.outcomes["refused"] > 10
+
+
 def test_any_table_is_a_configuration_or_refused_with_a_message():
     assert fuzz.tables(120) >= 100
 

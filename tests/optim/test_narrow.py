@@ -1,4 +1,4 @@
-"""float16 and bfloat16 parameters: small gradients take them where they take float32 ones (pytorch#147437)."""
+"""float16 and bfloat16 parameters: small gradients take them as far as float32 ones (pytorch#147437)."""
 
 from __future__ import annotations
 

@@ -53,10 +53,11 @@ OPTIONS = @OPTIONS@
 |unchecked|
     def __init__(self, params, lr=@LR@, weight_decay=@WEIGHT_DECAY@, **options):
         tuned = {**OPTIONS, **options}
-|unchecked|        self._check({"lr": lr, "weight_decay": weight_decay})
+|unchecked|        pair = {"betas": tuned["betas"]} if "betas" in tuned else {}
+|unchecked|        self._check({"lr": lr, "weight_decay": weight_decay, **pair})
 |unchecked|        try:
 |unchecked|            super().__init__(params, lr=lr, weight_decay=weight_decay, **tuned)
-|unchecked|        except IndexError:  # a pair that is none
+|unchecked|        except IndexError:  # of torch, where another pair is none
 |unchecked|            self._check(tuned)
 |unchecked|            raise
 |checked|        super().__init__(params, lr=lr, weight_decay=weight_decay, **tuned)
