@@ -243,12 +243,12 @@ def _compared(row: dict[str, object]) -> str:
 
 
 def _edges(rows: pd.DataFrame) -> tuple[float, float]:
-    """The ends of what a panel's means span."""
-    if rows.empty:
+    """Just beyond what a panel's means and their bars span."""
+    known = [v for v in rows[["mean", "low", "high"]].to_numpy(float).ravel() if math.isfinite(v)]
+    if not known:
         return 0.0, 0.0
-    low, high = float(rows["mean"].min()), float(rows["mean"].max())
-    room = (high - low) or abs(high) or 1.0
-    return low - 0.2 * room, high + 0.2 * room
+    room = 0.1 * ((max(known) - min(known)) or abs(max(known)) or 1.0)
+    return min(known) - room, max(known) + room
 
 
 def _bar(lengths: pd.Series, none: pd.Series, most: float) -> list[float]:

@@ -146,7 +146,8 @@ def _comparison(
         return ""
     caption = (
         "Points with a bar to each side: the standard deviation above, the interval of a difference below. "
-        "A difference whose bar crosses the dotted line may be none at all."
+        "A difference whose bar crosses the dotted line may be none at all. A cross is no number: "
+        "a run diverged."
     )
     drawn = page.figure(figures.comparison(summary, differences, on_test=on_test), caption)
     return f'<section id="comparison"><h2>Comparison</h2>{rows}{drawn}</section>'
