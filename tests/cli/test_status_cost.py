@@ -60,7 +60,7 @@ def test_it_tells_of_what_cannot_be_counted(optevo: Callable[..., Answer]):
         study = create("sqlite:///optevo.db", name=name)
         study.optimize(fitness, n_trials=2)
         if name == "two":
-            study.trials[-1]  # noqa: B018
+            study.trials[-1]
             study.add_trial(
                 create_trial(state=TrialState.FAIL, user_attrs={keys.GENERATION: "a word that is long"})
             )
