@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
@@ -14,7 +13,6 @@ from rich.console import Console
 
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import fenced
-from optevo.liveness.processes import OwnProcess, terminable
 from optevo.measurement.fresh_seeds import Result, measure, store_result, stored_result
 from optevo.reporting.progress import Progress
 from optevo.reporting.text import TEST_MARK, result_markdown, trial_lines
@@ -29,7 +27,7 @@ from optevo.workers.dask_client import connect
 from optevo.workers.dask_pool import DaskPool
 from optevo.workers.local_pool import LocalPool
 from optevo.workers.pool import WorkerPool
-from optevo.workers.supervisor import watch
+from optevo.workers.supervisor import terminable, trying_tasks, watch
 
 
 @terminable()
@@ -74,7 +72,7 @@ def run(
         console.print(f"study {config.name!r} is complete")
         return known
     # What is wrong is found before anything is written. On the CPU: a GPU's memory is the workers'.
-    with OwnProcess(), _no_exit():
+    with trying_tasks():
         bench = make_bench(config, "cpu", data_root)
         costs = bench.rehearse()
     scored = isinstance(bench, ScoredBench)
@@ -172,15 +170,6 @@ def check_exportable(config: StudyConfig) -> None:
     reason = config.make_space().not_exportable()
     if reason is not None:
         raise UserError(f"--export: {reason}")
-
-
-@contextlib.contextmanager
-def _no_exit() -> Iterator[None]:
-    """What a user's task says by `sys.exit` is no status of ours."""
-    try:
-        yield
-    except SystemExit as end:
-        raise UserError(f"a task called sys.exit({end}) when it was made or tried") from end
 
 
 def _measured(config: StudyConfig, storage_url: str) -> Result | None:

@@ -148,7 +148,7 @@ WALLS = {
     "naming": set(),
     "optuna_private": set(),
     "optim": {"errors", "lazy", "naming"},
-    "tasks": {"errors", "lazy", "naming"},
+    "tasks": {"errors", "escaping", "lazy", "naming"},
     "spaces": {"errors", "lazy", "naming", "optim"},
     "samplers": {"keys", "lazy", "naming", "optuna_private", "spaces"},
     "liveness": {"keys", "optuna_private"},

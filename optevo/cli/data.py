@@ -27,7 +27,7 @@ def data_check(
     console.print(f"data root: {printable(str(root))}")
     columns = ("data set", "file or folder", "found", "bytes", "files", "SHA-256")
     table = Table(*(Column(name, overflow="fold") for name in columns))
-    notes = []
+    notes: list[str] = []
     for name in names or NAMES:
         for row in check(name, root):
             size = "" if row.size is None else str(row.size)

@@ -48,14 +48,16 @@ class Machine:
         from optevo.study.studies import check_environment
         from optevo.training.base import make_tasks
         from optevo.training.benches import make_bench
+        from optevo.workers.supervisor import trying_tasks
 
         check_environment(study)
         check_tasks(config.name, [task.name for task in make_tasks(config)])
-        make_bench(config, "cpu", self.data_root)
+        with trying_tasks():
+            make_bench(config, "cpu", self.data_root)
 
     def train(self, measure: Callable[..., T], what: str, n_runs: int) -> T:
         """What `measure` returns when it is given `progress`, with a line that says how far it is."""
-        from optevo.liveness.processes import terminable
+        from optevo.workers.supervisor import terminable
 
         try:
             with terminable(), console.status(f"{what}: starting") as status:

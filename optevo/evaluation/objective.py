@@ -18,11 +18,11 @@ from optevo.errors import UserError
 from optevo.evaluation.archive import Archive, Race
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
-from optevo.liveness.lost import GONE, fate
+from optevo.liveness.lost import GONE
 from optevo.liveness.processes import OwnProcess
 from optevo.optuna_private import stored_trial, written_together
 from optevo.samplers import sampler_of
-from optevo.samplers.slots import Slot, claimed
+from optevo.samplers.slots import Slot, claimed, fate
 from optevo.spaces import Candidate, Space
 from optevo.training.run import by_task
 

@@ -140,18 +140,6 @@ def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
     return True
 
 
-def fate(trial: FrozenTrial) -> str:
-    """What became of a failed trial, for people, such as "was interrupted"."""
-    if keys.ERROR in keys.ours(trial):
-        lines = str(keys.ours(trial)[keys.ERROR]).strip().splitlines() or [""]
-        return f"failed: {lines[-1]}"
-    if keys.ours(trial).get(keys.INTERRUPTED):
-        return "was interrupted"
-    if keys.LOST in trial.system_attrs:
-        return f"lost its worker ({trial.system_attrs[keys.LOST]})"
-    return "was ended by something else"
-
-
 def beat_age(trial: FrozenTrial) -> float | None:
     """Seconds since a trial's last heartbeat, or its beginning, by this machine's clock; None for neither."""
     worker, beat = keys.ours(trial).get(keys.WORKER), trial.system_attrs.get(keys.BEAT)

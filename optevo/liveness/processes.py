@@ -135,19 +135,6 @@ def handling(handler: Handler, *signums: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Have SIGTERM raise KeyboardInterrupt within the block, as Ctrl-C does; its repeats do nothing."""
-    requests = StopRequests()
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        if requests.is_new(signum):
-            raise KeyboardInterrupt
-
-    with handling(interrupt, signal.SIGTERM):
-        yield
-
-
-@contextlib.contextmanager
 def signals_held() -> Iterator[None]:
     """Let SIGINT and SIGTERM wait for the end of the block; processes that are started in it inherit that."""
     if os.name == "nt":

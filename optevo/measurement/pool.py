@@ -194,7 +194,8 @@ def _start(parent: int, config: StudyConfig, free: SimpleQueue[tuple[str, int]],
     tolerate_any_text()
     when_orphaned(parent, lambda: os._exit(1))
     device, sharing = free.get()
-    _here.append(make_worker_bench(config, device, data_root, sharing))
+    with OwnProcess():
+        _here.append(make_worker_bench(config, device, data_root, sharing))
 
 
 def train(candidate: Candidate, task: int, seed: int) -> Run:

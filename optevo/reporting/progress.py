@@ -14,10 +14,9 @@ from rich.text import Text
 
 from optevo import keys
 from optevo.escaping import printable
-from optevo.liveness.lost import fate
 from optevo.reporting.text import TEST_MARK, formula
 from optevo.samplers.base import sampler_of
-from optevo.samplers.slots import Slot, claimed
+from optevo.samplers.slots import Slot, claimed, fate
 from optevo.study.studies import COUNTED
 
 if TYPE_CHECKING:

@@ -260,6 +260,18 @@ def claimed(trial: FrozenTrial) -> Slot | None:
     return None if claim is None else Slot(*claim)
 
 
+def fate(trial: FrozenTrial) -> str:
+    """What became of a failed trial, for people, such as "was interrupted"."""
+    if keys.ERROR in keys.ours(trial):
+        lines = str(keys.ours(trial)[keys.ERROR]).strip().splitlines() or [""]
+        return f"failed: {lines[-1]}"
+    if keys.ours(trial).get(keys.INTERRUPTED):
+        return "was interrupted"
+    if keys.LOST in trial.system_attrs:
+        return f"lost its worker ({trial.system_attrs[keys.LOST]})"
+    return "was ended by something else"
+
+
 def _member(trial: FrozenTrial, slot: Slot, direction: StudyDirection) -> Member:
     worst = -math.inf if direction == StudyDirection.MAXIMIZE else math.inf
     value = earned(trial)

@@ -159,7 +159,9 @@ def _driver_error(error: Exception) -> BaseException:
 def _open_proxy(url: URL, name: str, should_stop: Callable[[], bool] | None) -> BaseStorage:
     host, port = url.host or "localhost", url.port or PROXY_PORT
     if url.username or url.password or url.database or url.query:
-        raise UserError(f"{name}: a proxy's URL is grpc://HOST:PORT, without user, path or parameters")
+        raise UserError(
+            f"{name}: a proxy's URL is grpc://HOST:PORT and nothing more: no user, path or parameter"
+        )
     try:
         from optevo.storage.proxy import RetryingGrpcStorageProxy  # noqa: PLC0415  gRPC is an extra
     except (ImportError, RuntimeError) as e:  # missing, or too old for Optuna

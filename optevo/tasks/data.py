@@ -135,6 +135,7 @@ def get(name: str, root: Path) -> list[DataRow]:
         for part in PARTS:
             load_images(name, root, part)
     elif name == "char_lm":
+        require_root(root)
         if not (root / TEXT_FILE).is_file():
             _download(name, root)
         load_text(root, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import multiprocessing
 import os
 import pickle
 import struct
@@ -52,22 +53,32 @@ def read_folder(
     Raises:
         UserError: The folder, a class or an image is missing, unreadable or not as it must be.
     """
-    found = list_images(folder, classes)
+    try:
+        found = list_images(folder, classes)
+    except OSError as error:
+        raise UserError(f"{folder} can't be read ({error}): {remedy}") from error
     if found.problems:
         raise UserError(f"{found.problems[0]}: {remedy}")
     for note in found.notes:
-        logger.warning("%s", note)
+        warn(note)
     key = _key(found, shape)
     kept = cache / f"{folder.parent.name}-{folder.name}-{key[:32]}.pt"
-    loaded = _load(kept, key, (len(found.files), *shape), classes)
+    loaded = _load(kept, (len(found.files), *shape), classes)
     if loaded is not None:
         return *loaded, found.classes
     logger.info("decoding %d images of %s", len(found.files), printable(str(folder)))
     inputs = _decode([folder / path for path, _, _ in found.files], shape, remedy)
     targets = torch.tensor([number for _, number, _ in found.files], dtype=torch.int64)
-    if _key(list_images(folder, classes), shape) == key:  # else what was decoded has changed meanwhile
-        _save(kept, key, inputs, targets)
+    with contextlib.suppress(OSError):
+        if _key(list_images(folder, classes), shape) == key:  # else what was decoded has changed meanwhile
+            _save(kept, inputs, targets)
     return inputs, targets, found.classes
+
+
+def warn(line: str) -> None:
+    """Warn of something about the data; a process of a pool only notes what its parent has said already."""
+    child = multiprocessing.parent_process() is not None
+    logger.log(logging.INFO if child else logging.WARNING, "%s", printable(line))
 
 
 def _key(found: ImageFiles, shape: tuple[int, int, int]) -> str:
@@ -96,21 +107,21 @@ def _fits(inputs: Tensor, targets: Tensor, shape: tuple[int, ...], classes: int)
     return int(targets.min()) >= 0 and int(targets.max()) < classes
 
 
-def _checksum(key: str, inputs: Tensor, targets: Tensor) -> str:
-    digest = hashlib.sha256(key.encode())
+def _checksum(path: Path, inputs: Tensor, targets: Tensor) -> str:
+    digest = hashlib.sha256(path.name.encode())  # what lies under another name is another folder's
     digest.update(inputs.contiguous().numpy().data)
     digest.update(targets.contiguous().numpy().data)
     return digest.hexdigest()
 
 
-def _load(path: Path, key: str, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor] | None:
+def _load(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor] | None:
     """What `_save` wrote, or None where it is missing or damaged. Nothing in the file is ever run."""
     if not os.path.isfile(path):
         return None
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         inputs, targets = kept["inputs"], kept["targets"]
-        if _fits(inputs, targets, shape, classes) and _checksum(key, inputs, targets) == kept["sha256"]:
+        if _fits(inputs, targets, shape, classes) and _checksum(path, inputs, targets) == kept["sha256"]:
             return inputs, targets
         reason = "its checksum is wrong"
     except (
@@ -122,24 +133,23 @@ def _load(path: Path, key: str, shape: tuple[int, ...], classes: int) -> tuple[T
     return None
 
 
-def _save(path: Path, key: str, inputs: Tensor, targets: Tensor) -> None:
+def _save(path: Path, inputs: Tensor, targets: Tensor) -> None:
     """Keep decoded tensors. Whole or not at all, also where several processes write the same file."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
         with os.fdopen(handle, "wb") as stream:
-            checksum = _checksum(key, inputs, targets)
+            checksum = _checksum(path, inputs, targets)
             torch.save({"inputs": inputs, "targets": targets, "sha256": checksum}, stream)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's writer
         if path.parent not in _unkept:  # once for all parts and data sets
             _unkept.add(path.parent)
-            logger.warning(
-                "can't keep decoded images in %s (%s): they are decoded at every start; point OPTEVO_CACHE "
-                "at a folder that can be written",
-                printable(str(path.parent)),
-                getattr(error, "strerror", None) or str(error).partition("\n")[0],
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            warn(
+                f"can't keep decoded images in {path.parent} ({reason}): they are decoded at every start; "
+                "point OPTEVO_CACHE at a folder that can be written"
             )
         if temporary is not None:
             with contextlib.suppress(OSError):

@@ -65,7 +65,10 @@ class ImageFiles:
         lines = []
         if self.left_out:
             kinds = sorted(self.left_out.items(), key=lambda kind: -kind[1][0])
-            listed = [f"{count} {kind}, such as {printable(one)}" for kind, (count, one) in kinds[:_SHOWN]]
+            listed = [
+                f"{count} {printable(kind)}, such as {printable(one)}"
+                for kind, (count, one) in kinds[:_SHOWN]
+            ]
             total = sum(count for count, _ in self.left_out.values())
             lines.append(
                 f"{printable(str(self.folder))}: left out {total} file{'s' * (total > 1)}, as only {_READ} "
@@ -106,17 +109,16 @@ def list_images(folder: Path, classes: int) -> ImageFiles:
     """The images of a part, which must have so many classes.
 
     Links are followed, wherever they lead: only what decodes as an image is ever kept of a file. Nothing is
-    opened, and nothing raised: see `ImageFiles.problems`.
+    opened; what is wrong with what was found is in `ImageFiles.problems`.
+
+    Raises:
+        OSError: A folder or the status of an image can't be read, as with a link to nowhere or in a circle.
     """
     found = ImageFiles(folder)
-    try:
-        if not folder.is_dir():
-            found.problems.append(f"the folder {folder} is missing; {holds(folder.parent)}")
-            return found
-        found.classes, loose = _entries(folder)
-    except OSError as error:
-        found.problems.append(f"{folder} can't be read ({error})")
+    if not folder.is_dir():
+        found.problems.append(f"the folder {folder} is missing; {holds(folder.parent)}")
         return found
+    found.classes, loose = _entries(folder)
     for name in loose:
         found.leave_out(name)
     found.alike = look_alikes(found.classes)
@@ -127,11 +129,7 @@ def list_images(folder: Path, classes: int) -> ImageFiles:
             f"{folder} has {len(found.classes)} class folders ({listed}), not {classes}{alike}"
         )
     for number, name in enumerate(found.classes):
-        try:
-            images = sorted(_walk(found, name), key=lambda image: os.fsencode(image[0]))
-        except OSError as error:  # a link to nowhere, or in a circle
-            found.problems.append(f"{folder / name} can't be read ({error})")
-            continue
+        images = sorted(_walk(found, name), key=lambda image: os.fsencode(image[0]))
         if not images:
             others = "".join(f"; {line}" for line in found.notes)
             found.problems.append(f"{folder / name} has no {_READ} files{others}")
@@ -152,7 +150,7 @@ def _walk(found: ImageFiles, name: str) -> Iterator[tuple[str, os.stat_result]]:
         path, above = waiting.pop()
         here = _identity(os.stat(root / path))
         if here in above:
-            raise OSError(f"{path} is a link that leads back to a folder that it lies in")
+            raise OSError(f"{root / path} is a link that leads back to a folder that it lies in")
         with os.scandir(root / path) as entries:
             for entry in entries:
                 below = f"{path}/{entry.name}"

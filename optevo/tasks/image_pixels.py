@@ -37,7 +37,7 @@ def read_pixels(path: Path, shape: tuple[int, int, int], remedy: str) -> np.ndar
     a set of grey images.
 
     Args:
-        path: The file, in one of `FORMATS`, whatever it is called.
+        path: The file, in one of `FORMATS`, whatever it is called (but a TIFF must be called one).
         shape: (channels, height, width) that it must have; 1 channel means grey, 3 mean RGB.
         remedy: What the user can do, the end of every error message.
 
@@ -50,8 +50,10 @@ def read_pixels(path: Path, shape: tuple[int, int, int], remedy: str) -> np.ndar
     from PIL import Image  # noqa: PLC0415 - only who has image files needs it
 
     channels, height, width = shape
+    # TIFF's reader is the widest door, and is opened only to files that say so.
+    formats = [name for name in FORMATS if name != "TIFF" or path.suffix.lower() in FORMATS[name]]
     try:
-        with Image.open(path, formats=tuple(FORMATS)) as image:
+        with Image.open(path, formats=formats) as image:
             return _exactly(image, shape)
     except _Unfit as fault:
         kind = "grey" if channels == 1 else "RGB"

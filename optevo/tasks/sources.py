@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +10,9 @@ import torch
 from torch import Tensor
 
 from optevo.errors import UserError
-from optevo.escaping import printable
 from optevo.tasks import folders, idx
 from optevo.tasks.image_files import difference, list_classes, list_images
 from optevo.tasks.roots import decoded_root, holds, require_root
-
-logger = logging.getLogger(__name__)
 
 TEXT_FILE = Path("tinyshakespeare") / "input.txt"
 PARTS = ("train", "test")
@@ -99,7 +95,7 @@ def load_images(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
             return idx.read_labelled(images, labels, known.shape, known.classes, help_)
         if layout.kind == "folder":
             if layout.note:
-                logger.warning("%s", printable(layout.note))
+                folders.warn(layout.note)
             return _load_folder(root / name, part, known, help_)
         if layout.kind == "pickled":
             return _load_cifar10(root, part, help_)
@@ -176,7 +172,10 @@ def _is_whole(file: Path, kind: str) -> bool:
 
 def _folder_problem(folder: Path, classes: int) -> str | None:
     """What keeps the image folders of a set from being read, as far as can be told without opening one."""
-    listed = [list_images(folder / part, classes) for part in PARTS]
+    try:
+        listed = [list_images(folder / part, classes) for part in PARTS]
+    except OSError as error:
+        return str(error)
     problems = [problem for part in listed for problem in part.problems]
     return problems[0] if problems else difference(*(part.classes for part in listed))
 

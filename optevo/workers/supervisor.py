@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -13,9 +14,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from optevo.errors import RunFailed, UserError
-from optevo.escaping import printable
 from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
-from optevo.liveness.processes import STOPS, StopRequests, handling
+from optevo.liveness.processes import STOPS, OwnProcess, StopRequests, handling
 from optevo.storage.errors import StorageUnreachable
 from optevo.study.studies import is_complete
 from optevo.workers.pool import EXIT_TERMINATED, EXIT_USER_ERROR, WorkerExit, WorkerPool
@@ -72,7 +72,7 @@ def watch(
             time.sleep(_POLL_SECONDS)
             ended = pool.tend(progress.counted)  # before any question to the database, which may have to wait
             _tell_replaced(console, ended)
-            failed += [one for one in ended if _is_failure(one) and not (stopped and one.status < 0)]
+            failed += [one for one in ended if _is_failure(one, bool(stopped))]
             try:
                 show()
                 if ended or time.monotonic() - looked >= LOOK_SECONDS:
@@ -114,21 +114,52 @@ def _tell_replaced(console: Console, ended: list[WorkerExit]) -> None:
                 _print_tail(console, one, _CRASH_LINES)
 
 
-def _is_failure(ended: WorkerExit) -> bool:
-    return not ended.replaced and (ended.crashed or ended.status not in (0, EXIT_TERMINATED))
+def _is_failure(ended: WorkerExit, stopped: bool) -> bool:
+    """Whether there is something to tell of a worker's end; one that is being stopped may well be killed."""
+    if ended.replaced or (stopped and (ended.status < 0 or ended.status == EXIT_TERMINATED)):
+        return False
+    return ended.crashed or ended.status != 0
 
 
 def _how(ended: WorkerExit) -> str:
     if ended.crashed and ended.status >= 0:
         return f"ended with status {ended.status} before it was done"
+    if ended.status == EXIT_TERMINATED:
+        return "was asked to stop, by a signal from elsewhere"
     return f"ended with status {ended.status}"
 
 
 def _print_tail(console: Console, ended: WorkerExit, lines: int | None = None) -> None:
     tail = ended.output_tail.strip("\n").split("\n")
-    shown = "\n".join(map(printable, tail if lines is None else tail[-lines:]))
-    if shown:
-        console.print(shown, highlight=False, markup=False)
+    if any(tail):
+        console.print("\n".join(tail if lines is None else tail[-lines:]), highlight=False, markup=False)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM raise KeyboardInterrupt within the block, as Ctrl-C does; its repeats do nothing."""
+    requests = StopRequests()
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if requests.is_new(signum):
+            raise KeyboardInterrupt
+
+    with handling(interrupt, signal.SIGTERM):
+        yield
+
+
+@contextlib.contextmanager
+def trying_tasks() -> Iterator[None]:
+    """For a user's tasks in the command's own process: one that forks leaves no second command behind.
+
+    Raises:
+        UserError: One calls `sys.exit`, whose status is none of the command's.
+    """
+    try:
+        with OwnProcess():
+            yield
+    except SystemExit as end:
+        raise UserError(f"a task called sys.exit({end}) when it was made or tried") from end
 
 
 @contextlib.contextmanager

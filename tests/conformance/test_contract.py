@@ -10,6 +10,8 @@ from contract_state import State
 from contract_updates import Updates
 from torch.optim.lr_scheduler import LambdaLR
 
+from optevo.optim import PRESETS
+
 
 class TestGenomes(Updates, State):
     """`GenomeOptimizer`."""
@@ -41,7 +43,7 @@ class Exported(Updates, State):
 class TestExportedGenomes(Exported):
     """Files of genomes, each preset among them."""
 
-    subjects = exported_genomes()
+    subjects = exported_genomes(*PRESETS, "clipped", "adam without v")
 
 
 class TestExportedBaselines(Exported):

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from small_studies import GENETIC, RANDOM, TPE, config, create
 
 from optevo import keys
-from optevo.evaluation.objective import MAX_FAILURES, MAX_LOSSES, Objective
+from optevo.evaluation.objective import MAX_ATTEMPTS, MAX_FAILURES, MAX_LOSSES, Interrupted, Objective
 from optevo.liveness.lost import GONE, fail
 from optevo.spaces import Candidate
 from optevo.study.studies import counted, is_complete
@@ -66,9 +66,10 @@ def search(fault: Callable[[], None], sampler: dict[str, object], bad: tuple[int
             return study
         try:
             study.optimize(evaluate, n_trials=1, catch=(Exception,))
-        except ProcessLost:
+        except ProcessLost as lost:
+            why = "stands still (SIGSTOP)" if isinstance(lost, ProcessFrozen) else GONE
             for trial in study.get_trials(states=(TrialState.RUNNING,)):
-                fail(study, trial, f"process 4711 {GONE}")
+                fail(study, trial, f"process 4711 {why}")
     pytest.fail("the search does not end")
 
 
@@ -107,3 +108,36 @@ def test_a_genome_that_loses_its_process_every_time_is_given_up_too():
     assert len(lost) == MAX_LOSSES
     assert (last.state, last.value) == (TrialState.PRUNED, None)
     assert "10 processes were lost" in keys.ours(last)[keys.PRUNED_BY]
+
+
+def interrupt() -> None:
+    raise Interrupted("and again")
+
+
+def freeze() -> None:
+    raise ProcessFrozen
+
+
+class ProcessFrozen(ProcessLost):
+    """Its trial is taken over, while it lives."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [(interrupt, "was interrupted"), (freeze, "lost its worker (process 4711 stands still (SIGSTOP))")],
+    ids=["interrupted", "standing still"],
+)
+def test_a_slot_is_not_tried_for_ever_whatever_ends_its_trials(
+    fault: Callable[[], None], why: str, caplog: pytest.LogCaptureFixture
+):
+    study = search(fault, GENETIC, BAD)
+    *ended, last = in_slot(study, BAD)
+    assert len(ended) == MAX_ATTEMPTS
+    assert (last.state, last.value) == (TrialState.PRUNED, None)
+    assert keys.ours(last)[keys.ATTEMPTS] == [trial.number for trial in ended]
+    assert keys.ours(last)[keys.PRUNED_BY] == (
+        f"{MAX_ATTEMPTS} trials came to nothing, the last: trial {ended[-1].number} {why}"
+    )
+    told = [line for line in caplog.messages if "is tried again" in line]
+    assert told[0] == f"slot 2 of generation 1 is tried again, attempt 2: trial {ended[0].number} {why}"
+    assert len(told) == MAX_ATTEMPTS - 1

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from optevo.liveness import processes
-from optevo.liveness.processes import STOPS, OwnProcess, StopRequests, handling, terminable
+from optevo.liveness.processes import STOPS, OwnProcess, StopRequests, handling
+from optevo.workers.supervisor import terminable
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and forks of POSIX")
 

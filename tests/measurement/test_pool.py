@@ -27,7 +27,7 @@ if __name__ == "__mp_main__":
         time.sleep(float(os.environ["TEST_DELAY"]))
 if __name__ == "__main__":
     import optuna
-    from optevo.liveness.processes import terminable
+    from optevo.workers.supervisor import terminable
     from optevo.measurement.pool import Measurer, again_when_killed, processes
     from optevo.optim import PRESETS
     from optevo.errors import RunFailed

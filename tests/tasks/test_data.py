@@ -16,7 +16,7 @@ from small_tasks import SETS, idx_bytes
 
 from optevo.errors import UserError
 from optevo.tasks import data, get_task, roots
-from optevo.tasks.data import check, get, load_images
+from optevo.tasks.data import check, get, load_images, load_text
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -38,6 +38,31 @@ def test_the_data_root_is_the_argument_then_the_variable_then_the_users_cache(
     assert roots.data_root() == tmp_path / ".cache" / "optevo" / "data"
     monkeypatch.delenv("OPTEVO_CACHE")
     assert roots.decoded_root() == tmp_path / ".cache" / "optevo" / "decoded"
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_only_what_needs_one_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPTEVO_CACHE")
+    for needs in (
+        roots.data_root,
+        roots.decoded_root,
+        lambda: roots.data_root("~/data"),
+        lambda: roots.data_root("~nobody/data", needed=False),
+        lambda: load_images("cifar10", roots.data_root(needed=False), "train"),
+        lambda: load_text(roots.data_root(needed=False), 1),
+        lambda: check("mnist", roots.data_root(needed=False)),
+        lambda: get("char_lm", roots.data_root(needed=False)),
+    ):
+        with pytest.raises(UserError, match=r"no home folder.* set OPTEVO_DATA .*OPTEVO_CACHE"):
+            needs()
+    assert get_task("digits").load(roots.data_root(needed=False)).keys() == {"train", "validation", "test"}
+    assert check("digits", roots.data_root(needed=False))[0].found
+    monkeypatch.setenv("OPTEVO_DATA", str(tmp_path))
+    assert roots.data_root() == tmp_path
+    monkeypatch.setenv("OPTEVO_DATA", "~/data")
+    assert roots.data_root(needed=False) == roots.NOWHERE
 
 
 @pytest.mark.parametrize("name", sorted(SETS))

@@ -8,7 +8,8 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 
 from optevo.tasks import folders
 from optevo.tasks.data import load_images
+from optevo.tasks.image_files import ImageFiles
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -190,3 +192,15 @@ def test_a_cache_that_takes_nothing_is_said_once(
     (record,) = caplog.records
     assert "can't keep decoded images" in record.getMessage()
     assert "OPTEVO_CACHE" in record.getMessage()
+
+
+def test_what_is_kept_is_known_by_the_place_and_by_all_that_tells_files_apart() -> None:
+    def key(folder: str = "/a/train", path: str = "0/a.png", **other: int) -> str:
+        told = {"st_ino": 1, "st_size": 1, "st_mtime_ns": 1, "st_ctime_ns": 1, **other}
+        status = cast("os.stat_result", SimpleNamespace(**told))
+        return folders._key(ImageFiles(Path(folder), ["0"], [(path, 0, status)]), (3, 32, 32))
+
+    changes: list[dict[str, Any]] = [{"folder": "/b/train"}, {"path": "0/b.png"}, {"path": "0/\udcff.png"}]
+    changes += [{name: 2} for name in ("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")]
+    assert key() == key()
+    assert len({key(), *(key(**change) for change in changes)}) == 1 + len(changes)
