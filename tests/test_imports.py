@@ -146,7 +146,7 @@ WALLS = {
     "files": {"errors"},
     "lazy": set(),
     "naming": set(),
-    "optuna_private": set(),
+    "optuna_private": {"keys"},
     "optim": {"errors", "lazy", "naming"},
     "tasks": {"errors", "escaping", "lazy", "naming"},
     "spaces": {"errors", "lazy", "naming", "optim"},
