@@ -56,7 +56,8 @@ class Database(RDBStorage):
         if self.engine.name not in INSERT or getattr(self._block, "kept", None) is not None:
             yield
             return
-        self._block.kept = kept = {}
+        kept: dict[int, Writes] = {}
+        self._block.kept = kept
         try:
             yield
         finally:

@@ -25,7 +25,7 @@ from optevo.study.check import readable
 
 LAZY_FROM = 100  # so many finished trials are not read whole
 _CHUNK = 500  # trials that are read at once; fewer than a statement may have variables
-_Rows = Sequence[Sequence[Any]]
+_Rows = Sequence[Any]  # each a sequence of its columns' values
 
 
 @dataclass(frozen=True, eq=False)
