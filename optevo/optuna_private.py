@@ -86,7 +86,7 @@ def trial_id(trial: AnyTrial) -> int:
 def all_trials(study: Study) -> Sequence[FrozenTrial]:
     """Every trial of a study, in order, whatever a sampler or an objective has cached; not to be changed.
 
-    Optuna's own call copies and sorts the list. This is what it would copy: it may grow while it is looked at.
+    Optuna's own call copies and sorts the list. This is what it would copy, and may grow meanwhile.
     """
     storage, number = study._storage, study._study_id
     if type(storage) is InMemoryStorage and number in storage._studies:

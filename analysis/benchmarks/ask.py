@@ -9,31 +9,24 @@ what Optuna and its storage cost without any sampler to speak of.
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import distribution_to_json
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
-from optuna.trial import FrozenTrial, create_trial
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import FrozenTrial
 from rich.table import Table
 
 from analysis.benchmarks.common import console, middle, parser, print_header, table
-from optevo import keys
+from analysis.benchmarks.histories import ELITES, POPULATION, SPACE, fill, finished, objective
 from optevo.samplers import GeneticSampler
-from optevo.spaces import TermSpace
 from optevo.storage.opening import open_storage
-
-POPULATION, ELITES = 50, 3
-SPACE = TermSpace()
 
 
 def samplers() -> dict[str, BaseSampler]:
@@ -47,69 +40,10 @@ def samplers() -> dict[str, BaseSampler]:
     }
 
 
-def objective(params: dict[str, Any]) -> float:
-    """Free, and different from trial to trial."""
-    return params["lr"] + 1e-3 * params["alpha_0"]
-
-
 def ask(study: optuna.Study) -> FrozenTrial:
     """One trial from its number to its value."""
     trial = study.ask()
     return study.tell(trial, objective(SPACE.suggest(trial)))
-
-
-def finished(number: int, params: dict[str, Any]) -> FrozenTrial:
-    """The trial of that number as a search by one worker leaves it, whichever sampler goes on from there."""
-    generation, slot = 0, number
-    if number >= POPULATION:
-        generation, slot = divmod(number - POPULATION, POPULATION - ELITES)
-        generation += 1
-    return create_trial(
-        params=params,
-        distributions=SPACE.distributions(),
-        value=objective(params),
-        system_attrs={
-            **{keys.CLAIM: [generation, slot], keys.PARENTS: [], keys.ORIGIN: "random"},
-            "NSGAIISampler:generation": number // POPULATION,
-        },
-    )
-
-
-def fill(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-    """Give a new study a history of finished trials, and NSGA-II the parents of its generation."""
-    backend = getattr(study._storage, "_backend", study._storage)
-    if isinstance(backend, RDBStorage):
-        _insert(backend, study._study_id, trials)
-    else:
-        study.add_trials(trials)
-    stored = study.get_trials(deepcopy=False)
-    generation = len(stored) // POPULATION
-    parents = [t._trial_id for t in stored[POPULATION * (generation - 1) : POPULATION * generation]]
-    study._storage.set_study_system_attr(study._study_id, f"NSGAIISampler:parent:{generation}", parents)
-
-
-def _insert(storage: RDBStorage, study_id: int, trials: Sequence[FrozenTrial]) -> None:
-    """As rows: through Optuna's own interface a trial takes 27 ms, a history of 20,000 nine minutes."""
-    rows: dict[str, list[tuple[Any, ...]]] = {
-        "trials (trial_id, number, study_id, state, datetime_start, datetime_complete)": [],
-        "trial_params (trial_id, param_name, param_value, distribution_json)": [],
-        "trial_values (trial_id, objective, value, value_type)": [],
-        "trial_user_attributes (trial_id, key, value_json)": [],
-        "trial_system_attributes (trial_id, key, value_json)": [],
-    }
-    heads, params, values, user, system = rows.values()
-    for i, t in enumerate(trials, start=1):
-        heads.append((i, i - 1, study_id, t.state.name, str(t.datetime_start), str(t.datetime_complete)))
-        for name, value in t.params.items():
-            d = t.distributions[name]
-            params.append((i, name, d.to_internal_repr(value), distribution_to_json(d)))
-        values.append((i, 0, t.value, "FINITE"))
-        user += [(i, key, json.dumps(value)) for key, value in t.user_attrs.items()]
-        system += [(i, key, json.dumps(value)) for key, value in t.system_attrs.items()]
-    with storage.engine.begin() as connection:
-        for into, many in filter(lambda table: table[1], rows.items()):
-            marks = ", ".join("?" * len(many[0]))
-            connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({marks})", many)
 
 
 def measure(storage: str, sizes: Sequence[int], rounds: int, folder: Path) -> Table:

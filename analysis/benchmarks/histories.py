@@ -40,30 +40,29 @@ def slot_of(number: int) -> tuple[int, int]:
     return generation + 1, slot
 
 
-def finished(number: int, params: Params, **more: Any) -> FrozenTrial:
-    """The trial of that number, whichever sampler goes on from there."""
-    generation, slot = slot_of(number)
-    lineage = {keys.GENERATION: generation, keys.SLOT: slot, keys.PARENTS: [], keys.ORIGIN: "random"}
+def finished(number: int, params: Params) -> FrozenTrial:
+    """The trial of that number as a sampler alone leaves it, whichever sampler goes on from there."""
     return create_trial(
         params=params,
         distributions=SPACE.distributions(),
         value=objective(params),
-        user_attrs={**lineage, **more},
-        system_attrs={keys.CLAIM: [generation, slot], "NSGAIISampler:generation": number // POPULATION},
+        system_attrs={
+            **{keys.CLAIM: [*slot_of(number)], keys.PARENTS: [], keys.ORIGIN: "random"},
+            "NSGAIISampler:generation": number // POPULATION,
+        },
     )
 
 
-def search(trials: int, folder_task: str = "load_stub:Stub") -> StudyConfig:
+def search(trials: int) -> StudyConfig:
     """A search of more than so many trials of one task and three seeds."""
     sampler = {"kind": "genetic", "population_size": POPULATION, "n_elites": ELITES}
     sampler["n_generations"] = 2 + slot_of(trials)[0]
-    evaluation = {"tasks": [folder_task], "seeds": [0, 1, 2], "gate": False, "pruner": "racing"}
+    evaluation = {"tasks": ["load_stub:Stub"], "seeds": [0, 1, 2], "gate": False, "pruner": "racing"}
     return parse_config({"name": "long", "sampler": sampler, "evaluation": evaluation}, "this benchmark")
 
 
 def whole(number: int, params: Params, config: StudyConfig) -> FrozenTrial:
-    """The same with everything that the objective writes, of a study of `search`: every 40th failed, every
-    tenth pruned."""
+    """The same with everything that the objective writes, of a study of `search`; every tenth is pruned."""
     candidate = SPACE.candidate(params)
     digest = hashlib.sha256(f"{number}".encode()).digest()
     steps, fitness = config.evaluation.steps, digest[0] / 256
@@ -72,7 +71,9 @@ def whole(number: int, params: Params, config: StudyConfig) -> FrozenTrial:
     runs = [Run(task, s, fitness + s / 1e4, fitness, losses[-1], losses, steps, 21.5, None) for s in range(3)]
     worker = {"host": "node1/0b8f7f3c-9d4f-4c0a-8f6d-3a3e4c4b5a6d/pid:[4026531836]", "pid": 4242}
     worker |= {"started": 123456.0, "device": "cpu", "since": "2026-01-01T00:00:00+00:00"}
+    generation, slot = slot_of(number)
     attrs = {
+        **{keys.GENERATION: generation, keys.SLOT: slot, keys.PARENTS: [], keys.ORIGIN: "random"},
         keys.WORKER: worker,
         keys.FORMULA: candidate.formula(),
         keys.HYPERPARAMETERS: candidate.describe(),
@@ -82,7 +83,8 @@ def whole(number: int, params: Params, config: StudyConfig) -> FrozenTrial:
         keys.SECONDS: 64.5,
         f"{keys.FITNESS_PREFIX}{task}": fitness,
     }
-    trial = finished(number, params, **attrs)
+    trial = finished(number, params)
+    trial.user_attrs, trial.system_attrs = attrs, {keys.CLAIM: [generation, slot]}
     trial.intermediate_values = {i * steps * 3 // 10: fitness for i in range(1, 11)}
     trial.value = fitness
     if number % 10 == 9:

@@ -56,13 +56,15 @@ class Database(RDBStorage):
         if self.engine.name not in INSERT or getattr(self._block, "kept", None) is not None:
             yield
             return
-        self._block.kept = kept = {}
+        kept: dict[int, Writes] = {}
+        self._block.kept = kept
         try:
             yield
         finally:
             self._block.kept = None
             if with_state:
-                self._pending.update(kept)
+                for trial_id, writes in kept.items():
+                    self._pending.setdefault(trial_id, Writes()).add(writes)
             else:
                 for trial_id, writes in kept.items():
                     self._write(trial_id, writes)
@@ -146,15 +148,15 @@ class Database(RDBStorage):
             pass  # which commits
 
     def _kept(self, trial_id: int) -> Writes | None:
-        """What this thread keeps of a trial's, None where it keeps nothing."""
+        """Where to keep what is set of a trial, None for nowhere. Later values must not come first."""
         kept: dict[int, Writes] | None = getattr(self._block, "kept", None)
-        return None if kept is None else kept.setdefault(trial_id, Writes())
+        return self._pending.get(trial_id) if kept is None else kept.setdefault(trial_id, Writes())
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """As Optuna's, and what `together` has kept."""
         with self._reading() as connection:
             heads = read_heads(connection, Trial.trial_id == trial_id)
-            trials, _ = completed(connection, heads)
+            trials, _ = completed(connection, heads, lazily=False)
         if not trials:
             raise KeyError(NOT_FOUND)
         self._show_kept(trials)

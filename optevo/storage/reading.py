@@ -25,7 +25,7 @@ from optevo.study.check import readable
 
 LAZY_FROM = 100  # so many finished trials are not read whole
 _CHUNK = 500  # trials that are read at once; fewer than a statement may have variables
-_Rows = Sequence[Sequence[Any]]
+_Rows = Sequence[Any]  # each a sequence of its columns' values
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +168,7 @@ class Batch:
             made = found[trial_id(each)]
             if gate is not None:
                 gate(_trial(FrozenTrial, {**each.__dict__, **made}), {name.strip("_") for name in made})
-            each.__dict__.update(made)
+            each.__dict__.update({name: value for name, value in made.items() if name not in each.__dict__})
 
 
 def read_part(connection: Connection, part: Part, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
@@ -224,11 +224,17 @@ def _local(time: datetime.datetime | None) -> datetime.datetime | None:
 
 
 def completed(
-    connection: Connection, heads: list[dict[str, Any]]
+    connection: Connection, heads: list[dict[str, Any]], *, lazily: bool = True
 ) -> tuple[list[FrozenTrial], list[StoredTrial]]:
-    """Trials from their heads: all of them, and those that are to be read further when asked for."""
+    """Trials from their heads: all of them, and those that are to be read further when asked for.
+
+    Args:
+        connection: To the database.
+        heads: As `read_heads` returns them.
+        lazily: Whether some may be. Default: True, many finished ones are.
+    """
     later = [head for head in heads if head["state"] in (TrialState.COMPLETE, TrialState.PRUNED)]
-    if len(later) < LAZY_FROM:
+    if not lazily or len(later) < LAZY_FROM:
         later = []
     late = {head["_trial_id"] for head in later}
     ids = [head["_trial_id"] for head in heads]

@@ -48,8 +48,10 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0 + os.getpid() % 16 / 16  # processes that were cut off together come back one by one
 _CALLS = threading.local()  # whether this thread is within a call: the outermost one tries again
 # What Optuna's cache, and we, call besides the public methods.
-_OURS = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id")
-_OURS += ("counts", "count_states", "user_attr_of_all", "_read_part", "_write")
+_OURS = (
+    *("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"),
+    *("counts", "count_states", "user_attr_of_all", "_read_part", "_write"),
+)
 _OTHERS = ("remove_session", "check_trial_is_updatable")  # these ask no database
 
 # No answer for a minute means a lost network: an idle connection is probed, an unacknowledged one dropped.

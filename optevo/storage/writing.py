@@ -26,6 +26,13 @@ class Writes:
     system_attrs: dict[str, str] = field(default_factory=dict)  # JSON
     reports: dict[int, float] = field(default_factory=dict)
 
+    def add(self, later: Writes) -> None:
+        """Take others in."""
+        self.params |= later.params
+        self.user_attrs |= later.user_attrs
+        self.system_attrs |= later.system_attrs
+        self.reports |= later.reports
+
     def show(self, trial: FrozenTrial) -> None:
         """Give them to a trial as it was read, which has not got them yet."""
         for name, (value, distribution) in self.params.items():

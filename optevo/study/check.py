@@ -272,7 +272,7 @@ def _check_place(where: str, trial: FrozenTrial, parts: Container[str], most: tu
         attrs = keys.ours(trial)
         place = [attrs.get(keys.GENERATION, 0), attrs.get(keys.SLOT, 0)]
         named.append((keys.SLOT, place))
-        if keys.ORIGIN in attrs and _counts(trial) and place != list(claim):
+        if keys.ORIGIN in attrs and claim is not None and _counts(trial) and place != list(claim):
             _refuse(where, keys.SLOT, f"{list(claim)}, which it claimed", place)
     for key, (generation, index) in named:
         if generation > most[0] or index > most[1]:
