@@ -7,6 +7,7 @@ import signal
 import sys
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from small_studies import create
 
 from optevo import keys
 from optevo.errors import UserError
+from optevo.liveness.processes import STOPS
 from optevo.samplers import base
 from optevo.storage.errors import StorageUnreachable
 from optevo.storage.opening import open_storage
@@ -57,16 +59,13 @@ NO_DISK = "raise OSError('no such disk')"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A place for a task's module, with signals and logging as they were afterwards."""
+    """A place for a task's module, with logging as it was afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TEST_URL", f"sqlite:///{tmp_path / 'a.db'}")
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     verbosity, path = optuna.logging.get_verbosity(), [*sys.path]
     yield tmp_path
     optuna.logging.set_verbosity(verbosity)
     sys.path[:] = path
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def run(folder: Path, body: str, *, limit: int | None = None) -> optuna.Study:
@@ -120,6 +119,26 @@ def test_a_worker_that_is_asked_to_stop_says_so_by_its_status_and_loses_nothing(
     assert not is_complete(study)
     assert study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING)) == []
     assert counted(study) == 3  # the score that the signal met is kept
+
+
+def test_a_callers_signal_handlers_are_back_even_where_the_worker_was_stopped(folder: Path):
+    received: list[int] = []
+    before = {s: signal.signal(s, lambda signum, frame: received.append(signum)) for s in STOPS}
+    try:
+        with pytest.raises(SystemExit):
+            run(folder, STOPPED)
+        for number in STOPS:
+            os.kill(os.getpid(), number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert received == [*STOPS]
+
+
+def test_a_worker_in_another_thread_leaves_signals_alone(folder: Path):
+    with ThreadPoolExecutor() as threads:
+        study = threads.submit(run, folder, "pass", limit=2).result()
+    assert counted(study) == 2
 
 
 def test_a_storage_that_does_not_answer_yet_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch):
