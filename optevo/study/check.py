@@ -8,6 +8,7 @@ studies that optevo did not make.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
+from optevo.samplers import SAMPLERS
 from optevo.study.config import StudyConfig, parse_config
 from optevo.study.schema import ACCEPTED, FINAL, MEASURED, SOME_RUNS, STUDY, SYSTEM, TRIAL, VALUES, domains_of
 
@@ -194,8 +196,9 @@ def _check_slots(where: str, trials: Sequence[FrozenTrial], config: StudyConfig)
 
     The same one may count twice: a finished trial whose writing was acknowledged too late is written again.
     """
-    n_generations = getattr(config.sampler, "n_generations", 1)
-    n_slots = config.sampler.places(config.make_space())
+    make, groups = SAMPLERS[config.sampler.kind].make, config.evaluation.batch_candidates
+    sampler = make(config.sampler, config.make_space(), config.seed, groups)
+    n_generations, n_slots = sampler.n_generations or sys.maxsize, sampler.population_size
     deciders: dict[tuple[int, int], FrozenTrial] = {}
     for trial in trials:
         here, attrs, claim = (
