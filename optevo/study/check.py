@@ -19,7 +19,18 @@ from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.samplers import SAMPLERS
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.schema import ACCEPTED, FINAL, MEASURED, SOME_RUNS, STUDY, SYSTEM, TRIAL, VALUES, domains_of
+from optevo.study.schema import (
+    ACCEPTED,
+    FINAL,
+    MEASURED,
+    REPORTED,
+    SOME_RUNS,
+    STUDY,
+    SYSTEM,
+    TRIAL,
+    VALUES,
+    domains_of,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -171,6 +182,8 @@ def _check_trial(
     attrs, state = trial.user_attrs, trial.state.name
     _check_shapes(where, attrs, TRIAL)
     _check_shapes(where, trial.system_attrs, SYSTEM)
+    if trial.intermediate_values:
+        _check_shape(where, "intermediate values", trial.intermediate_values, REPORTED)
     if keys.ORIGIN in attrs:  # written last of these
         _need(where, attrs, keys.GENERATION, keys.SLOT, keys.PARENTS)
     if keys.COPIED_FROM in attrs:

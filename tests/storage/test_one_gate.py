@@ -61,6 +61,7 @@ WRONG: dict[str, Change] = {
     "a beat": _trial(5, keys.BEAT, "[1, 2]", "trial_system_attributes"),
     "a value": lambda connection: connection.execute("UPDATE trial_values SET value_type = 'INF_POS'"),
     "a time": lambda connection: connection.execute("UPDATE trials SET datetime_start = 'now'"),
+    "a step": lambda connection: connection.execute("UPDATE trial_intermediate_values SET step = '[]'"),
     "config is a list": _study(keys.CONFIG, "[]"),
     "config is null": _study(keys.CONFIG, "null"),
     "config is deep": _study(keys.CONFIG, DEEP),
@@ -117,6 +118,19 @@ def test_every_reader_refuses_what_is_no_study_of_ours(database: str, tmp_path: 
         assert re.search("'one'|list of studies|is damaged", str(caught.value)), name
         assert not (tmp_path / "one.json").exists()
         assert not (tmp_path / "other.db").exists()
+
+
+def test_a_study_whose_row_is_lost_is_not_begun_anew_over_what_is_left(database: str):
+    damaged(database, lambda connection: connection.execute("DELETE FROM studies"))
+    with pytest.raises(UserError, match="study 'one' can't be read"):
+        create_or_resume(config(), open_storage(database, create=True), "cpu")
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_tables_of_two_versions_at_once_are_refused(database: str, create: bool):
+    damaged(database, lambda connection: connection.execute("INSERT INTO alembic_version VALUES ('v9')"))
+    with pytest.raises(UserError, match="no single row in alembic_version"):
+        open_storage(database, create=create)
 
 
 def test_every_reader_takes_what_is_in_order(database: str, tmp_path: Path):
