@@ -61,7 +61,9 @@ WRONG: dict[str, Change] = {
     "a beat": _trial(5, keys.BEAT, "[1, 2]", "trial_system_attributes"),
     "a value": lambda connection: connection.execute("UPDATE trial_values SET value_type = 'INF_POS'"),
     "a time": lambda connection: connection.execute("UPDATE trials SET datetime_start = 'now'"),
-    "a step": lambda connection: connection.execute("UPDATE trial_intermediate_values SET step = '[]'"),
+    "a step": lambda connection: connection.execute(
+        "UPDATE trial_intermediate_values SET step = '[]' WHERE step = 1 AND trial_id = 1"
+    ),
     "config is a list": _study(keys.CONFIG, "[]"),
     "config is null": _study(keys.CONFIG, "null"),
     "config is deep": _study(keys.CONFIG, DEEP),
