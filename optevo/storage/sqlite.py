@@ -136,14 +136,14 @@ def _check_tables(url: URL, path: Path, create: bool, connect: Connect) -> None:
             tables = {row[0] for row in rows}
             lacking = sorted(_OPTUNA_TABLES - tables)
             versions = ("version_info", "alembic_version")
-            if tables & _OPTUNA_TABLES and not create:  # Optuna would fill in what is lost, and hide it
-                if lacking:
-                    raise UserError(
-                        f"{path} lacks the table {lacking[0]}, so it is damaged: restore it from a backup"
-                    )
-                for table in versions:
-                    if connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] != 1:
-                        raise UserError(f"{path} has no single row in {table}; restore it from a backup")
+            if tables & _OPTUNA_TABLES and lacking and not create:  # Optuna would fill in what is lost
+                raise UserError(
+                    f"{path} lacks the table {lacking[0]}, so it is damaged: restore it from a backup"
+                )
+            for table in versions if tables & _OPTUNA_TABLES else ():
+                n = len(connection.execute(f"SELECT * FROM {table}").fetchall()) if table in tables else 0
+                if n > 1 or (n == 0 and not create):  # another process may be about to write it
+                    raise UserError(f"{path} has no single row in {table}; restore it from a backup")
             if tables and not tables & _OPTUNA_TABLES:
                 raise UserError(f"{path} is a database, but not Optuna's; give another file with --storage")
             if not tables and not create:

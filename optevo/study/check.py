@@ -19,7 +19,18 @@ from optevo.escaping import printable
 from optevo.optuna_private import Gate, gate_later, is_whole, reads_parts
 from optevo.samplers import SAMPLERS
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.schema import ACCEPTED, FINAL, MEASURED, SOME_RUNS, STUDY, SYSTEM, TRIAL, VALUES, domains_of
+from optevo.study.schema import (
+    ACCEPTED,
+    FINAL,
+    MEASURED,
+    REPORTED,
+    SOME_RUNS,
+    STUDY,
+    SYSTEM,
+    TRIAL,
+    VALUES,
+    domains_of,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -38,7 +49,7 @@ _UNREADABLE = (
 )
 # Parts of a trial. A head is all that is neither of the others.
 _HEAD = ("head",)
-WHOLE = ("head", "user_attrs", "params")
+WHOLE = ("head", "user_attrs", "params", "intermediate_values")
 #: How much of trials is read as a study is opened.
 Reading = Literal["all", "heads", "none"]
 
@@ -234,6 +245,8 @@ def _check_trial(
             _refuse(where, "value", "one finite number", trial.values)
     if "user_attrs" in parts:
         _check_user_attrs(where, trial, n_trials)
+    if "intermediate_values" in parts and trial.intermediate_values:
+        _check_shape(where, "intermediate values", trial.intermediate_values, REPORTED)
     if "params" in parts and state in ("COMPLETE", "PRUNED"):
         _check_shapes(where, trial.params, domains)
         if state == "COMPLETE":

@@ -117,6 +117,7 @@ RUNS: TypeAdapter[Any] = TypeAdapter(list[CheckedRun])
 SOME_RUNS: TypeAdapter[Any] = TypeAdapter(Annotated[list[CheckedRun], Field(min_length=1)])
 MEASURED: TypeAdapter[Any] = TypeAdapter(CheckedRun)
 VALUES: TypeAdapter[Any] = TypeAdapter(Annotated[list[Number], Field(max_length=1)])  # of one objective
+REPORTED: TypeAdapter[Any] = TypeAdapter(dict[int, float])  # by step; they need not be finite
 ACCEPTED: TypeAdapter[Any] = TypeAdapter(Environment)
 FINAL: TypeAdapter[Any] = TypeAdapter(StoredEvaluation)
 _TABLE: TypeAdapter[Any] = TypeAdapter(Table)

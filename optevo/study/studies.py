@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import warnings
@@ -72,7 +73,8 @@ def create_or_resume(
             torch; the message lists what differs.
     """
     sampler = make_sampler(config)
-    study = optuna.create_study(
+    make = functools.partial(
+        optuna.create_study,
         study_name=config.name,
         storage=storage,
         sampler=sampler,
@@ -80,6 +82,7 @@ def create_or_resume(
         direction="maximize",
         load_if_exists=True,
     )
+    study = readable(f"study {config.name!r}", make)
     stored = readable(f"study {config.name!r}", lambda: study.user_attrs)
     if keys.FINGERPRINT not in stored:
         check_study(study)

@@ -66,8 +66,8 @@ def read_only(database: Path, rng: random.Random, config: dict[str, Any]) -> lis
         ["report", name, "--output", str(folder / "report.html")],
         ["compare", name, "--output", str(folder / "comparison"), "--workers", "1"],
         ["ablate", name, "--output", str(folder / "ablation"), "--seeds", "2", "--workers", "1"],
-        ["dashboard"],
     ]
+    command("dashboard", *source)
     statuses = [command(*line, *source)[0] for line in lines]
     if (folder / "out.py").exists():
         compile((folder / "out.py").read_bytes(), "out.py", "exec")

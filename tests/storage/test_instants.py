@@ -80,9 +80,9 @@ def instants(storage: BaseStorage) -> list[datetime.datetime]:
 
 
 def at_odd_times(url: str) -> None:
-    """A study with a trial at each odd time, and what `made` has besides."""
+    """A study with trials at odd times, and what `made` has besides."""
     study = made(url)
-    for start in sorted(ODD):
+    for start in sorted(ODD)[::3]:
         trial = create_trial(state=TrialState.FAIL)
         trial.datetime_start, trial.datetime_complete = start, start + datetime.timedelta(minutes=20)
         study.add_trial(trial)
@@ -102,30 +102,28 @@ def test_every_instant_comes_back_from_local_time(live_in: Live, zone: str):
 def test_a_study_has_one_file_and_one_database_in_every_zone(url: str, live_in: Live, tmp_path: Path):
     live_in("UTC")
     at_odd_times(url)
-    before, texts = stored(url), set()
-    for n, zone in enumerate(ZONES):
+    before, file, texts = stored(url), tmp_path / "one.json", set()
+    for zone in ZONES:
         live_in(zone)
-        file, second, third = (
-            tmp_path / f"{n}.json",
-            f"sqlite:///{tmp_path}/{n}b.db",
-            f"sqlite:///{tmp_path}/{n}c.db",
-        )
         save_study(url, "one", file)
         texts.add(file.read_bytes())
-        live_in(ZONES[n - 1])  # somebody else's
+    for zone in ZONES:
+        live_in(zone)
         assert instants(read_study(file)) == instants(open_storage(url))
-        load_file(file, second)
-        live_in(ZONES[n - 2])
-        list(copy_studies(second, third))
-        for copy in (second, third):
-            assert [row[0] for row in stored(copy)] == [row[0] for row in before]
-            assert len({*stored(copy)} ^ {*before}) == 2 * 2  # the two that were running have ended
-        save_study(third, "one", file)
-        texts.add(file.read_bytes())
+    live_in("America/New_York")
+    loaded, copied = f"sqlite:///{tmp_path}/b.db", f"sqlite:///{tmp_path}/c.db"
+    load_file(file, loaded)
+    live_in("Australia/Lord_Howe")
+    list(copy_studies(loaded, copied))
+    for copy in (loaded, copied):
+        assert [start for start, _ in stored(copy)] == [start for start, _ in before]
+        assert len({*before} - {*stored(copy)}) == 2  # those that were running have ended
+    save_study(copied, "one", file)
+    texts.add(file.read_bytes())
     assert len(texts) == 1
 
 
-@pytest.mark.parametrize("zone", ZONES[:3])
+@pytest.mark.parametrize("zone", ZONES[1:3])
 def test_optuna_reads_the_same_instants_out_of_a_file(url: str, live_in: Live, tmp_path: Path, zone: str):
     live_in("UTC")
     made(url)
