@@ -9,6 +9,10 @@ class UserError(Exception):
     The command line prints it without a traceback and exits with status 2.
     """
 
+    def __init__(self, message: str) -> None:
+        # A file's name that is no UTF-8 comes with lone surrogates, which nothing can print.
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())
+
 
 class RunFailed(Exception):
     """The workers could not complete a search, and what they said of it has been printed. Status 1."""

@@ -1,12 +1,33 @@
-"""Writing a file: whole, or as it was before."""
+"""Reading a file as any editor leaves it, and writing one: whole, or as it was before."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 from pathlib import Path
 
 from optevo.errors import UserError
+
+# UTF-32's first: its mark of the one kind begins like UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def read_text(path: Path) -> str:
+    """A text file, UTF-8 unless a byte order mark says otherwise; without the mark, lines as on Unix.
+
+    Raises:
+        OSError: It can't be read.
+        UnicodeDecodeError: It is no text.
+    """
+    data = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    return data.decode(encoding).replace("\r\n", "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 3
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, Trial
+
+SCHEMA_VERSION = 4
+READABLE = (3, 4)  # `ours` knows the attribute names of both
+
+PREFIX = "optevo:"  # of all names: others are the user's
 
 # Study user attributes.
 SCHEMA = "optevo:schema"
@@ -27,24 +36,47 @@ BEAT = "optevo:beat"
 # Trial system attribute: why its worker was taken for dead.
 LOST = "optevo:lost"
 
-# Trial user attributes, for people and other tools to read.
-GENERATION = "generation"
-SLOT = "slot"
-PARENTS = "parents"
-ORIGIN = "origin"
-FORMULA = "formula"
-HYPERPARAMETERS = "hyperparameters"
-CANONICAL = "canonical"
-RUNS = "runs"
-FITNESS_PREFIX = "fitness:"
-SECONDS = "seconds"
-TRAINED_STEPS = "trained_steps"  # training steps that this trial took itself
-COPIED_FROM = "copied_from"  # the trial of the same canonical form whose runs were taken over
-COPIED_RUNS = "copied_runs"  # how many
-DIVERGED_AT = "diverged_at"
-PRUNED_BY = "pruned_by"
-ERROR = "error"
-ATTEMPTS = "attempts"  # the failed trials because of which a slot was given up
-INTERRUPTED = "interrupted"
-SURPLUS = "surplus"
-WORKER = "worker"
+# Trial user attributes, for people and other tools to read. In a study without a study file, the sampler
+# writes PARENTS and ORIGIN alone, as system attributes: there, user attributes are the user's.
+GENERATION = "optevo:generation"
+SLOT = "optevo:slot"
+PARENTS = "optevo:parents"
+ORIGIN = "optevo:origin"
+FORMULA = "optevo:formula"
+HYPERPARAMETERS = "optevo:hyperparameters"
+CANONICAL = "optevo:canonical"
+RUNS = "optevo:runs"
+FITNESS_PREFIX = "optevo:fitness:"
+SECONDS = "optevo:seconds"
+TRAINED_STEPS = "optevo:trained_steps"  # training steps that this trial took itself
+COPIED_FROM = "optevo:copied_from"  # the trial of the same canonical form whose runs were taken over
+COPIED_RUNS = "optevo:copied_runs"  # how many
+DIVERGED_AT = "optevo:diverged_at"
+PRUNED_BY = "optevo:pruned_by"
+ERROR = "optevo:error"
+ATTEMPTS = "optevo:attempts"  # the failed trials because of which a slot was given up
+INTERRUPTED = "optevo:interrupted"
+SURPLUS = "optevo:surplus"
+WORKER = "optevo:worker"
+
+
+_LINEAGE = (GENERATION, SLOT, PARENTS, ORIGIN)
+
+
+def ours(trial: FrozenTrial | Trial) -> Mapping[str, Any]:
+    """What optevo has written of a trial, under the names above, wherever and by whichever version.
+
+    Up to schema 3, user attributes had no prefix; a trial of then is known by having a slot and all of a
+    lineage without one.
+    """
+    if not hasattr(trial, "system_attrs"):  # an objective's own, which hides them
+        trial = trial.study.get_trials(deepcopy=False)[trial.number]
+    user, system = trial.user_attrs, trial.system_attrs
+    found = {key: system[key] for key in (PARENTS, ORIGIN) if key in system}
+    found |= {key: value for key, value in user.items() if isinstance(key, str) and key.startswith(PREFIX)}
+    claim = system.get(CLAIM)
+    if not found and claim is not None and all(key.removeprefix(PREFIX) in user for key in _LINEAGE):
+        return {f"{PREFIX}{key}": value for key, value in user.items()}
+    if isinstance(claim, (list, tuple)) and len(claim) == 2:
+        found = {GENERATION: claim[0], SLOT: claim[1], **found}
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,9 +27,10 @@ from optevo.workers.dask_client import connect
 from optevo.workers.dask_pool import DaskPool
 from optevo.workers.local_pool import LocalPool
 from optevo.workers.pool import WorkerPool
-from optevo.workers.supervisor import watch
+from optevo.workers.supervisor import terminable, trying_tasks, watch
 
 
+@terminable()
 def run(
     config: StudyConfig,
     *,
@@ -66,15 +66,15 @@ def run(
         RunFailed: The workers could not complete the search; what they said has been printed.
         KeyboardInterrupt: SIGINT or SIGTERM came; what is done has been recorded.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, wherever it comes
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     known = _measured(config, storage_url)
     if known is not None:
         console.print(f"study {config.name!r} is complete")
         return known
     # What is wrong is found before anything is written. On the CPU: a GPU's memory is the workers'.
-    bench = make_bench(config, "cpu", data_root)
-    costs = bench.rehearse()
+    with trying_tasks():
+        bench = make_bench(config, "cpu", data_root)
+        costs = bench.rehearse()
     scored = isinstance(bench, ScoredBench)
     space = config.make_space()
     space.rehearse()

@@ -66,6 +66,14 @@ def data_root() -> Path:
 
 
 @pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither HOME nor an account, and none of our variables."""
+    for name in ("HOME", "OPTEVO_DATA", "OPTEVO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where there is no account
+
+
+@pytest.fixture
 def quiet_optuna() -> Iterator[None]:
     """Optuna tells of errors only."""
     optuna = pytest.importorskip("optuna")

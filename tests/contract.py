@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,6 +16,8 @@ from strategies import genome
 from torch import Tensor, nn
 
 from optevo.optim import PRESETS, GenomeOptimizer, TermGenome
+from optevo.optim.baselines.registry import BASELINES, TunedBaseline
+from optevo.optim.candidate import Candidate
 
 # Every kernel, with and without bias correction and clipping.
 GENOMES: dict[str, TermGenome] = {
@@ -31,6 +37,85 @@ Make = Callable[..., torch.optim.Optimizer]
 
 def eager(params: Any, g: TermGenome = adamw, **kwargs: Any) -> GenomeOptimizer:
     return GenomeOptimizer(params, g, compiled=False, **kwargs)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the cases of a contract are tried on.
+
+    Attributes:
+        make: Takes parameters and, by name, hyperparameters.
+        lr: Its default.
+        maximize: Whether it can ascend.
+        takes_sparse: Whether it has an update for sparse gradients.
+        waits: Why its step reads from the device; empty where it doesn't.
+        takes_empty: Whether a parameter may have no elements.
+        optional: Whether None is its default.
+        module: Of an exported file.
+    """
+
+    make: Make
+    lr: float
+    maximize: bool = True
+    takes_sparse: bool = False
+    waits: str = ""
+    takes_empty: bool = True
+    optional: bool = False
+    module: ModuleType | None = None
+
+
+class Contract:
+    """Cases that hold for every optimizer; a class of tests names its `subjects`."""
+
+    subjects: ClassVar[Mapping[str, Subject]] = {}
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "subject" in metafunc.fixturenames:
+            metafunc.parametrize("subject", self.subjects.values(), ids=self.subjects)
+
+
+def imported(name: str, candidate: Candidate) -> ModuleType:
+    """The candidate's exported file as a module, found under its name so that its classes pickle."""
+    module = ModuleType(f"exported_{name}")
+    exec(compile(candidate.source("Evolved", {}), module.__name__, "exec"), module.__dict__)
+    sys.modules[module.__name__] = module
+    return module
+
+
+def exported(name: str, candidate: TermGenome | TunedBaseline, **facts: Any) -> Subject:
+    module = imported(name, candidate)
+    return Subject(module.Evolved, candidate.lr, module=module, **facts)
+
+
+LIBRARYS = {
+    name: Subject(functools.partial(GenomeOptimizer, genome=g, compiled=False), g.lr, optional=True)
+    for name, g in GENOMES.items()
+}
+
+
+def exported_genomes(*names: str) -> dict[str, Subject]:
+    """Exported files of genomes, each as a subject."""
+    return {name: exported(name.replace(" ", "_"), GENOMES[name]) for name in names or GENOMES}
+
+
+def exported_baselines() -> dict[str, Subject]:
+    """Exported files of all baselines of which a class alone can be the optimizer."""
+    facts: dict[str, dict[str, Any]] = {
+        "sgd": {"takes_sparse": True},
+        "nadam": {"waits": "torch.optim.NAdam makes its product on the CPU by torch.ones, no constant"},
+        "adafactor": {
+            "waits": "torch.optim.Adafactor scales by norms that it reads",
+            "takes_empty": False,  # torch's divides by the number of elements
+        },
+        "muon": {"maximize": False},
+        "muon_conv": {"maximize": False},
+        "lion": {"maximize": False},  # pytorch_optimizer's turns the sign of the gradients themselves
+    }
+    return {
+        name: exported(f"{name}_baseline", TunedBaseline(name, baseline.lr[2], 1e-2), **facts.get(name, {}))
+        for name, baseline in BASELINES.items()
+        if baseline.wants is None
+    }
 
 
 def torchs(params: Any, g: TermGenome = adamw, **kwargs: Any) -> torch.optim.AdamW:

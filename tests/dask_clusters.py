@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import psutil
 
 from optevo.workers.dask_pool import DaskPool
-from optevo.workers.pool import WorkerExit
+from optevo.workers.pool import FAREWELL, WorkerExit
 
 SECONDS = 90  # to wait for anything at most
 T = TypeVar("T")
@@ -28,9 +28,12 @@ import json, os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[1])
 note = folder / f"{os.getpid()}.tmp"
 note.write_text(json.dumps({"argv": sys.argv[2:], "url": os.environ["OPTEVO_STORAGE"]}))
+def done(status):
+    print("\\n" + os.environ["%(farewell)s"], status, flush=True)
+    sys.exit(status)
 def end(*_):
     (folder / f"{os.getpid()}.polite").touch()
-    sys.exit(0)
+    done(0)
 signal.signal(signal.SIGTERM, %(on_term)s)
 note.rename(note.with_suffix(".json"))
 %(then)s
@@ -59,7 +62,7 @@ class Cluster:
             then: What it does once it is there, before it waits.
             on_term: What it does on SIGTERM.
         """
-        return ["-c", FAKE % {"then": then, "on_term": on_term}, str(self.notes)]
+        return ["-c", FAKE % {"then": then, "on_term": on_term, "farewell": FAREWELL}, str(self.notes)]
 
     def pool(
         self,

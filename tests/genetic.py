@@ -12,6 +12,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
+from optevo import keys
 from optevo.samplers import GeneticSampler
 
 Factory = Callable[[int], BaseSampler]
@@ -32,11 +33,11 @@ def ternary(trial: Trial) -> float:
 
 
 def generation(trial: FrozenTrial) -> int | None:
-    return trial.user_attrs.get("generation", trial.system_attrs.get("NSGAIISampler:generation"))
+    return keys.ours(trial).get(keys.GENERATION, trial.system_attrs.get("NSGAIISampler:generation"))
 
 
 def slot(trial: FrozenTrial) -> tuple[int, int]:
-    return trial.user_attrs["generation"], trial.user_attrs["slot"]
+    return keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.SLOT]
 
 
 def sizes(study: Study) -> Counter[int | None]:
@@ -58,6 +59,11 @@ def by_slot(study: Study) -> Slots:
     return genomes
 
 
+def rank(trial: FrozenTrial) -> tuple[bool, float]:
+    """Whole trials first, then by value; the least is the fittest."""
+    return trial.state.name != "COMPLETE", float("inf") if trial.value is None else trial.value
+
+
 def populations(study: Study, size: int, n_elites: int) -> list[list[int]]:
     """Trial numbers of every finished generation, the fittest first: an oracle that minimises."""
     ranked: list[list[int]] = []
@@ -67,7 +73,7 @@ def populations(study: Study, size: int, n_elites: int) -> list[list[int]]:
         born = [t for t in study.trials if t.state.name in INHERIT and slot(t)[0] == g]
         if len(born) < size - (n_elites if g else 0):
             return ranked
-        members = sorted(carried + born, key=lambda t: float("inf") if t.value is None else t.value)
+        members = sorted(carried + born, key=rank)
         ranked.append([t.number for t in members])
         carried = members[:n_elites]
 

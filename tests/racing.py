@@ -196,15 +196,15 @@ class Workers:
 def by_slot(trials: Iterable[FrozenTrial]) -> Slots:
     """All that must not depend on who evaluated a slot and when; trials are named by their slots."""
     done = [trial for trial in trials if trial.state in FINISHED]
-    name = {t.number: (t.user_attrs["generation"], t.user_attrs["slot"]) for t in done}
+    name = {t.number: (keys.ours(t)[keys.GENERATION], keys.ours(t)[keys.SLOT]) for t in done}
     assert len(set(name.values())) == len(done), "a slot counts twice"
     slots: Slots = {}
     for trial in done:
-        attrs = {k: v for k, v in trial.user_attrs.items() if k not in (keys.SECONDS, keys.WORKER)}
-        attrs["parents"] = [name[number] for number in attrs["parents"]]
+        attrs = {k: v for k, v in keys.ours(trial).items() if k not in (keys.SECONDS, keys.WORKER)}
+        attrs[keys.PARENTS] = [name[number] for number in attrs[keys.PARENTS]]
         if keys.COPIED_FROM in attrs:
             attrs[keys.COPIED_FROM] = name[attrs[keys.COPIED_FROM]]
-        attrs["runs"] = [{k: v for k, v in run.items() if k != "seconds"} for run in attrs["runs"]]
+        attrs[keys.RUNS] = [{k: v for k, v in run.items() if k != "seconds"} for run in attrs[keys.RUNS]]
         slots[name[trial.number]] = {
             "params": trial.params,
             "state": trial.state,

@@ -61,7 +61,7 @@ def finish(study: optuna.Study) -> dict[tuple[int, int], tuple[dict[str, Any], f
 
 def slots(study: optuna.Study) -> dict[tuple[int, int], tuple[dict[str, Any], float]]:
     trials = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return {(t.user_attrs["generation"], t.user_attrs["slot"]): (t.params, t.value) for t in trials}
+    return {(keys.ours(t)[keys.GENERATION], keys.ours(t)[keys.SLOT]): (t.params, t.value) for t in trials}
 
 
 def dead_worker() -> dict[str, Any]:

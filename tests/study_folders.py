@@ -17,6 +17,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from optevo import keys
 from optevo.storage.opening import open_storage
 from optevo.study.config import load_config
 from optevo.study.studies import create_or_resume, is_complete, load_study
@@ -114,9 +115,9 @@ class StudyFolder:
         """What each slot came to; `seconds` is the one thing that may differ."""
         slots: Slots = {}
         for trial in self.in_state(TrialState.COMPLETE, TrialState.PRUNED):
-            key = trial.user_attrs["generation"], trial.user_attrs["slot"]
+            key = keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.SLOT]
             assert key not in slots, f"slot {key} counts twice"
-            runs = [{k: v for k, v in run.items() if k != "seconds"} for run in trial.user_attrs["runs"]]
+            runs = [{k: v for k, v in run.items() if k != "seconds"} for run in keys.ours(trial)[keys.RUNS]]
             slots[key] = (trial.params, trial.value, runs)
         return slots
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from command_line import write
 
+from optevo import keys
 from optevo.errors import UserError
 from optevo.samplers import SAMPLERS, sampler_of
 from optevo.spaces import SPACES
@@ -72,12 +73,12 @@ def test_a_second_space_and_another_sampler_go_through_every_command(optevo):
     assert "climb" in status.out
     assert "12/12" in status.out
     study, _ = load_study(open_storage("sqlite:///optevo.db"), "toys")
-    generations = [trial.user_attrs["generation"] for trial in study.trials]
+    generations = [keys.ours(trial)[keys.GENERATION] for trial in study.trials]
     assert [generations.count(g) for g in range(3)] == [4, 4, 4]
-    assert {t.user_attrs["origin"] for t in study.trials} == {"preset", "random", "climbed"}
+    assert {keys.ours(t)[keys.ORIGIN] for t in study.trials} == {"preset", "random", "climbed"}
     best = {g: sampler_of(study).slot_table(study).populations[g][0].number for g in range(2)}
     for trial in study.trials[4:]:
-        assert trial.user_attrs["parents"] == [best[trial.user_attrs["generation"] - 1]]
+        assert keys.ours(trial)[keys.PARENTS] == [best[keys.ours(trial)[keys.GENERATION] - 1]]
     shown = optevo("show", "5")
     assert "climbed of trials" in shown.out
     assert "Δ = " in optevo("show").out

@@ -68,8 +68,10 @@ def finished(number: int, params: dict[str, Any]) -> FrozenTrial:
         params=params,
         distributions=SPACE.distributions(),
         value=objective(params),
-        user_attrs={keys.GENERATION: generation, keys.SLOT: slot, keys.PARENTS: [], keys.ORIGIN: "random"},
-        system_attrs={keys.CLAIM: [generation, slot], "NSGAIISampler:generation": number // POPULATION},
+        system_attrs={
+            **{keys.CLAIM: [generation, slot], keys.PARENTS: [], keys.ORIGIN: "random"},
+            "NSGAIISampler:generation": number // POPULATION,
+        },
     )
 
 
@@ -105,7 +107,7 @@ def _insert(storage: RDBStorage, study_id: int, trials: Sequence[FrozenTrial]) -
         user += [(i, key, json.dumps(value)) for key, value in t.user_attrs.items()]
         system += [(i, key, json.dumps(value)) for key, value in t.system_attrs.items()]
     with storage.engine.begin() as connection:
-        for into, many in rows.items():
+        for into, many in filter(lambda table: table[1], rows.items()):
             marks = ", ".join("?" * len(many[0]))
             connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({marks})", many)
 

@@ -48,7 +48,7 @@ def search(config: StudyConfig, folder: Path) -> tuple[int, int, Row]:
     result = run(config, storage_url=url, workers=None, device="auto", data_root=data_root(), console=quiet)
     assert result is not None
     study, _ = load_study(open_storage(url), config.name)
-    attrs = [trial.user_attrs for trial in study.get_trials(deepcopy=False) if trial.values is not None]
+    attrs = [keys.ours(trial) for trial in study.get_trials(deepcopy=False) if trial.values is not None]
     runs = sum(run["steps"] for a in attrs for run in a[keys.RUNS])
     return runs, sum(a[keys.TRAINED_STEPS] for a in attrs), result.rows[-1]
 

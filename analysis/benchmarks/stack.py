@@ -18,6 +18,7 @@ import optuna
 import torch
 
 from analysis.benchmarks.common import console, middle, parser, print_header, table
+from optevo import keys
 from optevo.evaluation.objective import Objective
 from optevo.storage.opening import open_storage
 from optevo.study.config import parse_config
@@ -44,7 +45,7 @@ def generation(size: int, batch: int, *, steps: int, seed: int, url: str, device
     seconds = time.perf_counter() - start
     trials = study.get_trials(deepcopy=False)
     assert len(trials) == size
-    return seconds, seconds - sum(run["seconds"] for t in trials for run in t.user_attrs["runs"])
+    return seconds, seconds - sum(run["seconds"] for t in trials for run in keys.ours(t)[keys.RUNS])
 
 
 def main() -> None:

@@ -19,13 +19,15 @@ def data_check(
     data_dir: DataDir = None,
 ) -> None:
     """What is there, and its checksums."""
+    from optevo.escaping import printable
     from optevo.tasks.data import NAMES, check
     from optevo.tasks.roots import data_root
 
-    root = data_root(data_dir)
-    console.print(f"data root: {root}")
+    root = data_root(data_dir, needed=names != ["digits"])
+    console.print(f"data root: {printable(str(root))}")
     columns = ("data set", "file or folder", "found", "bytes", "files", "SHA-256")
     table = Table(*(Column(name, overflow="fold") for name in columns))
+    notes: list[str] = []
     for name in names or NAMES:
         for row in check(name, root):
             size = "" if row.size is None else str(row.size)
@@ -33,8 +35,13 @@ def data_check(
             digest = row.sha256 or ""
             known = "" if row.published is None else " (as published)" if row.published else " (other)"
             shown = row.path.relative_to(root) if row.path.is_relative_to(root) else row.path
-            table.add_row(name, str(shown), "yes" if row.found else "no", size, count, digest[:16] + known)
+            table.add_row(
+                name, printable(str(shown)), "yes" if row.found else "no", size, count, digest[:16] + known
+            )
+            notes += row.notes
     console.print(table)
+    for note in notes:
+        console.print(f"note: {printable(note)}", soft_wrap=True)
 
 
 @app.command("get")
@@ -43,9 +50,10 @@ def data_get(
     data_dir: DataDir = None,
 ) -> None:
     """Download a data set, where there is a network."""
+    from optevo.escaping import printable
     from optevo.tasks.data import get
     from optevo.tasks.roots import data_root
 
-    root = data_root(data_dir)
-    get(name, root)
-    console.print(f"{name} is complete under {root}")
+    root = data_root(data_dir, needed=name != "digits")
+    rows = get(name, root)
+    console.print(f"{name} is complete in {printable(str(rows[0].path.parent))}")

@@ -13,8 +13,8 @@ import typer
 
 from optevo.cli import data, results, status, trials
 from optevo.cli import storage as databases
-from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, check_output, console, load_one
-from optevo.cli.trials import print_result, write_export
+from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, console, load_one
+from optevo.cli.trials import check_export, print_result, write_export
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import printable, tolerate_any_text
 
@@ -63,7 +63,7 @@ def run(
 
     config = load_config(file)
     if export_to is not None:
-        check_output(export_to)
+        check_export(export_to)
         check_exportable(config)
     try:
         result = run_study(
@@ -71,7 +71,7 @@ def run(
             storage_url=storage,
             workers=workers,
             device=device,
-            data_root=data_root(data_dir),
+            data_root=data_root(data_dir, needed=False),
             console=console,
             trials=trials,
             cluster=cluster,
@@ -130,21 +130,36 @@ def worker(
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
     from optevo.liveness.processes import PipeSafeOutput, die_with_parent
     from optevo.tasks.roots import data_root
-    from optevo.workers.pool import EXIT_TASK_BROKEN
-    from optevo.workers.worker import TaskBrokenError, work
+    from optevo.workers.pool import EXIT_TASK_BROKEN, EXIT_TERMINATED, EXIT_USER_ERROR, farewell
+    from optevo.workers.worker import Stopped, TaskBrokenError, work
 
+    say = farewell()
     storage = os.environ.get("OPTEVO_STORAGE")
     if storage is None:
         raise UserError("set OPTEVO_STORAGE to the database; workers are started by `optevo run`")
+    root = data_root(data_dir, needed=False)
     root = data_root(data_dir)
     tolerate_any_text("utf-8")  # which those who read it expect, whatever the locale
     die_with_parent()
     sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)
     try:
         work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
+        status = 0
     except TaskBrokenError:
         traceback.print_exc()
-        sys.exit(EXIT_TASK_BROKEN)
+        status = EXIT_TASK_BROKEN
+    except UserError as error:
+        _print_refusal(error)
+        status = EXIT_USER_ERROR
+    except Stopped:
+        status = EXIT_TERMINATED
+    say(status)
+    sys.exit(status)
+
+
+def _print_refusal(error: UserError) -> None:
+    # Line by line: what a message quotes may come from a database.
+    print("optevo:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import optuna
 
     from optevo.liveness.status import RunningTrial
+    from optevo.storage.counting import Counts
     from optevo.study.config import StudyConfig
 
 
 def status(storage: Storage = DEFAULT_STORAGE) -> None:
     """Every study in the database: how far it is, its best so far, and its workers."""
-    from optevo.liveness.status import running_trials
     from optevo.storage.opening import open_storage
     from optevo.study.studies import load_study, study_names
 
@@ -36,12 +36,12 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
     workers = Table(*(Column(name, overflow="fold") for name in columns))
     for name in names:
         try:
-            study, config = load_study(opened, name)
+            study, config = load_study(opened, name, trials="none")
+            counts, at_work = _read(study, config)
         except UserError as error:
             table.add_row(printable(name), *[""] * 7, printable(str(error).partition(";")[0]))
             continue
-        at_work = running_trials(study)
-        table.add_row(*map(printable, _status_row(study, config, at_work)))
+        table.add_row(*map(printable, _status_row(study, config, counts, at_work)))
         for one in at_work:
             heard = f"{one.seconds:.0f} s ago"
             row = (name, one.name, one.device, str(one.trial.number), one.slot, heard, one.state)
@@ -75,21 +75,31 @@ def repair(
     console.print(f"{found} trials given back" if found else "nothing was left behind")
 
 
-def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[RunningTrial]) -> list[str]:
+def _read(study: optuna.Study, config: StudyConfig) -> tuple[Counts, list[RunningTrial]]:
+    """Counts, and the running trials: nothing of the others is read."""
+    from optevo.liveness.status import running_trials
+    from optevo.storage.counting import count
+    from optevo.study.check import WHOLE, gate_of, readable
+
+    where = f"study {study.study_name!r}"
+    counts = readable(where, lambda: count(study))
+    gate = gate_of(where, config, counts.states.total())
+    return counts, readable(where, lambda: running_trials(study, lambda trial: gate(trial, WHOLE)))
+
+
+def _status_row(
+    study: optuna.Study, config: StudyConfig, counts: Counts, at_work: list[RunningTrial]
+) -> list[str]:
     from optuna.trial import TrialState
 
     from optevo import keys
     from optevo.samplers import sampler_of
-    from optevo.study.studies import counted, is_complete
 
-    sampler, trials = sampler_of(study), study.get_trials(deepcopy=False)
-    by_state = {state: [t for t in trials if t.state == state] for state in TrialState}
-    complete = by_state[TrialState.COMPLETE]
+    sampler = sampler_of(study)
     gone = sum(running_trial.state != "live" for running_trial in at_work)
-    lost = sum(keys.LOST in t.system_attrs for t in by_state[TrialState.FAIL])
-    generation = str(max((t.user_attrs.get(keys.GENERATION, 0) for t in trials), default=""))
+    generation = "" if counts.generation is None else str(counts.generation)
     state = "running" if len(at_work) > gone else "idle"
-    if is_complete(study):
+    if counts.decided >= config.n_trials:
         done = keys.RERUN in study.user_attrs or config.rerun.candidates == 0
         state = "complete" if done else "complete, not measured"
     if config.evaluation.split == "test":
@@ -98,11 +108,10 @@ def _status_row(study: optuna.Study, config: StudyConfig, at_work: list[RunningT
         study.study_name,
         config.sampler.kind,
         generation if sampler.has_generations and sampler.n_generations != 1 else "",
-        f"{counted(study)}/{config.n_trials}",
-        str(len(by_state[TrialState.PRUNED])),
-        str(sum(keys.ERROR in t.user_attrs for t in by_state[TrialState.FAIL]))
-        + (f", {lost} lost" * (lost > 0)),
+        f"{counts.decided}/{config.n_trials}",
+        str(counts.states[TrialState.PRUNED]),
+        str(counts.errors) + f", {counts.lost} lost" * (counts.lost > 0),
         str(len(at_work)) + f", {gone} gone" * (gone > 0),
-        f"{max(t.value or 0.0 for t in complete):.4f}" if complete else "",
+        "" if counts.best is None else f"{counts.best:.4f}",
         state,
     ]

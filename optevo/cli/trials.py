@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 # ruff: noqa: PLC0415
+import importlib.machinery
+import keyword
+import sys
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,9 +49,43 @@ def export(
     study: Study = None,
 ) -> None:
     """Write an optimizer as one file that needs torch alone (of a sweep: the package that has its class)."""
-    check_output(output)
+    check_export(output)
     loaded, config = load_one(storage, study)
     write_export(loaded, config, _pick(loaded, config, which), output, class_name)
+
+
+def check_export(output: Path) -> None:
+    """Refuse a file that cannot be written, or not be imported once it is.
+
+    Raises:
+        UserError: See `check_output`; or the name of a Python file is no module's, or another module's.
+    """
+    check_output(output)
+    name = output.stem
+    if output.suffix != ".py":
+        return
+    # Python reads names in NFKC, where a fullwidth "ｍath" is math.
+    if not name.isidentifier() or unicodedata.normalize("NFKC", name) != name or name.startswith("__"):
+        why = f"{name!r} cannot name a module, which has letters, digits and single underscores"
+    elif keyword.iskeyword(name):
+        why = f"{name!r} is a keyword of Python"
+    elif name in sys.stdlib_module_names or name in ("sitecustomize", "usercustomize"):
+        why = f"it would take the place of Python's own module {name!r}"
+    elif name in ("torch", "numpy", "triton", "optevo") or _installed(name, output.parent):
+        why = f"it would take the place of the package {name!r}, which it may need itself"
+    elif (output.parent / name / "__init__.py").exists():
+        why = f"the folder {name!r} beside it would be imported instead"
+    else:
+        return
+    raise UserError(f"{output} could not be imported: {why}; give another name, such as evolved.py")
+
+
+def _installed(name: str, folder: Path) -> bool:
+    """Whether a module of this name is there, other than here and in `folder`."""
+    own = {Path.cwd(), folder.resolve()}
+    paths = [path for path in sys.path if path and Path(path).resolve() not in own]
+    spec = importlib.machinery.PathFinder.find_spec(name, paths)
+    return spec is not None and spec.origin is not None  # a folder without __init__.py hides nothing
 
 
 def _pick(study: optuna.Study, config: StudyConfig, which: str) -> FrozenTrial:
@@ -81,8 +119,9 @@ def write_export(
 ) -> None:
     from optevo import __version__, keys
     from optevo.measurement.fresh_seeds import stored_result
+    from optevo.reporting.text import fresh
 
-    if keys.CANONICAL not in trial.user_attrs:
+    if keys.CANONICAL not in keys.ours(trial):
         raise UserError(f"trial {trial.number} has no optimizer to export: it is {trial.state.name}")
     evaluation = config.evaluation
     provenance = {
@@ -101,11 +140,11 @@ def write_export(
     result = stored_result(study, config)
     if result is not None and result.winner == trial.number:
         row = result.rows[-1]
-        provenance["fitness on fresh seeds"] = f"{row.mean:.4f} ± {row.sd:.4f}, n = {len(row.by_seed)}"
+        provenance["fitness on fresh seeds"] = f"{fresh(row)}, n = {len(row.by_seed)}"
     try:
         source = config.make_space().candidate(trial.params).source(class_name, provenance)
     except ValueError as error:
         raise UserError(str(error)) from None
     write_text(output, source)
-    importable = output.suffix == ".py" and output.stem.isidentifier()
-    console.print(f"wrote {output}" + f": from {output.stem} import {class_name}, scheduler" * importable)
+    imported = f": from {output.stem} import {class_name}, scheduler"
+    console.print(f"wrote {output}" + imported * (output.suffix == ".py"))

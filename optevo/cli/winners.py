@@ -4,7 +4,6 @@ from __future__ import annotations
 
 # ruff: noqa: PLC0415
 import functools
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -34,7 +33,8 @@ class Machine:
     def __init__(self, workers: int | None, device: str, data_dir: Path | None) -> None:
         from optevo.tasks.roots import data_root
 
-        self._workers, self._device, self.data_root = workers, device, data_root(data_dir)
+        self._workers, self._device = workers, device
+        self.data_root = data_root(data_dir, needed=False)
 
     @property
     def devices(self) -> list[str]:
@@ -48,18 +48,20 @@ class Machine:
         from optevo.study.studies import check_environment
         from optevo.training.base import make_tasks
         from optevo.training.benches import make_bench
+        from optevo.workers.supervisor import trying_tasks
 
         check_environment(study)
         check_tasks(config.name, [task.name for task in make_tasks(config)])
-        make_bench(config, "cpu", self.data_root)
+        with trying_tasks():
+            make_bench(config, "cpu", self.data_root)
 
     def train(self, measure: Callable[..., T], what: str, n_runs: int) -> T:
         """What `measure` returns when it is given `progress`, with a line that says how far it is."""
         from optevo.reporting.progress import counting
+        from optevo.workers.supervisor import terminable
 
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            with counting(console, what, n_runs) as progress:
+            with terminable(), counting(console, what, n_runs) as progress:
                 return measure(progress=progress)
         except KeyboardInterrupt:
             console.print("interrupted; what was recorded stays, the same command goes on")

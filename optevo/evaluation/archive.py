@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
-from optevo.evaluation.racing import thresholds
-from optevo.optuna_private import all_trials
+from optevo.evaluation.racing import lowest, thresholds
+from optevo.optuna_private import all_trials, user_attr_of
 from optevo.samplers import sampler_of
 from optevo.training.run import Run, read_run
 
@@ -31,6 +31,13 @@ class Record:
     runs: tuple[Run, ...]
 
 
+class Race(NamedTuple):
+    """What a trial is measured by, see `optevo.evaluation.racing`; empty for no race."""
+
+    thresholds: Sequence[float] = ()
+    lowest: Sequence[float] = ()
+
+
 @dataclass
 class Archive:
     """Finished generations, read from the storage as they end.
@@ -41,51 +48,56 @@ class Archive:
 
     study: optuna.Study
     _read: int = 0  # generations
+    _unread: dict[str, list[int]] = field(default_factory=dict)  # trials by form, as they finished
     _by_form: dict[str, Record] = field(default_factory=dict)
-    _thresholds: dict[tuple[int, int], list[float]] = field(default_factory=dict)
+    _races: dict[tuple[int, int], Race] = field(default_factory=dict)
 
     def record(self, canonical: str, generation: int) -> Record | None:
         """The longest record of a canonical form before `generation`, the one in progress."""
         self._update(generation)
-        return self._by_form.get(canonical)
+        trials, record = self._trials(), self._by_form.get(canonical)
+        for number in self._unread.pop(canonical, ()):
+            stored = _runs(trials[number])
+            if stored and (record is None or len(record.runs) < len(stored)):
+                record = self._by_form[canonical] = Record(number, tuple(map(read_run, stored)))
+        return record
 
-    def thresholds(self, generation: int, n_runs: int) -> list[float]:
-        """What racing asks of a trial of `generation` after each run; see `racing.thresholds`."""
+    def race(self, generation: int, n_runs: int) -> Race:
+        """The race of a trial of `generation`, against the members of the one before."""
         sampler = sampler_of(self.study)
         if generation == 0 or not sampler.has_generations:
-            return []
+            return Race()
         key = (generation, n_runs)
-        if key not in self._thresholds:
+        if key not in self._races:
             trials, table = self._trials(), sampler.slot_table(self.study)
             last = min(generation, table.generation) - 1  # an asynchronous one may not have finished
             members = table.populations.get(last, [])
-            fitness = [[run["fitness"] for run in _runs(trials[member.number])] for member in members]
-            self._thresholds = {key: thresholds(fitness, n_runs)}
-        return self._thresholds[key]
+            fitness = [[read_run(run).earned for run in _runs(trials[member.number])] for member in members]
+            self._races = {key: Race(thresholds(fitness, n_runs), lowest(fitness, n_runs))}
+        return self._races[key]
 
     def _update(self, generation: int) -> None:
         sampler = sampler_of(self.study)
         if generation <= self._read or not sampler.has_generations:
             return
-        trials, table = self._trials(), sampler.slot_table(self.study)
+        table = sampler.slot_table(self.study)
         finished = min(generation, table.generation)
-        for g in range(self._read, finished):
-            for member in sorted(table.populations[g], key=lambda m: (m.slot.generation, m.slot.index)):
-                trial = trials[member.number]
-                self._add(trial)
+        members = [
+            member
+            for g in range(self._read, finished)
+            for member in sorted(table.populations[g], key=lambda m: (m.slot.generation, m.slot.index))
+        ]
+        forms = user_attr_of(self.study, keys.CANONICAL, [member.trial for member in members])
+        for member, form in zip(members, forms, strict=True):
+            if isinstance(form, str) and form:
+                self._unread.setdefault(form, []).append(member.number)
         self._read = finished
 
-    def _add(self, trial: FrozenTrial) -> None:
-        form, stored = trial.user_attrs.get(keys.CANONICAL), _runs(trial)
-        before = self._by_form.get(form) if form else None
-        if form and stored and (before is None or len(before.runs) < len(stored)):
-            self._by_form[form] = Record(trial.number, tuple(read_run(run) for run in stored))
-
-    def _trials(self) -> list[FrozenTrial]:
+    def _trials(self) -> Sequence[FrozenTrial]:
         return all_trials(self.study)
 
 
 def _runs(trial: FrozenTrial) -> Sequence[dict[str, Any]]:
     finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    runs: Sequence[dict[str, Any]] = trial.user_attrs.get(keys.RUNS, []) if finished else []
+    runs: Sequence[dict[str, Any]] = keys.ours(trial).get(keys.RUNS, []) if finished else []
     return runs

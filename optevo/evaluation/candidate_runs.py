@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from optevo.evaluation.racing import behind, worth
 from optevo.optim.candidate import Candidate
-from optevo.training.fitness import DIVERGED
 from optevo.training.run import Run, total_fitness
 
 
@@ -20,24 +20,26 @@ class CandidateRuns:
         n_runs: Runs of a whole trial.
         known: Runs of an earlier trial with the same canonical form, in order; taken over, not trained again.
         thresholds: What racing asks after each run, see `racing.thresholds`; empty for no racing.
+        lowest: The lowest fitness that racing knows of each run, see `racing.lowest`.
         runs: Those finished, in order.
         verdict: Why they ended before the last one, None while they go on and where they did not.
-        value: The fitness, once they have ended.
+        value: The fitness, once they have ended; −∞ where it earned none.
     """
 
     candidate: Candidate
     n_runs: int
     known: Sequence[Run] = ()
     thresholds: Sequence[float] = ()
+    lowest: Sequence[float] = ()
     runs: list[Run] = field(default_factory=list)
     verdict: str | None = None
     value: float | None = None
 
     def enter(self) -> None:
-        """Through the gate: a rule that cannot descend ends here, with the fitness of a diverged one."""
+        """Through the gate: a rule that cannot descend ends here, without a fitness."""
         reason = self.candidate.gate()
         if reason is not None:
-            self._end(DIVERGED, reason)
+            self.fail(reason)
 
     @property
     def ended(self) -> bool:
@@ -58,7 +60,7 @@ class CandidateRuns:
         """The next run is done."""
         self.runs.append(run)
         if run.diverged_at is not None:
-            self._end(DIVERGED, f"diverged: {run.task}, seed {run.seed}, step {run.diverged_at}")
+            self.fail(f"diverged: {run.task}, seed {run.seed}, step {run.diverged_at}")
         elif len(self.runs) == self.n_runs:
             self._end(total_fitness(self.runs), None)
         elif (reason := behind([run.fitness for run in self.runs], self.thresholds)) is not None:
@@ -66,11 +68,11 @@ class CandidateRuns:
 
     def stop(self, reason: str) -> None:
         """End early, with the fitness that the runs so far are worth."""
-        self._end(worth([run.fitness for run in self.runs], self.n_runs), reason)
+        self._end(worth([run.fitness for run in self.runs], self.n_runs, self.lowest), reason)
 
     def fail(self, reason: str) -> None:
-        """It cannot be evaluated: as bad as one that diverged."""
-        self._end(DIVERGED, reason)
+        """It has no fitness: worse than any."""
+        self._end(-math.inf, reason)
 
     def _end(self, value: float, verdict: str | None) -> None:
         self.value, self.verdict = value, verdict

@@ -31,8 +31,9 @@ class Curve:
     """Reports at most ten points a trial, on one step axis that is the same for all trials.
 
     Within a run a point is exp(−training loss), the likelihood of the right answer, averaged with the fitness
-    of the runs already done; it costs nothing and lies on fitness's scale. The last point, which the
-    objective reports, is the fitness.
+    of the runs already done; it costs nothing and lies on the scale of the published fitness. A task whose
+    fitness is its score alone has points after its runs only. The last point, which the objective reports, is
+    the fitness, NaN where there is none.
 
     Args:
         trial: Who reports.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -14,13 +15,14 @@ from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.evaluation.archive import Archive
+from optevo.evaluation.archive import Archive, Race
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.liveness.lost import GONE
-from optevo.optuna_private import stored_trial
+from optevo.liveness.processes import OwnProcess
+from optevo.optuna_private import stored_trial, written_together
 from optevo.samplers import sampler_of
-from optevo.samplers.slots import Slot, claimed
+from optevo.samplers.slots import Slot, claimed, fate
 from optevo.spaces import Candidate, Space
 from optevo.training.run import by_task
 
@@ -31,10 +33,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TRACEBACK_CHARS = 8000
-MAX_FAILURES = 3  # exceptions in one slot, after which it counts as diverged
-# Processes lost in one slot, after which it does too. A killed process is rather often the machine's fault;
+MAX_FAILURES = 3  # exceptions in one slot, after which it is given up
+# Processes lost in one slot, after which it is too. A killed process is rather often the machine's fault;
 # one that the out-of-memory killer gets every time is not.
 MAX_LOSSES = 10
+# Trials that came to nothing in one slot, for whatever reason, interrupted ones too, after which it does.
+MAX_ATTEMPTS = 30
 
 
 class Interrupted(Exception):
@@ -44,11 +48,12 @@ class Interrupted(Exception):
 class Objective:
     """Callable on an Optuna trial: suggests a candidate, trains it, records everything, returns its fitness.
 
-    A trial ends early, as pruned, where its rule cannot descend or a run diverges (both count −1), where it
-    is behind in the race, or where the study's own pruner says so. Runs that an earlier generation has
-    already made of the same canonical form are taken over. Any other exception fails the trial, with the
-    traceback in its attributes; where `MAX_FAILURES` have failed so, or `MAX_LOSSES` processes were lost, the
-    next trial in the slot is pruned with −1 without training and names them.
+    A trial ends early, as pruned, where its rule cannot descend or a run diverges, and has no value then;
+    where it is behind in the race; or where the study's own pruner says so. Runs that an earlier generation
+    has already made of the same canonical form are taken over. Any other exception fails the trial, with the
+    traceback in its attributes; where `MAX_FAILURES` have failed so, `MAX_LOSSES` processes were lost, or
+    `MAX_ATTEMPTS` trials ended in any way, the next trial in the slot is pruned without training, has no
+    value either and names them. A process that a task forks ends where it leaves the task.
 
     With `batch_candidates`, the trial trains together with the other slots of its group, and adds their
     trials to the study, finished.
@@ -85,10 +90,11 @@ class Objective:
     def _evaluate(self, trial: optuna.Trial) -> float:
         start = time.perf_counter()
         state = self._open(trial.study)
-        candidate = self.space.candidate(self.space.suggest(trial))
-        for key, value in _description(candidate).items():
-            trial.set_user_attr(key, value)
-        entry = self._enter(state, candidate, trial.user_attrs[keys.GENERATION])
+        with written_together(trial.study):
+            candidate = self.space.candidate(self.space.suggest(trial))
+            for key, value in _description(candidate).items():
+                trial.set_user_attr(key, value)
+        entry = self._enter(state, candidate, _slot(trial).generation)
         if self._give_up(trial, entry.member):
             seconds = time.perf_counter() - start
         elif self.bench.config.evaluation.batch_candidates > 1:
@@ -96,11 +102,12 @@ class Objective:
         else:
             self._train(state, trial, entry.member)
             seconds = time.perf_counter() - start
-        for key, value in self._outcome(entry, seconds).items():
-            trial.set_user_attr(key, value)
         member = entry.member
         assert member.value is not None
-        trial.report(member.value, step=self._last_step(state))
+        with written_together(trial.study, with_state=True):
+            for key, value in self._outcome(entry, seconds).items():
+                trial.set_user_attr(key, value)
+            trial.report(_reported(member.value), step=self._last_step(state))
         if member.verdict is not None:
             raise optuna.TrialPruned(member.verdict)
         return member.value
@@ -115,8 +122,8 @@ class Objective:
         """The candidate at the start of its runs, as far as what is known carries it."""
         config, n_runs = self.bench.config.evaluation, len(state.order)
         record = state.archive.record(candidate.canonical(), generation)
-        thresholds = state.archive.thresholds(generation, n_runs) if config.pruner == "racing" else []
-        member = CandidateRuns(candidate, n_runs, record.runs if record else (), thresholds)
+        race = state.archive.race(generation, n_runs) if config.pruner == "racing" else Race()
+        member = CandidateRuns(candidate, n_runs, record.runs if record else (), *race)
         if config.gate:
             member.enter()
         member.take_known()
@@ -125,18 +132,28 @@ class Objective:
     def _give_up(self, trial: optuna.Trial, member: CandidateRuns) -> bool:
         """End the runs of a slot in which too many trials have failed; whether it was."""
         sampler = sampler_of(trial.study)
-        slot = Slot(trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT])
+        slot = _slot(trial)
         failed = sampler.failed_before(trial.study, slot)
-        errors = [t for t in failed if keys.ERROR in t.user_attrs]
-        lost = sum(t.system_attrs.get(keys.LOST, "").endswith(GONE) for t in failed)
-        if member.ended or (len(errors) < MAX_FAILURES and lost < MAX_LOSSES):
+        attempts = [*failed, *sampler.interrupted_before(trial.study, slot)]
+        if not attempts or member.ended:
             return False
-        reason = f"{lost} processes were lost at it"
+        errors = [t for t in failed if keys.ERROR in keys.ours(t)]
+        lost = sum(t.system_attrs.get(keys.LOST, "").endswith(GONE) for t in failed)
+        last = max(attempts, key=lambda t: t.number)
+        how = f"trial {last.number} {fate(last)}"
         if len(errors) >= MAX_FAILURES:
             reason = (
-                f"failed {len(errors)} times: {errors[-1].user_attrs[keys.ERROR].strip().splitlines()[-1]}"
+                f"failed {len(errors)} times: {keys.ours(errors[-1])[keys.ERROR].strip().splitlines()[-1]}"
             )
-        trial.set_user_attr(keys.ATTEMPTS, [t.number for t in failed])
+        elif lost >= MAX_LOSSES:
+            reason = f"{lost} processes were lost at it"
+        elif len(attempts) >= MAX_ATTEMPTS:
+            reason = f"{len(attempts)} trials came to nothing, the last: {how}"
+        else:
+            place = f"slot {slot.index} of generation {slot.generation}"
+            logger.warning("%s is tried again, attempt %d: %s", place, len(attempts) + 1, how)
+            return False
+        trial.set_user_attr(keys.ATTEMPTS, sorted(t.number for t in attempts))
         member.fail(reason)
         return True
 
@@ -147,7 +164,12 @@ class Objective:
                 curve.after(run)
             while not member.ended:
                 task, seed = state.order[len(member.runs)]
-                run = self.bench.run(member.candidate, task, seed, on_point=curve.within, check=self.check)
+                # A loss that says nothing of fitness is no point of its curve.
+                published = getattr(self.bench.tasks[task][0], "has_bonus", True)
+                within = curve.within if published else lambda step, loss: None
+                with OwnProcess() as process:
+                    on_point, check = process.guard(within), process.guard(self.check)
+                    run = self.bench.run(member.candidate, task, seed, on_point=on_point, check=check)
                 member.add(run)
                 if not member.ended:
                     curve.after(run)
@@ -161,7 +183,9 @@ class Objective:
         """A run each. Where the stack raises, each alone; None for another's that raises: it will lead."""
         try:
             candidates = [one.candidate for one in training]
-            return [*self.bench.run_together(candidates, task, seed, self.check, self.space.stack)]
+            with OwnProcess() as process:
+                check = process.guard(self.check)
+                return [*self.bench.run_together(candidates, task, seed, check, self.space.stack)]
         except Exception as error:
             if _machines_fault(error):
                 raise
@@ -170,7 +194,8 @@ class Objective:
 
     def _run_alone(self, member: CandidateRuns, own: CandidateRuns, task: int, seed: int) -> Run | None:
         try:
-            return self.bench.run(member.candidate, task, seed, check=self.check)
+            with OwnProcess() as process:
+                return self.bench.run(member.candidate, task, seed, check=process.guard(self.check))
         except Exception as error:
             if member is own or _machines_fault(error):
                 raise
@@ -210,18 +235,19 @@ class Objective:
             member = entry.member
             if member.value is None or sampler.slot_table(study).decided(other):
                 continue
+            user, system = sampler.attributes(sampler.lineage(study, other))
             finished = optuna.trial.create_trial(
                 state=TrialState.COMPLETE if member.verdict is None else TrialState.PRUNED,
-                value=member.value,
+                value=member.value if math.isfinite(member.value) else None,
                 params=params,
                 distributions=self.space.distributions(),
                 user_attrs={
-                    **sampler.lineage(study, other),
+                    **user,
                     **_description(member.candidate),
                     **self._outcome(entry, seconds),
                 },
-                system_attrs={keys.CLAIM: [other.generation, other.index]},
-                intermediate_values={self._last_step(state): member.value},
+                system_attrs=system,
+                intermediate_values={self._last_step(state): _reported(member.value)},
             )
             finished.datetime_start = frozen.datetime_start
             study.add_trial(finished)
@@ -236,7 +262,8 @@ class Objective:
             keys.SECONDS: seconds,
         }
         for task, values in by_task(member.runs).items():
-            attrs[keys.FITNESS_PREFIX + task] = sum(values) / len(values)
+            if all(map(math.isfinite, values)):
+                attrs[keys.FITNESS_PREFIX + task] = sum(values) / len(values)
         if member.runs and member.runs[-1].diverged_at is not None:
             attrs[keys.DIVERGED_AT] = (len(member.runs) - 1) * steps + member.runs[-1].diverged_at
         if member.verdict is not None:
@@ -274,6 +301,17 @@ def _machines_fault(error: Exception) -> bool:
         return True
     words = ("allocate memory", "CUDA", "CUBLAS", "CUDNN")  # torch has no classes for these
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _slot(trial: optuna.Trial) -> Slot:
+    slot = claimed(stored_trial(trial.study, trial))
+    assert slot is not None
+    return slot
+
+
+def _reported(value: float) -> float:
+    """The last point of a trial, which Optuna takes for the value of a pruned one: NaN for none."""
+    return value if math.isfinite(value) else math.nan
 
 
 def _description(candidate: Candidate) -> dict[str, str]:

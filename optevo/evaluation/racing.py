@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from optevo.training.fitness import DIVERGED
+
 # With tournaments of four, two parents in three come from the best quarter of a population.
 USEFUL = 0.25
 
@@ -18,7 +20,8 @@ def thresholds(population: Sequence[Sequence[float]], n_runs: int) -> list[float
     """The least that a trial must have earned after each run but the last.
 
     Args:
-        population: The fitness of each member's runs; a member that stopped early has fewer than `n_runs`.
+        population: The fitness of each member's runs, −∞ for one that diverged; a member that stopped early
+            has fewer than `n_runs`.
         n_runs: Runs of a whole trial.
 
     Returns:
@@ -26,6 +29,9 @@ def thresholds(population: Sequence[Sequence[float]], n_runs: int) -> list[float
         came so far where they are fewer.
     """
     useful = math.ceil(USEFUL * len(population))
+    if all(value >= 0 for fitness in population for value in fitness if math.isfinite(value)):
+        # −1 is below every score then; and studies of such scores have always been raced so.
+        population = [[max(value, DIVERGED) for value in fitness] for fitness in population]
     least = []
     for n in range(1, n_runs):
         sums = sorted((math.fsum(fitness[:n]) for fitness in population if len(fitness) >= n), reverse=True)
@@ -44,10 +50,28 @@ def behind(earned: Sequence[float], thresholds: Sequence[float]) -> str | None:
     )
 
 
-def worth(earned: Sequence[float], n_runs: int) -> float:
-    """The fitness of a trial that stopped early: runs not taken count 0.
+def lowest(population: Sequence[Sequence[float]], n_runs: int) -> list[float]:
+    """The lowest fitness of each run that did not diverge, 0 where none is below.
 
-    A trial that stopped earned less by then than any that went on, so it ranks below them, and among its
-    like by how far it came.
+    Args:
+        population: As in `thresholds`.
+        n_runs: Runs of a whole trial.
     """
-    return math.fsum(earned) / n_runs
+    known = [[fitness[i] for fitness in population if i < len(fitness)] for i in range(n_runs)]
+    return [min((value for value in values if value > -math.inf), default=0.0) for values in known]
+
+
+def worth(earned: Sequence[float], n_runs: int, lowest: Sequence[float] = ()) -> float:
+    """The fitness of a trial that stopped early: a run not taken counts 0, or the lowest known if less.
+
+    So among its like it ranks by how far it came. Below those that went on it ranks whatever it is worth, see
+    `optevo.samplers.slots`.
+
+    Args:
+        earned: The fitness of its runs, none of which diverged.
+        n_runs: Runs of a whole trial.
+        lowest: The lowest fitness that others had in each run. Default: none is known.
+    """
+    own = min(earned, default=0.0)
+    left = [min(0.0, own, *lowest[i : i + 1]) for i in range(len(earned), n_runs)]
+    return math.fsum([*earned, *left]) / n_runs

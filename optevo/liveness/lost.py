@@ -26,7 +26,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
-from optevo.optuna_private import set_trial_system_attr, stored_trial
+from optevo.optuna_private import set_trial_system_attr, stored_trial, trials_in
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class LivenessMonitor:
         before, self._watched = self._watched, {}
         lost = {}
         for trial in trials:
-            worker = trial.user_attrs.get(keys.WORKER)
+            worker = keys.ours(trial).get(keys.WORKER)
             sign = (worker, trial.system_attrs.get(keys.BEAT))
             seen = before.get(trial.number)
             if seen is None or seen.sign != sign:
@@ -122,7 +122,7 @@ def _reason(worker: dict[str, Any] | None, seen: _Watched, step: float) -> str |
 
 def fail_lost_trials(study: optuna.Study, monitor: LivenessMonitor) -> list[int]:
     """Mark FAIL what lost workers left RUNNING, so that others take the slots; returns the numbers."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    running = trials_in(study, TrialState.RUNNING)
     lost = monitor.lost(running)
     return [
         trial.number for trial in running if trial.number in lost and fail(study, trial, lost[trial.number])
@@ -142,7 +142,7 @@ def fail(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
 
 def beat_age(trial: FrozenTrial) -> float | None:
     """Seconds since a trial's last heartbeat, or its beginning, by this machine's clock; None for neither."""
-    worker, beat = trial.user_attrs.get(keys.WORKER), trial.system_attrs.get(keys.BEAT)
+    worker, beat = keys.ours(trial).get(keys.WORKER), trial.system_attrs.get(keys.BEAT)
     last = beat[1] if beat is not None else worker and worker.get("since")
     if last is None:
         return None

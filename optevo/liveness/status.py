@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import optuna
@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.liveness.lost import GRACE_SECONDS, NAMELESS_SECONDS, beat_age, fail, host_name, state_of
+from optevo.optuna_private import trials_in
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,18 @@ class RunningTrial:
     @property
     def slot(self) -> str:
         """What it works on, "generation/slot"."""
-        attrs = self.trial.user_attrs
+        attrs = keys.ours(self.trial)
         return f"{attrs[keys.GENERATION]}/{attrs[keys.SLOT]}" if keys.SLOT in attrs else ""
 
 
-def running_trials(study: optuna.Study) -> list[RunningTrial]:
-    """Every running trial with its worker, by trial number."""
-    return [running_trial(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+def running_trials(
+    study: optuna.Study, check: Callable[[FrozenTrial], None] = lambda trial: None
+) -> list[RunningTrial]:
+    """Every running trial with its worker, by trial number; each passes by `check` before it is looked at."""
+    running = trials_in(study, TrialState.RUNNING)
+    for trial in running:
+        check(trial)
+    return [running_trial(trial) for trial in running]
 
 
 def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[RunningTrial, bool]]:
@@ -59,10 +65,11 @@ def repair(study: optuna.Study, *, everything: bool = False) -> Iterator[tuple[R
 
 def running_trial(trial: FrozenTrial) -> RunningTrial:
     """A running trial's worker, by what the trial and this machine tell."""
-    worker, age = trial.user_attrs.get(keys.WORKER), beat_age(trial)
-    if age is None:  # a trial's start is a naive local time
-        started = trial.datetime_start or datetime.datetime.now()
-        age = (datetime.datetime.now() - started).total_seconds()
+    worker, age = keys.ours(trial).get(keys.WORKER), beat_age(trial)
+    if age is None:
+        now = datetime.datetime.now(datetime.UTC)
+        # A trial's start is a naive local time, and not all hours of those are an hour apart.
+        age = (now - (trial.datetime_start or now).astimezone(datetime.UTC)).total_seconds()
     if worker is None:
         return RunningTrial(trial, "", "", age, "stale" if age > NAMELESS_SECONDS else "live")
     state: str = state_of(worker)

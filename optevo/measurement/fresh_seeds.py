@@ -7,6 +7,7 @@ which names the winner, and winner and presets on another, which gives the numbe
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,19 +43,30 @@ class Row:
 
     @property
     def by_seed(self) -> list[float]:
-        """Fitness a seed: the mean over tasks, −1 where any diverged."""
+        """Fitness a seed: the mean over tasks, −∞ where any diverged."""
         seeds = sorted({run.seed for run in self.runs})
         return [total_fitness([run for run in self.runs if run.seed == seed]) for seed in seeds]
 
     @property
     def mean(self) -> float:
-        """Mean fitness over the seeds."""
+        """Mean fitness over the seeds, −∞ where a run diverged."""
         return statistics.fmean(self.by_seed)
 
     @property
     def sd(self) -> float:
-        """Sample standard deviation of the fitness over the seeds."""
-        return statistics.stdev(self.by_seed)
+        """Sample standard deviation of the fitness over the seeds, NaN where a run diverged."""
+        return math.nan if self.diverged else statistics.stdev(self.by_seed)
+
+    @property
+    def diverged(self) -> int:
+        """How many of the runs diverged."""
+        return sum(run.diverged for run in self.runs)
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """The greater the better: on how few seeds a run diverged, then the mean over the others."""
+        whole = [value for value in self.by_seed if value > -math.inf]
+        return len(whole), statistics.fmean(whole) if whole else -math.inf
 
     def metric(self, task: str) -> tuple[float, float] | None:
         """Mean and standard deviation of a task's metric; None where a run diverged."""
@@ -127,12 +139,12 @@ def measure(
             winner = next(iter(shortlist))
             if len(shortlist) > 1:
                 chosen = measurer.measure(candidates, choosing)
-                winner = max(chosen, key=lambda name: Row(name, None, chosen[name]).mean)
+                winner = max(chosen, key=lambda name: Row(name, None, chosen[name]).rank)
             return winner, measurer.measure({**presets, winner: candidates[winner]}, reporting)
 
     winner, measured = again_when_killed(once)
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    found = {trial.user_attrs[keys.CANONICAL]: trial.value for trial in trials}
+    found = {keys.ours(trial)[keys.CANONICAL]: trial.value for trial in trials}
     rows = [Row(name, found.get(preset.canonical()), measured[name]) for name, preset in presets.items()]
     rows.append(Row(winner, shortlist[winner].value, measured[winner]))
     return Result(shortlist[winner].number, tuple(rows))

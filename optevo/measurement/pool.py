@@ -8,7 +8,7 @@ import hashlib
 import logging
 import multiprocessing
 import os
-import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,12 +17,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import tolerate_any_text
-from optevo.liveness.processes import when_orphaned
+from optevo.liveness.processes import (
+    STOPS,
+    OwnProcess,
+    install,
+    release_signals,
+    signals_held,
+    when_orphaned,
+)
 from optevo.optim.candidate import Candidate
 from optevo.training.benches import BaseBench, make_worker_bench
 from optevo.training.run import Run, read_run
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
     from multiprocessing.queues import SimpleQueue
 
     import optuna
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_LEAVE_SECONDS = 60.0  # for processes to end whose work is done; some may still be starting
 
 
 def form_of(candidate: Candidate) -> str:
@@ -96,7 +106,8 @@ class Measurer:
                     if key in stored:
                         self.done += 1
                     elif key not in jobs:  # else two candidates are the same optimizer
-                        jobs[key] = self.pool.submit(train, candidate, task, seed)
+                        with signals_held():  # a process that starts meanwhile is the pool's, or isn't
+                            jobs[key] = self.pool.submit(train, candidate, task, seed)
         keys = {future: key for key, future in jobs.items()}
         for future in as_completed(keys):
             error = future.exception()
@@ -104,7 +115,8 @@ class Measurer:
                 for key, other in jobs.items():  # what is done is done
                     if other.done() and other.exception() is None:
                         self._store(key, other.result())
-                if isinstance(error, Exception) and not isinstance(error, (BrokenProcessPool, UserError)):
+                # A task's sys.exit is one of its faults: it does not end this process.
+                if not isinstance(error, (BrokenProcessPool, UserError, KeyboardInterrupt)):
                     logger.error("a run failed", exc_info=error)
                     index, of_run = keys[future].split(":")[-2:]
                     name = self.config.evaluation.tasks[int(index)].name
@@ -136,13 +148,18 @@ def again_when_killed(measure: Callable[[], T], attempts: int = 3) -> T:
         try:
             return measure()
         except BrokenProcessPool:
-            logger.warning("a measuring process was killed%s", "; measuring goes on" if left else "")
-    raise RunFailed(f"{attempts} times a measuring process was killed; the same command goes on")
+            logger.warning("a measuring process was lost%s", "; measuring goes on" if left else "")
+    raise RunFailed(
+        f"{attempts} times a measuring process was lost: something kills it, or a task calls os._exit; what "
+        "was measured is kept, the same command goes on"
+    )
 
 
 @contextlib.contextmanager
 def processes(config: StudyConfig, devices: Sequence[str], data_root: Path) -> Iterator[ProcessPoolExecutor]:
-    """A process a device, ready to `train`; on an error or a stop, none of them trains on."""
+    """A process a device, ready to `train`. None outlives the block: those whose work is done end by
+    themselves, those still starting once they have started; on an error or a stop, all are killed.
+    """
     context = multiprocessing.get_context("spawn")
     free = context.SimpleQueue()
     for device in devices:
@@ -153,27 +170,35 @@ def processes(config: StudyConfig, devices: Sequence[str], data_root: Path) -> I
         initializer=_start,
         initargs=(os.getpid(), config, free, data_root),
     )
+    # The pool forgets them when it is shut down, before the last of them has ended.
+    begun: dict[int, BaseProcess] = getattr(pool, "_processes", {})
     try:
         yield pool
-    except BaseException:
-        for process in list((getattr(pool, "_processes", None) or {}).values()):
-            process.terminate()
-        raise
+        pool.shutdown(wait=False)
+        until = time.monotonic() + _LEAVE_SECONDS
+        for process in list(begun.values()):
+            process.join(max(0.0, until - time.monotonic()))
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        with signals_held():
+            for process in list(begun.values()):
+                process.kill()
+            pool.shutdown(cancel_futures=True)
 
 
 _here: list[BaseBench] = []  # a pool process's own, made once
 
 
 def _start(parent: int, config: StudyConfig, free: SimpleQueue[tuple[str, int]], data_root: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    install(lambda signum, frame: None, *STOPS)  # the parent, which they reach too, ends us
+    release_signals()
     tolerate_any_text()
     when_orphaned(parent, lambda: os._exit(1))
     device, sharing = free.get()
-    _here.append(make_worker_bench(config, device, data_root, sharing))
+    with OwnProcess():
+        _here.append(make_worker_bench(config, device, data_root, sharing))
 
 
 def train(candidate: Candidate, task: int, seed: int) -> Run:
     """One run, in a process of the pool."""
-    return _here[0].run(candidate, task, seed)
+    with OwnProcess():
+        return _here[0].run(candidate, task, seed)

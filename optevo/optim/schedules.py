@@ -18,11 +18,11 @@ class WarmupCosine:
         cosine: Whether to decay along half a cosine.
 
     Raises:
-        ValueError: `total_steps` is below 1 or `warmup_steps` below 0.
+        ValueError: `total_steps` is below 1 or not finite, or `warmup_steps` below 0.
     """
 
     def __init__(self, total_steps: int, *, warmup_steps: int = 0, cosine: bool = False) -> None:
-        if total_steps < 1:
+        if not 1 <= total_steps < math.inf:
             raise ValueError(f"Invalid total_steps: {total_steps}, expected at least 1")
         if warmup_steps < 0:
             raise ValueError(f"Invalid warmup_steps: {warmup_steps}, expected at least 0")

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from optevo.escaping import printable
-from optevo.reporting.comparison import score
-from optevo.reporting.statistics import Estimate, holm, paired, verdict
+from optevo.reporting import comparison
+from optevo.reporting.comparison import score, spread
+from optevo.reporting.statistics import Estimate, holm, verdict
+from optevo.reporting.text import told, told_difference, told_interval
 from optevo.training.run import Run
 
 
@@ -23,8 +25,8 @@ def ablation_frame(runs: Mapping[str, Sequence[Run]], measure: str) -> pd.DataFr
         by_task = _scores(own, measure)
         overall = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
         row = {"variant": name, "mean": float(np.mean(overall)), "n": len(overall)}
-        row["diverged"] = sum(run.diverged_at is not None for run in own)
-        row["sd"] = float(np.std(overall, ddof=1)) if len(overall) > 1 else float("nan")
+        row["diverged"] = sum(run.diverged for run in own)
+        row["sd"] = spread(overall)
         row |= {f"task {task}": float(np.mean(values)) for task, values in by_task.items()}
         rows.append(row)
         estimates.append(None if name == winner else difference(own, runs[winner], measure))
@@ -41,9 +43,7 @@ def ablation_frame(runs: Mapping[str, Sequence[Run]], measure: str) -> pd.DataFr
 
 def difference(ours: Sequence[Run], theirs: Sequence[Run], measure: str) -> Estimate:
     """Ours minus theirs, paired by task and seed, the mean over tasks."""
-    a, b = _scores(ours, measure), _scores(theirs, measure)
-    pairs = {task: [x - y for x, y in zip(a[task], b[task], strict=True)] for task in a}
-    return paired(pairs, rng=np.random.default_rng(0))
+    return comparison.difference(_scores(ours, measure), _scores(theirs, measure))
 
 
 def account(
@@ -72,20 +72,15 @@ def account(
 def ablation_cells(frame: pd.DataFrame) -> list[list[str]]:
     """A header and a row a variant, for printing."""
     cells = [["variant", "mean ± sd", "n", "− the winner", "95 % interval", "p, Holm", "verdict"]]
+    n_tasks = sum(str(name).startswith("task ") for name in frame.columns)
     for place, row in frame.iterrows():
         compared = ["", "", "", ""]
         if place:  # the winner comes first
-            interval = f"{row['low']:+.4f} to {row['high']:+.4f}"
-            compared = [f"{row['difference']:+.4f}", interval, f"{row['p_holm']:.3g}", row["verdict"]]
-        diverged = f" ({row['diverged']} runs diverged)" * (row["diverged"] > 0)
-        cells.append(
-            [
-                printable(row["variant"]) + diverged,
-                f"{row['mean']:.4f} ± {row['sd']:.4f}",
-                str(row["n"]),
-                *compared,
-            ]
-        )
+            interval = told_interval(row["difference"], row["low"], row["high"])
+            off = told_difference(row["difference"])
+            compared = [off, interval, f"{row['p_holm']:.3g}", row["verdict"]]
+        mean = told(row["mean"], row["sd"], row["diverged"], row["n"] * n_tasks)
+        cells.append([printable(row["variant"]), mean, str(row["n"]), *compared])
     return cells
 
 
@@ -93,7 +88,10 @@ def account_cells(parts: Sequence[tuple[str, Estimate, str]]) -> list[list[str]]
     """A header and a row a part of the gain, for printing."""
     return [
         ["what", "difference", "95 % interval", "verdict"],
-        *[[what, f"{e.mean:+.4f}", f"{e.low:+.4f} to {e.high:+.4f}", said] for what, e, said in parts],
+        *[
+            [what, told_difference(e.mean), told_interval(e.mean, e.low, e.high), said]
+            for what, e, said in parts
+        ],
     ]
 
 

@@ -16,22 +16,20 @@ def caveats(entries: Sequence[Entry], measure: str) -> list[str]:
     said = []
     if len({_deciding(entry.test) for entry in entries}) > 1:
         said.append("The studies were measured in different environments, so that their runs may not pair.")
-    counts = "−1" if measure == "fitness" else "0"
     for entry in entries:
         name = printable(entry.test.study)
         if entry.config.evaluation.split == "test":
             said.append(f"{name} was selected on the test split: its numbers flatter it.")
         said += [f"{name} {caveat}." for caveat in entry.config.make_space().caveats()]
-        whole = [run for run in entry.test.runs if run.diverged_at is None]
+        whole = [run for run in entry.test.runs if not run.diverged]
         if whole and not any(run.losses for run in whole):
             said.append(f"{name}: its tasks score by themselves, on fresh seeds; there is no test split.")
         if entry.test.attempt > 1:
             said.append(f"{name}: this is reading {entry.test.attempt} of the test split.")
         said += [f"{name}: {edge}" for edge in _edges(entry)]
-        diverged = sum(run.diverged_at is not None for run in entry.test.runs)
-        if diverged:
-            n = len(entry.test.runs)
-            said.append(f"{name}: {diverged} of {n} runs diverged; they count {counts}.")
+        if (n := len(entry.test.runs)) > len(whole):
+            diverged = f"{n - len(whole)} of {n} runs diverged"
+            said.append(f"{name}: {diverged}, which counts as less than any {measure}; nothing is tested.")
     return said
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.measurement.fresh_seeds import Result
 from optevo.measurement.test_split import TestEvaluation
 from optevo.naming import hint
 from optevo.reporting.frames import cost
-from optevo.reporting.statistics import holm, paired, verdict
+from optevo.reporting.statistics import Estimate, holm, paired, verdict
 from optevo.study.config import StudyConfig
 from optevo.training.run import Run
 
@@ -115,10 +117,34 @@ def check_tasks(study: str, names: Iterable[str]) -> None:
 
 
 def score(run: Run, measure: str) -> float:
-    """What counts of a run: its fitness, or the task's metric, which is 0 for a run that diverged."""
-    if measure == "fitness":
-        return run.fitness
-    return 0.0 if run.metric is None else run.metric
+    """What counts of a run: its fitness, or the task's metric; −∞ for a run that diverged."""
+    if measure == "fitness" or run.metric is None:
+        return run.earned
+    return run.metric
+
+
+def spread(values: Sequence[float]) -> float:
+    """The sample standard deviation; NaN of one value, or where a run diverged."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 and np.isfinite(values).all() else math.nan
+
+
+def difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> Estimate:
+    """Ours minus theirs, paired by task and seed, the mean over tasks.
+
+    Where a run diverged, nothing is estimated and nothing tested: the mean is −∞ or ∞ for who has such a run
+    alone, NaN where both have, without bounds, and p = 1.
+
+    Args:
+        ours: Scores by task, seed by seed, as `score` gives them.
+        theirs: The same for the other, of the same tasks and seeds.
+    """
+    diverged = [any(math.isinf(value) for each in one.values() for value in each) for one in (ours, theirs)]
+    if any(diverged):
+        mean = math.nan if all(diverged) else -math.inf if diverged[0] else math.inf
+        n = sum(map(len, ours.values()))
+        return Estimate(mean, -math.inf, math.inf, 1.0, n, "a run diverged: no interval, no test")
+    pairs = {task: [a - b for a, b in zip(ours[task], theirs[task], strict=True)] for task in theirs}
+    return paired(pairs, rng=np.random.default_rng(0))
 
 
 def runs_frame(evaluations: Sequence[TestEvaluation]) -> pd.DataFrame:
@@ -131,7 +157,7 @@ def runs_frame(evaluations: Sequence[TestEvaluation]) -> pd.DataFrame:
             "task": run.task,
             "seed": run.seed,
             "metric": run.metric,
-            "fitness": run.fitness,
+            "fitness": None if run.diverged else run.fitness,
             "loss": run.loss,
             "steps": run.steps,
             "seconds": round(run.seconds, 2),
@@ -147,7 +173,7 @@ def runs_frame(evaluations: Sequence[TestEvaluation]) -> pd.DataFrame:
 def summary_frame(evaluations: Sequence[TestEvaluation], measure: str) -> pd.DataFrame:
     """Mean, sample standard deviation, n and diverged runs of each study, per task and `overall`.
 
-    Overall is, seed by seed, the mean over tasks.
+    Overall is, seed by seed, the mean over tasks. Where a run diverged the mean is −∞.
     """
     rows = []
     for evaluation in evaluations:
@@ -155,13 +181,13 @@ def summary_frame(evaluations: Sequence[TestEvaluation], measure: str) -> pd.Dat
         by_task = {task: _scores(evaluation, task, measure) for task in evaluation.tasks}
         by_task[OVERALL] = [float(np.mean(each)) for each in zip(*by_task.values(), strict=True)]
         for task, values in by_task.items():
-            diverged = [r for r in evaluation.runs if r.diverged_at is not None and task in (r.task, OVERALL)]
+            diverged = [r for r in evaluation.runs if r.diverged and task in (r.task, OVERALL)]
             rows.append(
                 {
                     "study": evaluation.study,
                     "task": task,
                     "mean": float(np.mean(values)),
-                    "sd": float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
+                    "sd": spread(values),
                     "n": len(values),
                     "diverged": len(diverged),
                 }
@@ -180,18 +206,10 @@ def differences_frame(evaluations: Sequence[TestEvaluation], reference: str, mea
     for other in evaluations:
         if other.study == reference:
             continue
-        pairs = {
-            task: [
-                theirs - ours
-                for theirs, ours in zip(
-                    _scores(other, task, measure), _scores(base, task, measure), strict=True
-                )
-            ]
-            for task in base.tasks
-        }
-        by_task = [(task, {task: pairs[task]}) for task in base.tasks if len(base.tasks) > 1]
-        for task, chosen in [(OVERALL, pairs), *by_task]:
-            rows.append((other.study, task, paired(chosen, rng=np.random.default_rng(0))))
+        ours, theirs = ({task: _scores(one, task, measure) for task in base.tasks} for one in (other, base))
+        rows.append((other.study, OVERALL, difference(ours, theirs)))
+        for task in base.tasks if len(base.tasks) > 1 else []:
+            rows.append((other.study, task, difference({task: ours[task]}, {task: theirs[task]})))
     columns = ["study", "reference", "task", "mean", "low", "high", "p", "p_holm", "n", "verdict", "method"]
     records = [
         {
@@ -229,8 +247,8 @@ def studies_frame(entries: Sequence[Entry]) -> pd.DataFrame:
             {
                 "study": entry.test.study,
                 "winner": f"trial {entry.test.trial}",
-                "rule": printable(str(trial.user_attrs.get("formula", ""))),
-                "hyperparameters": printable(str(trial.user_attrs.get("hyperparameters", ""))),
+                "rule": printable(str(keys.ours(trial).get(keys.FORMULA, ""))),
+                "hyperparameters": printable(str(keys.ours(trial).get(keys.HYPERPARAMETERS, ""))),
                 "selected_on": entry.config.evaluation.split,
                 "trials": entry.config.n_trials,
                 "search_fitness": trial.value,

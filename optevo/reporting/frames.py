@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.escaping import printable
-from optevo.samplers.slots import claimed
+from optevo.samplers.slots import claimed, earned
 from optevo.study.studies import COUNTED
 from optevo.training.fitness import tenths
 
@@ -64,6 +64,7 @@ LINEAGE = {
     "parent": INTEGER,
     "generation": INTEGER,
     "origin": TEXT,
+    "state": TEXT,
     "fitness": NUMBER,
     "formula": TEXT,
 }
@@ -87,7 +88,8 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     Returns:
         The columns of `TRIALS`; ``fitness:TASK`` for the mean over seeds on a task; and every parameter under
         its own name (``param:NAME`` where that is a column already), dormant genes included. `fitness` is
-        what counts in the search: a pruned trial's is what it had earned. `counted` says whether the trial
+        what counts in the search: a pruned trial's is what it had earned, none where it diverged, was refused
+        or given up; nor has it one on the task where it diverged. `counted` says whether the trial
         decided its slot. `seconds` is wall-clock time; where the trial recorded none, up to its end or, for
         a lost one, its last sign of life.
     """
@@ -96,14 +98,20 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     names = list(
         dict.fromkeys([*config.make_space().distributions(), *(p for t in stored for p in t.params)])
     )
-    tasks = list(dict.fromkeys(key for t in stored for key in t.user_attrs if _is_task(key)))
+    tasks = list(dict.fromkeys(key for t in stored for key in keys.ours(t) if _is_task(key)))
     rows = []
     for trial in stored:
-        attrs = trial.user_attrs
+        attrs = keys.ours(trial)
         rows.append(
             {
-                **{name: attrs.get(name) for name in TRIALS},  # most are attributes under these names
-                **{name: _text(attrs.get(name)) for name, kind in TRIALS.items() if kind == TEXT},
+                **{
+                    name: attrs.get(keys.PREFIX + name) for name in TRIALS
+                },  # most are attributes under these names
+                **{
+                    name: _text(attrs.get(keys.PREFIX + name))
+                    for name, kind in TRIALS.items()
+                    if kind == TEXT
+                },
                 "number": trial.number,
                 "state": trial.state.name,
                 "counted": trial.number in deciders,
@@ -111,11 +119,11 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
                 "fitness": _value(trial),
                 "seconds": _seconds(trial),
                 "error": _text(attrs.get(keys.ERROR, "").strip().rpartition("\n")[2] or None),
-                **{printable(key): attrs.get(key) for key in tasks},
+                **{_task_column(key): attrs.get(key) for key in tasks if key not in _diverged(trial)},
                 **{_param_column(name): trial.params.get(name) for name in names},
             }
         )
-    columns = {**TRIALS, **{printable(key): NUMBER for key in tasks}}
+    columns = {**TRIALS, **{_task_column(key): NUMBER for key in tasks}}
     return frame_of(rows, columns, [_param_column(name) for name in names])
 
 
@@ -124,10 +132,11 @@ def runs(study: optuna.Study) -> pd.DataFrame:
 
     `copied` says that another trial trained it: `steps` and `seconds` are that one's.
     """
-    rows = [
-        {**run, "trial": trial.number, "task": printable(run["task"]), "copied": copied}
-        for trial, run, copied in _runs(study)
-    ]
+    rows = []
+    for trial, run, copied in _runs(study):
+        fitness = run["fitness"] if run["diverged_at"] is None else None
+        own = {"trial": trial.number, "task": printable(run["task"]), "fitness": fitness, "copied": copied}
+        rows.append({**run, **own})
     return frame_of(rows, RUNS)
 
 
@@ -159,13 +168,15 @@ def lineage(study: optuna.Study, trial_number: int) -> pd.DataFrame:
         if not 0 <= number < len(stored):
             continue
         trial = stored[number]
-        parents = list(dict.fromkeys(trial.user_attrs.get(keys.PARENTS, ())))
+        attrs = keys.ours(trial)
+        parents = list(dict.fromkeys(attrs.get(keys.PARENTS, ())))
         known = {
             "trial": number,
-            "generation": trial.user_attrs.get(keys.GENERATION),
-            "origin": _text(trial.user_attrs.get(keys.ORIGIN)),
+            "generation": attrs.get(keys.GENERATION),
+            "origin": _text(attrs.get(keys.ORIGIN)),
+            "state": trial.state.name,
             "fitness": _value(trial),
-            "formula": _text(trial.user_attrs.get(keys.FORMULA)),
+            "formula": _text(attrs.get(keys.FORMULA)),
         }
         rows += [{**known, "parent": parent} for parent in parents or [None]]
         waiting += [parent for parent in parents if parent not in seen]
@@ -181,7 +192,7 @@ def cost(study: optuna.Study, *, rerun: bool = True) -> Cost:
         rerun: Whether to add what measuring the best again on fresh seeds took. Default: True.
     """
     stored = _stored(study)
-    steps = sum(trial.user_attrs.get(keys.TRAINED_STEPS, 0) for trial in stored)
+    steps = sum(keys.ours(trial).get(keys.TRAINED_STEPS, 0) for trial in stored)
     seconds = sum(_seconds(trial) or 0.0 for trial in stored)
     if rerun:
         for key, again in study.user_attrs.items():
@@ -216,8 +227,8 @@ def _stored(study: optuna.Study) -> list[FrozenTrial]:
 
 def _runs(study: optuna.Study) -> Iterator[tuple[FrozenTrial, Mapping[str, Any], bool]]:
     for trial in _stored(study):
-        copied = trial.user_attrs.get(keys.COPIED_RUNS, 0)
-        for i, run in enumerate(trial.user_attrs.get(keys.RUNS, [])):
+        copied = keys.ours(trial).get(keys.COPIED_RUNS, 0)
+        for i, run in enumerate(keys.ours(trial).get(keys.RUNS, [])):
             yield trial, run, i < copied
 
 
@@ -231,19 +242,26 @@ def _deciders(stored: Sequence[FrozenTrial]) -> set[int]:
 
 
 def _value(trial: FrozenTrial) -> float | None:
-    return trial.values[0] if trial.state in COUNTED and trial.values else None
+    return earned(trial) if trial.state in COUNTED else None
+
+
+def _diverged(trial: FrozenTrial) -> set[str]:
+    """The attributes of fitness that older studies have of tasks on which a trial diverged."""
+    runs = keys.ours(trial).get(keys.RUNS, [])
+    return {keys.FITNESS_PREFIX + run["task"] for run in runs if run["diverged_at"] is not None}
 
 
 def _seconds(trial: FrozenTrial) -> float | None:
-    recorded: float | None = trial.user_attrs.get(keys.SECONDS)
+    recorded: float | None = keys.ours(trial).get(keys.SECONDS)
     start, end = trial.datetime_start, trial.datetime_complete
     if recorded is not None or start is None or end is None:
         return recorded
+    # Naive local times, which are no hour apart from one another where clocks are put back or forward.
+    start, end = start.astimezone(datetime.UTC), end.astimezone(datetime.UTC)
     if trial.state == TrialState.FAIL and keys.LOST in trial.system_attrs:
         # It may have been noticed days later, by the command that resumed the study.
         beat = trial.system_attrs.get(keys.BEAT)
-        last = datetime.datetime.fromisoformat(beat[1]).astimezone().replace(tzinfo=None) if beat else start
-        end = min(end, last)
+        end = min(end, datetime.datetime.fromisoformat(beat[1]) if beat else start)
     return max(0.0, (end - start).total_seconds())
 
 
@@ -251,8 +269,12 @@ def _is_task(key: str) -> bool:
     return key.startswith(keys.FITNESS_PREFIX)
 
 
+def _task_column(key: str) -> str:
+    return printable(key.removeprefix(keys.PREFIX))
+
+
 def _param_column(name: str) -> str:
-    return f"param:{name}" if name in TRIALS or _is_task(name) else name
+    return f"param:{name}" if name in TRIALS or _is_task(keys.PREFIX + name) else name
 
 
 def _text(value: Any) -> str | None:

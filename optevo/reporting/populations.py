@@ -28,6 +28,10 @@ GENERATIONS = {
     "median": NUMBER,
     "q75": NUMBER,
     "n": INTEGER,
+    "complete": INTEGER,
+    "complete_mean": NUMBER,
+    "complete_q25": NUMBER,
+    "complete_q75": NUMBER,
     "pruned_share": NUMBER,
     "trained_steps": INTEGER,
     "cumulative_steps": INTEGER,
@@ -42,29 +46,38 @@ def generations(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
 
     Returns:
         The columns of `GENERATIONS`. A finished generation is its population, elites included; of one in
-        progress, what has finished so far. `sd` is the sample standard deviation; `n` counts members with a
-        fitness; `pruned_share` is of the generation's own trials; `trained_steps` are those that trials of
-        this generation took, whatever became of them.
+        progress, what has finished so far. `sd` is the sample standard deviation; `n` counts members,
+        also those without a fitness. What a pruned one had earned is of a part of its runs: of the `complete`
+        ones alone are `complete_mean` and its quartiles. `pruned_share` is of the generation's own trials;
+        `trained_steps` are those that trials of this generation took, whatever became of them.
     """
     frame = trials(study, config)
     finished = populations(study)
     counted, rows = frame[frame["counted"]], []
     for number in _numbers(finished, counted):
         own = counted[counted["generation"] == number]
-        values = own["fitness"].dropna()
+        n, values, complete = len(own), own["fitness"].dropna(), own["state"] == "COMPLETE"
         if number in finished:
-            values = pd.Series([m.value for m in finished[number] if math.isfinite(m.value)], dtype=NUMBER)
+            n = len(finished[number])
+            members = [member for member in finished[number] if math.isfinite(member.value)]
+            values = pd.Series([member.value for member in members], dtype=NUMBER)
+            complete = pd.Series([member.complete for member in members], dtype=FLAG)
+        whole = values[complete.reindex(values.index)]
         rows.append(
             {
                 "generation": number,
                 "finished": number in finished,
-                "best": values.max(),
+                "best": (values if whole.empty else whole).max(),
                 "mean": values.mean(),
                 "sd": values.std(),
                 "q25": values.quantile(0.25),
                 "median": values.median(),
                 "q75": values.quantile(0.75),
-                "n": len(values),
+                "n": n,
+                "complete": len(whole),
+                "complete_mean": whole.mean(),
+                "complete_q25": whole.quantile(0.25),
+                "complete_q75": whole.quantile(0.75),
                 "pruned_share": (own["state"] == "PRUNED").mean(),
                 "trained_steps": frame.loc[frame["generation"] == number, "trained_steps"].sum(),
             }

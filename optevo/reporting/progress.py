@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +18,12 @@ from optevo import keys
 from optevo.escaping import printable
 from optevo.reporting.text import TEST_MARK, formula
 from optevo.samplers.base import sampler_of
-from optevo.samplers.slots import claimed
+from optevo.samplers.slots import Slot, claimed, fate
 from optevo.study.studies import COUNTED
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
     from optevo.study.config import StudyConfig
 
@@ -46,6 +48,7 @@ class Progress:
         self.at_start = self.counted
         self.told_generation = self.generation
         self.told_failures.update(t.number for t in self.failed)
+        self.told_retries = set(self._retries())
 
     def _read(self) -> None:
         trials = self.study.get_trials(deepcopy=False)
@@ -55,7 +58,7 @@ class Progress:
         self.counted = len({claimed(trial) for trial in counted})
         self.pruned = len(counted) - len(complete)
         self.running = sum(t.state == TrialState.RUNNING for t in trials)
-        self.failed = [t for t in trials if t.state == TrialState.FAIL and keys.ERROR in t.user_attrs]
+        self.failed = [t for t in trials if t.state == TrialState.FAIL and keys.ERROR in keys.ours(t)]
         self.best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
         sampler = sampler_of(self.study)
         self.slots = sampler.slot_table(self.study)
@@ -70,8 +73,12 @@ class Progress:
             if trial.number not in self.told_failures:
                 self.told_failures.add(trial.number)
                 new.append(
-                    f"trial {trial.number} failed: {printable(_last_line(trial.user_attrs[keys.ERROR]))}"
+                    f"trial {trial.number} failed: {printable(_last_line(keys.ours(trial)[keys.ERROR]))}"
                 )
+        for number, line in self._retries().items():
+            if number not in self.told_retries:
+                self.told_retries.add(number)
+                new.append(line)
         while self.told_generation < self.generation:
             new.append(self._generation_line(self.told_generation))
             self.told_generation += 1
@@ -81,6 +88,21 @@ class Progress:
         if new:
             self.last_line = time.monotonic()
         return new
+
+    def _retries(self) -> dict[int, str]:
+        """A line for each trial in whose slot another had come to nothing, by the trial's number."""
+        held: dict[Slot, list[FrozenTrial]] = {}
+        for trial in self.trials:
+            slot = claimed(trial)
+            if slot is not None and keys.SURPLUS not in keys.ours(trial):
+                held.setdefault(slot, []).append(trial)
+        return {
+            trial.number: f"slot {slot.index} of generation {slot.generation} is tried again, attempt {i}: "
+            f"trial {before.number} {printable(fate(before))}"
+            for slot, trials in held.items()
+            for i, (before, trial) in enumerate(itertools.pairwise(trials), start=2)
+            if before.state == TrialState.FAIL
+        }
 
     def _generation_line(self, generation: int) -> str:
         members = self.slots.populations[generation]
@@ -114,9 +136,9 @@ class Progress:
         if self.best is not None:
             yield "best fitness", f"{self.best.value:.4f} (trial {self.best.number})"
             yield "best rule", formula(self.best)
-            yield "", str(self.best.user_attrs.get(keys.HYPERPARAMETERS, ""))
+            yield "", str(keys.ours(self.best).get(keys.HYPERPARAMETERS, ""))
         for trial in self.failed[-1:]:
-            yield "last failure", f"trial {trial.number}: {_last_line(trial.user_attrs[keys.ERROR])}"
+            yield "last failure", f"trial {trial.number}: {_last_line(keys.ours(trial)[keys.ERROR])}"
         if self.config.evaluation.split == "test":
             yield "split", TEST_MARK
         yield "time", f"{_duration(time.monotonic() - self.start)}, {self._left()}"

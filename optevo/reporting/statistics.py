@@ -48,6 +48,7 @@ RESAMPLES = 4_999
 _ROUNDING = 1e-9
 
 BETTER, WORSE, UNDECIDED = "better", "worse", "no difference shown"
+UNTESTED = "a run diverged: not compared"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Estimate:
     """A mean difference and how sure it is.
 
     Attributes:
-        mean: Mean over tasks of the mean difference over seeds, in the unit of the differences.
+        mean: Mean over tasks of the mean difference over seeds, in the unit of the differences. It is not
+            finite where runs diverged, see `optevo.reporting.comparison.difference`.
         low: Lower end of the confidence interval; −inf where the data bound nothing.
         high: Upper end; inf where the data bound nothing.
         p: Of the two-sided t test that the mean is 0, unadjusted, in [0, 1].
@@ -213,7 +215,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def verdict(estimate: Estimate, p_adjusted: float, level: float = 0.95) -> str:
-    """What may be said of a difference: `BETTER` (it is positive), `WORSE`, or `UNDECIDED`.
+    """What may be said of a difference: `BETTER` (it is positive), `WORSE`, `UNDECIDED` or `UNTESTED`.
 
     Args:
         estimate: The difference, as `paired` gives it at this level.
@@ -223,6 +225,8 @@ def verdict(estimate: Estimate, p_adjusted: float, level: float = 0.95) -> str:
     Returns:
         Better or worse only where p_adjusted < 1 − level and the interval excludes 0.
     """
+    if not math.isfinite(estimate.mean):
+        return UNTESTED
     if not (p_adjusted + level < 1 and estimate.excludes_zero):
         return UNDECIDED
     return BETTER if estimate.mean > 0 else WORSE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,17 +21,22 @@ from optevo.reporting.comparison import (
     studies_frame,
     summary_frame,
 )
+from optevo.reporting.text import told, told_difference, told_interval
 
 
 def summary_cells(summary: pd.DataFrame) -> list[list[str]]:
     """A header and a row a study with mean ± sd a task, for printing."""
     tasks = list(dict.fromkeys(summary["task"]))
     tasks.sort(key=lambda task: task == OVERALL)
-    tasks = tasks[:1] if len(tasks) == 2 else tasks  # the mean over one task is no news
+    n_tasks = len(tasks) - 1
+    tasks = tasks[:1] if n_tasks == 1 else tasks  # the mean over one task is no news
     cells = [["study", *tasks, "n"]]
     for study, rows in summary.groupby("study", sort=False):
         by_task = rows.set_index("task")
-        each = [f"{by_task.loc[t, 'mean']:.4f} ± {by_task.loc[t, 'sd']:.4f}" for t in tasks]
+        each = [
+            told(row["mean"], row["sd"], row["diverged"], row["n"] * (n_tasks if task == OVERALL else 1))
+            for task, row in by_task.loc[tasks].iterrows()
+        ]
         cells.append([printable(str(study)), *(printable(cell) for cell in each), str(by_task["n"].iloc[0])])
     cells[0] = [printable(cell) for cell in cells[0]]
     return cells
@@ -45,8 +51,8 @@ def difference_cells(differences: pd.DataFrame) -> list[list[str]]:
             [
                 f"{printable(row['study'])} − {printable(row['reference'])}",
                 printable(row["task"]),
-                f"{row['mean']:+.4f}",
-                f"{row['low']:+.4f} to {row['high']:+.4f}",
+                told_difference(row["mean"]),
+                told_interval(row["mean"], row["low"], row["high"]),
                 str(row["n"]),
                 f"{row['p']:.3g}",
                 f"{row['p_holm']:.3g}",
@@ -67,7 +73,9 @@ def study_cells(studies: pd.DataFrame) -> list[list[str]]:
                 printable(row["study"]) + mark,
                 f"{row['winner']}: {row['rule']}; {row['hyperparameters']}",
                 f"{row['search_fitness']:.4f}",
-                f"{row['fresh_fitness']:.4f} ± {row['fresh_sd']:.4f}, n = {row['fresh_n']}",
+                f"{row['fresh_fitness']:.4f} ± {row['fresh_sd']:.4f}, n = {row['fresh_n']}"
+                if math.isfinite(row["fresh_fitness"])
+                else "a run diverged",
                 f"{row['trials']} trials, {_spent(row['search_steps'], row['search_hours'])}",
                 _spent(row["rerun_steps"], row["rerun_hours"]),
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
@@ -9,11 +10,13 @@ from rich.table import Table
 
 from optevo import keys
 from optevo.escaping import markdown_table, printable
+from optevo.samplers.slots import earned
+from optevo.study.studies import COUNTED
 
 if TYPE_CHECKING:
     import optuna
 
-    from optevo.measurement.fresh_seeds import Result
+    from optevo.measurement.fresh_seeds import Result, Row
     from optevo.study.config import StudyConfig
 
 #: What stands beside every number of a study whose file says `split = "test"`.
@@ -22,7 +25,7 @@ TEST_MARK = "selected and scored on the test split: these numbers flatter what w
 
 def formula(trial: FrozenTrial) -> str:
     """A trial's update rule, empty before it was built."""
-    return printable(str(trial.user_attrs.get(keys.FORMULA, "")))
+    return printable(str(keys.ours(trial).get(keys.FORMULA, "")))
 
 
 def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
@@ -31,9 +34,8 @@ def trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) ->
 
 
 def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -> list[str]:
-    attrs = trial.user_attrs
-    value = "" if trial.value is None else f", fitness {trial.value:.4f}"
-    lines = [f"trial {trial.number} of study {study.study_name!r}: {trial.state.name}{value}"]
+    attrs = keys.ours(trial)
+    lines = [f"trial {trial.number} of study {study.study_name!r}: {trial.state.name}{_fitness(trial)}"]
     lines += [f"  {TEST_MARK}"] * (config.evaluation.split == "test")
     if keys.FORMULA in attrs:
         lines += [f"  {formula(trial)}", f"  {attrs.get(keys.HYPERPARAMETERS, '')}"]
@@ -70,6 +72,39 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
     return lines
 
 
+def _fitness(trial: FrozenTrial) -> str:
+    fitness = earned(trial)
+    if fitness is None:
+        return ", no fitness" if trial.state in COUNTED else ""
+    return f", fitness {fitness:.4f}"
+
+
+def told(mean: float, sd: float, diverged: int, n: int) -> str:
+    """A mean with its spread; of `n` runs with diverged ones among them, how many those are."""
+    if math.isfinite(mean):
+        return f"{mean:.4f} ± {sd:.4f}"
+    return f"diverged ({diverged} of {n})"
+
+
+def told_difference(mean: float) -> str:
+    """A mean difference; which side has diverged where there is none."""
+    if math.isnan(mean):
+        return "both diverged"
+    if math.isinf(mean):
+        return "diverged" if mean < 0 else "the other diverged"
+    return f"{mean:+.4f}"
+
+
+def told_interval(mean: float, low: float, high: float) -> str:
+    """A difference's interval, where there is one."""
+    return f"{low:+.4f} to {high:+.4f}" if math.isfinite(mean) else "none"
+
+
+def fresh(row: Row) -> str:
+    """A candidate's fitness on fresh seeds."""
+    return told(row.mean, row.sd, row.diverged, len(row.runs))
+
+
 def result_cells(result: Result) -> list[list[str]]:
     """A header and a row a candidate: fitness and each task's metric as mean ± sd over the fresh seeds."""
     n = len(result.rows[0].by_seed)
@@ -80,7 +115,7 @@ def result_cells(result: Result) -> list[list[str]]:
             [
                 printable(row.name),
                 "" if row.search is None else f"{row.search:.4f}",
-                f"{row.mean:.4f} ± {row.sd:.4f}",
+                fresh(row),
                 *("diverged" if m is None else f"{m[0]:.4f} ± {m[1]:.4f}" for m in metrics),
             ]
         )

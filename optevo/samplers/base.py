@@ -18,9 +18,11 @@ from optevo.optuna_private import (
     set_trial_user_attr,
     stored_trial,
     trial_id,
+    written_together,
 )
 from optevo.samplers.claiming import claim
 from optevo.samplers.memory import SamplerCache, StudyCaches
+from optevo.samplers.operators import plain
 from optevo.samplers.slots import Member, Slot, SlotTable, claimed
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ class SlotSampler(BaseSampler):
     A subclass implements Optuna's `infer_relative_search_space`, `sample_relative` and `sample_independent`,
     and `lineage` where individuals have parents. One that breeds is a `BreedingSampler`.
 
-    Trials get the user attributes `generation`, `slot`, `parents` (trial numbers) and `origin`.
+    Where a trial comes from is in its system attributes, whose names begin with ``optevo:``; its user
+    attributes stay the user's. `optevo.keys.ours` reads generation, slot, parents (trial numbers) and origin.
 
     Args:
         population_size: Members of a generation.
@@ -61,11 +64,14 @@ class SlotSampler(BaseSampler):
         has_generations: Whether later generations are bred from earlier ones, so that racing and copies can
             look back. Default: True.
         origin: What a trial's attribute `origin` says that is no preset.
+        lineage_in_user_attrs: Whether to write where trials come from to user attributes instead, which
+            dashboards show. Default: False.
         on_trial: Called with study and trial before anything else happens to a trial. Default: None.
 
     Raises:
         TypeError: A size is no whole number.
-        ValueError: A size or a preset's value is out of range, or the study has several objectives.
+        ValueError: A size or a preset's value is out of range, or the study has several objectives. Without a
+            space, a preset's fault shows when its trial suggests another value or name.
     """
 
     has_generations = True
@@ -99,10 +105,11 @@ class SlotSampler(BaseSampler):
             raise ValueError("Invalid group_size: an asynchronous search has no groups, set it to 1")
         if not patience >= 0:
             raise ValueError(f"Invalid patience: {patience}, expected at least 0 seconds")
-        self.presets = [dict(preset) for preset in presets]
+        self.presets = [{name: plain(value) for name, value in preset.items()} for preset in presets]
         self.patience = patience
         self.endless = endless
         self.asynchronous = asynchronous
+        self.lineage_in_user_attrs = False
         self.on_trial: Callable[[Study, FrozenTrial], None] | None = None
         self._reset()
 
@@ -122,12 +129,17 @@ class SlotSampler(BaseSampler):
             endless=self.endless,
         )
         self._cache(study).slots[trial_id(trial)] = slot
-        attrs = self.lineage(study, slot)
+        lineage = self.lineage(study, slot)
         if trial.system_attrs.get("fixed_params"):
-            attrs |= {keys.PARENTS: [], keys.ORIGIN: "enqueued"}
-        for key, value in attrs.items():
-            set_trial_user_attr(study, trial, key, value)
-        trial.user_attrs = {**trial.user_attrs, **attrs}  # Optuna read the trial before
+            lineage |= {keys.PARENTS: [], keys.ORIGIN: "enqueued"}
+        user, system = self.attributes(lineage)
+        with written_together(study):
+            for key, value in user.items():
+                set_trial_user_attr(study, trial, key, value)
+            for key in system.keys() - {keys.CLAIM}:
+                set_trial_system_attr(study, trial, key, system[key])
+        trial.user_attrs = {**trial.user_attrs, **user}  # Optuna read the trial before
+        trial.system_attrs = {**trial.system_attrs, **system}
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
@@ -135,6 +147,8 @@ class SlotSampler(BaseSampler):
         """Mark a trial late whose slot another has decided meanwhile."""
         slot = self.slot(study, trial)
         self._cache(study).slots.pop(trial_id(trial), None)
+        if slot is not None and self.is_preset(slot) and state != TrialState.FAIL:
+            self._check_used(study, trial, self.presets[slot.index])
         if not self.endless:  # then slots are only taken over from trials that have been failed
             return
         if slot is not None and self.slot_table(study).decided(slot):
@@ -163,8 +177,12 @@ class SlotSampler(BaseSampler):
         """Trials that had failed in a slot when its present trial was given it, but for interrupted ones."""
         return self._cache(study).table.failed(slot)
 
+    def interrupted_before(self, study: Study, slot: Slot) -> Sequence[FrozenTrial]:
+        """Trials that had been interrupted in a slot when its present trial was given it."""
+        return self._cache(study).table.interrupted(slot)
+
     def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
-        """User attributes that say where a slot's individual comes from. Default: from nobody."""
+        """Attributes that say where a slot's individual comes from. Default: from nobody."""
         origin = "preset" if self.is_preset(slot) else self.origin
         return {
             keys.GENERATION: slot.generation,
@@ -172,6 +190,13 @@ class SlotSampler(BaseSampler):
             keys.PARENTS: [],
             keys.ORIGIN: origin,
         }
+
+    def attributes(self, lineage: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """User and system attributes of a trial that has claimed its slot, for a `lineage`."""
+        claim = {keys.CLAIM: [lineage[keys.GENERATION], lineage[keys.SLOT]]}
+        if self.lineage_in_user_attrs:
+            return dict(lineage), claim
+        return {}, {**claim, keys.PARENTS: lineage[keys.PARENTS], keys.ORIGIN: lineage[keys.ORIGIN]}
 
     def is_preset(self, slot: Slot) -> bool:
         """Whether a preset holds the slot."""
@@ -200,12 +225,23 @@ class SlotSampler(BaseSampler):
         self.__dict__.update(state)
         self._reset()
 
-    def _cache(self, study: Study, trials: list[FrozenTrial] | None = None) -> SamplerCache:
+    def _cache(self, study: Study, trials: Sequence[FrozenTrial] | None = None) -> SamplerCache:
         return self._caches.get(study, self._make_table, trials)
 
     def _check(self, study: Study) -> None:
         if len(study.directions) > 1:
             raise ValueError(f"{type(self).__name__} has one objective, the study has several")
+
+    def _check_used(self, study: Study, trial: FrozenTrial, preset: Mapping[str, Any]) -> None:
+        """Refuse a preset with a name that its trial never suggested: what it meant was drawn."""
+        unused = [name for name in preset if name not in trial.params]
+        if unused and not trial.system_attrs.get("fixed_params"):
+            set_trial_system_attr(study, trial, keys.ORIGIN, "random")
+            known = ", ".join(map(repr, trial.params)) or "none"
+            raise ValueError(
+                f"Invalid preset: trial {trial.number} suggested no {unused[0]!r}, but {known}; "
+                "what it suggested instead was drawn, so it counts as random"
+            )
 
     def _make_table(self) -> SlotTable:
         return SlotTable(

@@ -21,6 +21,7 @@ from optevo.samplers.operators import (
     Variation,
     check_presets,
     draw,
+    given,
     identity,
     inherit,
 )
@@ -131,7 +132,10 @@ class BreedingSampler(SlotSampler):
         rng = self._rng(study, _INDEPENDENT, slot.generation, slot.index, name_key)
         parents = self._parents(study, trial, slot)
         if self.is_preset(slot):
-            return inherit(param_name, param_distribution, [self.presets[slot.index]], rng)
+            preset = self.presets[slot.index]
+            if param_name not in preset:
+                return draw(param_distribution, rng)
+            return given(param_name, preset[param_name], param_distribution)
         value = inherit(param_name, param_distribution, parents, rng)
         return self.adjust(value, param_distribution, rng, slot.generation) if parents else value
 
@@ -151,7 +155,7 @@ class BreedingSampler(SlotSampler):
         return {other: offspring[other.index] for other in self._cache(study).table.group(slot)}
 
     def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
-        """User attributes that say where a slot's individual comes from."""
+        """Attributes that say where a slot's individual comes from."""
         parents, known = self._mates(study, slot), super().lineage(study, slot)
         origin = self.origin if parents else "random"
         return {
@@ -163,8 +167,10 @@ class BreedingSampler(SlotSampler):
     # Parents and children
 
     def _rng(self, study: Study, *purpose: int) -> np.random.Generator:
-        seed = self._cache(study).seed if self.seed is None else self.seed
-        return np.random.default_rng([seed, *purpose])
+        return np.random.default_rng([self._study_seed(study), *purpose])
+
+    def _study_seed(self, study: Study) -> int:
+        return self._cache(study).seed if self.seed is None else self.seed
 
     def _mates(self, study: Study, slot: Slot) -> list[Member]:
         """The parents of a slot's child, none in generation 0."""
@@ -188,7 +194,7 @@ class BreedingSampler(SlotSampler):
         """The parameters of a trial's parents; asynchronous, of those that it was given when it began."""
         if not self.asynchronous:
             return [member.params for member in self._mates(study, slot)]
-        trials, numbers = all_trials(study), stored_trial(study, trial).user_attrs.get(keys.PARENTS, [])
+        trials, numbers = all_trials(study), keys.ours(stored_trial(study, trial)).get(keys.PARENTS, [])
         return [trials[number].params for number in numbers]
 
     def _asynchronous_child(

@@ -47,7 +47,7 @@ class GeneticSampler(BreedingSampler):
     children are bred from whoever has finished, the `n_elites` best of all and the latest of the others. What
     is bred then depends on who finishes when: such a search cannot be repeated.
 
-    Trials get the user attributes `generation`, `slot`, `parents` (trial numbers) and `origin`.
+    `optevo.keys.ours` reads where a trial comes from: generation, slot, parents (trial numbers) and origin.
 
     Args:
         population_size: Members of a generation. Default: 50.
@@ -69,7 +69,8 @@ class GeneticSampler(BreedingSampler):
 
     Raises:
         TypeError: A size is no whole number.
-        ValueError: A size or a preset's value is out of range, or the study has several objectives.
+        ValueError: A size or a preset's value is out of range, or the study has several objectives. Without a
+            space, a preset's fault shows when its trial suggests another value or name.
 
     Example:
         >>> import optuna

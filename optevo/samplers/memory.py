@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,7 @@ class StudyCaches:
         )
 
     def get(
-        self, study: Study, make_table: Callable[[], SlotTable], trials: list[FrozenTrial] | None = None
+        self, study: Study, make_table: Callable[[], SlotTable], trials: Sequence[FrozenTrial] | None = None
     ) -> SamplerCache:
         """What is known of the study; begun anew where `trials` show another study in its place."""
         with self._lock:

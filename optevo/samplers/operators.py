@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from optuna.distributions import (
 
 from optevo import optuna_private
 from optevo.spaces.base import Params
+
+_MOST = sys.float_info.max
 
 
 class Variation(Protocol):
@@ -112,17 +115,17 @@ def mutate_value(value: Any, d: BaseDistribution, rng: np.random.Generator, deca
         return draw(d, rng) if rng.random() < 0.2 * decay else value
     if d.single() or rng.random() >= 0.35 * decay:
         return value
-    low, high = _range(d)
-    x = (_transform(value, d) - low) / (high - low) + rng.normal(0, 0.1 * decay)
+    scale = _Scale(d)
+    x = scale.place(value) + rng.normal(0, 0.1 * decay)
     x = 1 - abs(1 - abs(x) % 2)  # reflect into [0, 1]
-    return _untransform(low + x * (high - low), d)
+    return scale.value(x)
 
 
 def draw(d: BaseDistribution, rng: np.random.Generator) -> Any:
     """A value uniform over the choices, or over the (log-)transformed range."""
     if isinstance(d, CategoricalDistribution):
         return d.choices[rng.integers(len(d.choices))]
-    return _untransform(rng.uniform(*_range(d)), d)
+    return _Scale(d).value(rng.random())
 
 
 def contains(d: BaseDistribution, value: Any) -> bool:
@@ -130,28 +133,56 @@ def contains(d: BaseDistribution, value: Any) -> bool:
     if isinstance(d, CategoricalDistribution):
         same = (c for c in d.choices if type(c) is type(value))
         return any(value == c or (c != c and value != value) for c in same)  # noqa: PLR0124  NaN
-    return isinstance(value, (int, float)) and optuna_private.contains(d, float(value))
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and optuna_private.contains(d, float(value))
 
 
-def _transform(value: float, d: BaseDistribution) -> float:
-    assert isinstance(d, (FloatDistribution, IntDistribution))
-    return math.log(value) if d.log else float(value)
+def plain(value: Any) -> Any:
+    """A NumPy scalar, out of somebody's table, as Python's own; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
-def _range(d: BaseDistribution) -> tuple[float, float]:
-    """The transformed range; widened by half a step, so that rounding favours no value."""
-    assert isinstance(d, (FloatDistribution, IntDistribution))
-    half = (d.step or 0) / 2
-    return _transform(d.low - half, d), _transform(d.high + half, d)
+def given(name: str, value: Any, d: BaseDistribution) -> Any:
+    """A preset's value under `d`.
+
+    Raises:
+        ValueError: It lies outside.
+    """
+    if not contains(d, value):
+        raise ValueError(f"Invalid preset: {name} = {value!r} is outside {d}")
+    return int(value) if isinstance(d, IntDistribution) else value
 
 
-def _untransform(x: float, d: BaseDistribution) -> Any:
-    assert isinstance(d, (FloatDistribution, IntDistribution))
-    value = math.exp(x) if d.log else x
-    if d.step is not None:
-        value = d.low + round((value - d.low) / d.step) * d.step
-    value = min(max(value, d.low), d.high)
-    return int(value) if isinstance(d, IntDistribution) else float(value)
+class _Scale:
+    """A range of numbers as the unit interval, logarithmic where the distribution is.
+
+    Widened by half a step, so that rounding favours no value.
+    """
+
+    def __init__(self, d: BaseDistribution) -> None:
+        assert isinstance(d, (FloatDistribution, IntDistribution))
+        self.d = d
+        half = (d.step or 0) / 2
+        low, high = max(d.low - half, -_MOST), min(d.high + half, _MOST)
+        self.log = d.log and math.log(low) < math.log(high)  # a range of a few floats may have one logarithm
+        self.low, self.high = (math.log(low), math.log(high)) if self.log else (float(low), float(high))
+        # All that a float can hold is twice as wide as the widest float: then everything is halved.
+        self.half = 1.0 if math.isfinite(self.high - self.low) else 0.5
+        self.width = self.half * self.high - self.half * self.low
+
+    def place(self, value: float) -> float:
+        """Where a value lies, from 0 to 1."""
+        x = math.log(value) if self.log else float(value)
+        return (self.half * x - self.half * self.low) / self.width if self.width else 0.5
+
+    def value(self, place: float) -> Any:
+        """The value at a place from 0 to 1."""
+        d, x = self.d, (self.half * self.low + place * self.width) / self.half
+        value = math.exp(x) if self.log else x
+        if d.step is not None and math.isfinite(steps := (value - d.low) / d.step):
+            value = d.low + round(steps) * d.step
+        value = min(max(value, d.low), d.high)
+        return int(value) if isinstance(d, IntDistribution) else float(value)
 
 
 def check_presets(presets: Sequence[Mapping[str, Any]], space: Mapping[str, BaseDistribution]) -> None:
@@ -164,5 +195,4 @@ def check_presets(presets: Sequence[Mapping[str, Any]], space: Mapping[str, Base
         for name, value in preset.items():
             if name not in space:
                 raise ValueError(f"Invalid preset: the space has no parameter {name!r}")
-            if not contains(space[name], value):
-                raise ValueError(f"Invalid preset: {name} = {value!r} is outside {space[name]}")
+            given(name, value, space[name])

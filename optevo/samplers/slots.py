@@ -10,7 +10,7 @@ which slot does not matter: the genome is the slot's.
 A slot is decided by the trial that finishes in it (COMPLETE or PRUNED). After `max_failures` failed ones it
 is given up and leaves the population. Should a trial that was presumed dead finish after another has decided
 its slot, it is late and does not count. A generation ends when all its slots have: only then are children
-bred from it.
+bred from it. Its members are ranked: first those that completed, then those that were pruned, by value each.
 
 Asynchronous, nobody waits for that: once a generation's slots are all taken, those of the next one are open,
 and children are bred from whoever has finished, see `SlotTable.recent`.
@@ -47,7 +47,14 @@ class Member:
     number: int
     slot: Slot
     value: float  # infinitely bad where the trial earned none
-    params: Params = field(repr=False)
+    trial: FrozenTrial = field(repr=False, compare=False)
+
+    @property
+    def params(self) -> Params:
+        """The trial's, which a storage may read only now."""
+        return self.trial.params
+
+    complete: bool = True  # pruned otherwise
 
 
 @dataclass
@@ -55,6 +62,7 @@ class _Holders:
     live: dict[int, FrozenTrial] = field(default_factory=dict)
     finished: list[FrozenTrial] = field(default_factory=list)
     failed: list[FrozenTrial] = field(default_factory=list)  # but for interrupted ones
+    interrupted: list[FrozenTrial] = field(default_factory=list)
 
 
 class SlotTable:
@@ -117,8 +125,8 @@ class SlotTable:
                 if self.asynchronous:
                     self._members.setdefault(slot, _member(trial, slot, direction))
             elif trial.state == TrialState.FAIL:
-                if not trial.user_attrs.get(keys.INTERRUPTED, False):
-                    holders.failed.append(trial)
+                interrupted = keys.ours(trial).get(keys.INTERRUPTED, False)
+                (holders.interrupted if interrupted else holders.failed).append(trial)
             else:
                 holders.live[trial.number] = trial
         while not self.ended and not self.open(self.generation) and not self.live(self.generation):
@@ -187,6 +195,11 @@ class SlotTable:
         holders = self._holders.get(slot)
         return () if holders is None else holders.failed
 
+    def interrupted(self, slot: Slot) -> Sequence[FrozenTrial]:
+        """Trials that were interrupted in a slot of a generation in progress."""
+        holders = self._holders.get(slot)
+        return () if holders is None else holders.interrupted
+
     def decided(self, slot: Slot) -> bool:
         """Whether a trial has finished in `slot`, or its generation has ended."""
         holders = self._holders.get(slot)
@@ -234,10 +247,11 @@ class SlotTable:
         self.populations[g] = sorted(members, key=self._order)
         self.generation += 1
 
-    def _order(self, member: Member) -> tuple[float, int, int]:
+    def _order(self, member: Member) -> tuple[bool, float, int, int]:
+        # What a pruned trial earned is of a part of the work, and on any scale: no match for a whole one's.
         # Ties by slot, not by trial number: who evaluated a slot must not change the ranking.
         best_first = -1 if self._direction == StudyDirection.MAXIMIZE else 1
-        return best_first * member.value, member.slot.generation, member.slot.index
+        return not member.complete, best_first * member.value, member.slot.generation, member.slot.index
 
 
 def claimed(trial: FrozenTrial) -> Slot | None:
@@ -246,8 +260,36 @@ def claimed(trial: FrozenTrial) -> Slot | None:
     return None if claim is None else Slot(*claim)
 
 
+def fate(trial: FrozenTrial) -> str:
+    """What became of a failed trial, for people, such as "was interrupted"."""
+    if keys.ERROR in keys.ours(trial):
+        lines = str(keys.ours(trial)[keys.ERROR]).strip().splitlines() or [""]
+        return f"failed: {lines[-1]}"
+    if keys.ours(trial).get(keys.INTERRUPTED):
+        return "was interrupted"
+    if keys.LOST in trial.system_attrs:
+        return f"lost its worker ({trial.system_attrs[keys.LOST]})"
+    return "was ended by something else"
+
+
 def _member(trial: FrozenTrial, slot: Slot, direction: StudyDirection) -> Member:
     worst = -math.inf if direction == StudyDirection.MAXIMIZE else math.inf
+    value = earned(trial)
+    complete = trial.state == TrialState.COMPLETE
+    return Member(trial.number, slot, worst if value is None else value, trial, complete)
+
+
+def earned(trial: FrozenTrial) -> float | None:
+    """The value of a finished trial; None where it earned none.
+
+    It earned none where it is pruned without a value: a run of it diverged, its rule cannot descend, or its
+    slot was given up. Older studies have −1 there, which is no score either.
+    """
     value = trial.values[0] if trial.values else None
-    earned = worst if value is None or math.isnan(value) else value
-    return Member(trial.number, slot, earned, trial.params)
+    if value is None or math.isnan(value):
+        return None
+    if value == -1 and trial.state == TrialState.PRUNED:
+        runs = keys.ours(trial).get(keys.RUNS)  # None where an objective of somebody's own prunes
+        if runs is not None and (not runs or any(run["diverged_at"] is not None for run in runs)):
+            return None
+    return value

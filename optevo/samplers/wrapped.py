@@ -11,10 +11,11 @@ from optuna.samplers import BaseSampler, GridSampler
 from optuna.trial import FrozenTrial
 
 from optevo import keys
-from optevo.optuna_private import all_trials, set_trial_system_attr, trial_id
+from optevo.optuna_private import all_trials, set_trial_system_attr, trial_id, written_together
 from optevo.samplers.base import SlotSampler
 from optevo.samplers.claiming import earlier_params
-from optevo.samplers.slots import Slot
+from optevo.samplers.operators import given
+from optevo.samplers.slots import Slot, claimed
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -25,7 +26,7 @@ class SlotGridSampler(GridSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Write the point's number under the names that `GridSampler` reads."""
-        attrs = {"search_space": self._search_space, "grid_id": trial.user_attrs[keys.SLOT]}
+        attrs = {"search_space": self._search_space, "grid_id": keys.ours(trial)[keys.SLOT]}
         for key, value in attrs.items():
             set_trial_system_attr(study, trial, key, value)
 
@@ -74,7 +75,8 @@ class SeededSampler(SlotSampler):
             NoSlot: All are taken.
         """
         super().before_trial(study, trial)
-        self._wrapped(study, trial).sampler.before_trial(study, trial)
+        with written_together(study):
+            self._wrapped(study, trial).sampler.before_trial(study, trial)
 
     def lineage(self, study: Study, slot: Slot) -> dict[str, Any]:
         """The sampler's name as the origin."""
@@ -101,7 +103,7 @@ class SeededSampler(SlotSampler):
         """The preset's or the failed attempt's value, else the sampler's."""
         one = self._wrapped(study, trial)
         if param_name in one.fixed:
-            return one.fixed[param_name]
+            return given(param_name, one.fixed[param_name], param_distribution)
         return one.sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:
@@ -121,8 +123,8 @@ class SeededSampler(SlotSampler):
                 fixed = self.presets[index]
             elif slot is not None:
                 # Attempts that got as far as being described have all their parameters.
-                described = [t for t in all_trials(study) if keys.CANONICAL in t.user_attrs]
-                fixed = earlier_params(described, slot)
+                before = [t for t in all_trials(study) if claimed(t) == slot]
+                fixed = earlier_params([t for t in before if keys.CANONICAL in keys.ours(t)], slot)
             running[key] = _Wrapped(self._make(index), fixed)
         made: _Wrapped = running[key]
         return made

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -22,8 +23,9 @@ from optevo.errors import UserError
 from optevo.liveness.status import running_trial
 from optevo.naming import hint
 from optevo.optuna_private import FrozenStudy, study_id
+from optevo.storage.instants import local
 from optevo.storage.opening import open_storage, shown
-from optevo.study.check import readable
+from optevo.study.check import check_portable, is_cut_off_copy, readable, stored_studies
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +49,11 @@ def copy_studies(
             its name; nothing of any study has been written then. Or see `open_storage`.
     """
     source = open_storage(source_url)
-    found = {study.study_name: study for study in source.get_all_studies()}
     if not names:
+        found = stored_studies(source)
         names = [name for name, study in found.items() if keys.FINGERPRINT in study.user_attrs]
+        for name in filter(lambda name: is_cut_off_copy(found[name]), found):
+            yield f"study {name!r}: itself a copy that was cut off; left out"
     if not names:
         raise UserError(f"{shown(source_url)} holds no study of optevo's")
     chosen = [study_of(source, source_url, name, "copy", force=force) for name in names]
@@ -65,23 +69,19 @@ def copy_studies(
 
 def study_of(
     source: BaseStorage, url: str, name: str, verb: str, *, force: bool
-) -> tuple[FrozenStudy, list[FrozenTrial]]:
+) -> tuple[optuna.Study, list[FrozenTrial]]:
     """A study and its trials, to be copied or saved, as `verb` says.
 
     Raises:
-        UserError: There is no such study, it isn't optevo's, it is damaged, or, without `force`, workers are
-            at it.
+        UserError: There is no such study, workers are at it and `force` isn't given, or see `check_portable`.
     """
-    found = {study.study_name: study for study in readable("the list of studies", source.get_all_studies)}
+    found = stored_studies(source)
     if name not in found:
         there = f"there is {', '.join(map(str, found)) or 'none at all'}"
         raise UserError(f"there is no study {name!r} in {shown(url)}; {hint(name, map(str, found), there)}")
-    study = found[name]
-    if keys.FINGERPRINT not in study.user_attrs:
-        raise UserError(f"study {name!r} was not made by optevo, or its creation was cut off")
-    trials = readable(
-        f"the trials of study {name!r}", lambda: source.get_all_trials(study_id(study), deepcopy=False)
-    )
+    study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=source))
+    check_portable(study)
+    trials = readable(f"the trials of study {name!r}", lambda: study.get_trials(deepcopy=False))
     working = [trial.number for trial in running(trials) if running_trial(trial).state in ("live", "frozen")]
     if working and not force:
         raise UserError(
@@ -101,7 +101,7 @@ def make_room(target: BaseStorage, url: str, names: Sequence[str], verb: str) ->
     Raises:
         UserError: A whole one is; nothing is deleted then.
     """
-    there = {study.study_name: study for study in readable("the list of studies", target.get_all_studies)}
+    there = stored_studies(target)
     for name in names:
         if name in there and not is_cut_off(target, there[name]):
             raise UserError(
@@ -116,7 +116,7 @@ def make_room(target: BaseStorage, url: str, names: Sequence[str], verb: str) ->
 
 def copy_into(
     source: BaseStorage,
-    study: FrozenStudy,
+    study: optuna.Study | FrozenStudy,
     trials: Sequence[FrozenTrial],
     target: BaseStorage,
     origin: str | None,
@@ -160,12 +160,8 @@ def copy_into(
 
 def is_cut_off(storage: BaseStorage, study: FrozenStudy) -> bool:
     """Whether a study is a copy that was not finished, or so empty that it may be one cut off at once."""
-    if keys.FINGERPRINT in study.user_attrs:
-        return False
     bare = not study.user_attrs and not study.system_attrs
-    return keys.COPY_OF in study.user_attrs or (
-        bare and not storage.get_all_trials(study_id(study), deepcopy=False)
-    )
+    return is_cut_off_copy(study) or (bare and not storage.get_all_trials(study_id(study), deepcopy=False))
 
 
 def _ended(trial: FrozenTrial) -> FrozenTrial:
@@ -173,7 +169,10 @@ def _ended(trial: FrozenTrial) -> FrozenTrial:
         return trial
     ended = copying.deepcopy(trial)
     ended.state, ended.values = TrialState.FAIL, None
-    ended.datetime_complete = datetime.datetime.now()  # naive and local, as Optuna's own
+    # When it was last heard of: so every copy of it is the same.
+    started, beat = ended.datetime_start or datetime.datetime.now(), ended.system_attrs.get(keys.BEAT)
+    heard = started if beat is None else local(datetime.datetime.fromisoformat(beat[1]))
+    ended.datetime_complete = max(started, heard, key=lambda time: time.astimezone(datetime.UTC))
     ended.system_attrs[keys.LOST] = "it was running when the study was copied"
     return ended
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from sqlalchemy.engine import URL
 
 from optevo.errors import UserError
 
 # SQLite's primary result codes: https://www.sqlite.org/rescode.html
-_BUSY, _LOCKED, _IO, _CORRUPT, _FULL, _CANNOT_OPEN, _NO_DATABASE = 5, 6, 10, 11, 13, 14, 26
+_BUSY, _LOCKED, _READ_ONLY, _IO, _CORRUPT, _FULL, _CANNOT_OPEN, _NO_DATABASE = 5, 6, 8, 10, 11, 13, 14, 26
 # PostgreSQL's: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _GONE = ("08", "57P01", "57P02", "57P05", "25P03")  # lost connections, shutdown, idle in a transaction
 # Starting up, too many connections, locks, out of memory, cancelled, read-only as while it fails over.
@@ -70,6 +71,8 @@ def explain(error: BaseException, url: URL, name: str, *, disconnected: bool = F
 def _explain_sqlite(code: int, text: str, url: URL, name: str) -> UserError | None:
     if code in (_BUSY, _LOCKED):
         return busy(name, text)
+    if code == _READ_ONLY:
+        return read_only(name)
     if code == _FULL:
         return full(name)
     if code in (_IO, _CANNOT_OPEN):
@@ -119,6 +122,14 @@ def full(name: str) -> UserError:
     )
 
 
+def read_only(name: str) -> UserError:
+    """A database that can't be written, in words."""
+    return UserError(
+        f"{name} is read-only here, or its folder is: it can be looked at; for more, copy it to a folder of "
+        "your own, and give the copy with --storage"
+    )
+
+
 def damaged(name: str, text: str, url: URL | None = None) -> UserError:
     """A damaged database, in words."""
     remedy = "restore it from a backup"
@@ -128,7 +139,7 @@ def damaged(name: str, text: str, url: URL | None = None) -> UserError:
 
 
 def first_line(error: BaseException, url: URL | None = None) -> str:
-    """An error's first line without the URL's password."""
+    """An error's first line without the URL's secrets."""
     lines = str(error).strip().splitlines()
     text = lines[0].rstrip(" :") if lines else type(error).__name__
     for secret in secrets(url) if url is not None else []:
@@ -136,16 +147,13 @@ def first_line(error: BaseException, url: URL | None = None) -> str:
     return text
 
 
-def is_secret(key: str, value: Any) -> bool:
-    """Whether a URL's query parameter holds a password, as ``options=-c password=…`` may too."""
-    return "pass" in f"{key}={value}".lower()
-
-
 def secrets(url: URL) -> list[str]:
-    """What no message may show of a URL."""
+    """What no message may show of a URL, as it stands there and as it is meant: password and parameters."""
     query: dict[str, Any] = dict(url.query)
-    found = [str(url.password)] if url.password else []
-    for key, value in query.items():
-        if is_secret(key, value):
-            found += [value] if isinstance(value, str) else list(value)
-    return [secret for secret in found if secret]
+    found = [str(url.password or "")]
+    for value in query.values():
+        # A short number is no secret, and part of many a message.
+        values = [value] if isinstance(value, str) else list(value)
+        found += [one for one in values if not (one.isdecimal() and len(one) < 4)]
+    written = {form for secret in found for form in (secret, quote(secret, safe=""), quote_plus(secret))}
+    return sorted(written - {""}, key=len, reverse=True)

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
 from optevo.optuna_private import database_of, study_id
-from optevo.storage.errors import StorageBusy, explain, first_line, is_secret
+from optevo.storage.errors import StorageBusy, explain, first_line
 from optevo.storage.retrying import KEEPALIVE, RetryingRDBStorage, insist
 from optevo.storage.sqlite import BUSY_SECONDS, check_sqlite
 
@@ -43,7 +43,7 @@ def open_storage(
     Raises:
         UserError: The URL is malformed, the database is missing, unreachable, unwritable, damaged, on a
             network file system or a full disk, not Optuna's, or of another schema version. The message never
-            shows a password.
+            shows a password, nor any parameter.
     """
     parsed, name = _parse(url), shown(url)
     if parsed.drivername == "grpc":
@@ -83,10 +83,12 @@ def count_states(study: optuna.Study) -> dict[str, int] | None:
 
 
 def shown(url: str) -> str:
-    """A storage URL as it may be printed: without its password."""
+    """A storage URL as it may be printed: kind, user, host, port and database, which of a proxy has none."""
     parsed = _parse(url)
-    secret = {key: "***" for key, value in parsed.query.items() if is_secret(key, value)}
-    return parsed.update_query_dict(secret).render_as_string(hide_password=True)
+    if parsed.drivername == "grpc":
+        return URL.create("grpc", host=parsed.host, port=parsed.port).render_as_string()
+    more = "?***" if parsed.query else ""
+    return parsed.set(query={}).render_as_string(hide_password=True) + more
 
 
 def _open_database(
@@ -97,12 +99,11 @@ def _open_database(
     any_version: bool = False,
 ) -> RetryingRDBStorage:
     parsed, name = _parse(url), shown(url)
-    if parsed.get_backend_name() == "sqlite":
-        check_sqlite(parsed, create=create)
+    reader = check_sqlite(parsed, create=create) if parsed.get_backend_name() == "sqlite" else None
     options: dict[str, Any] = {
         "name": name,
         "should_stop": should_stop,
-        "engine_kwargs": _engine_options(parsed),
+        "engine_kwargs": {"creator": reader} if reader is not None else _engine_options(parsed),
         "skip_compatibility_check": any_version,
         "skip_table_creation": any_version,
     }
@@ -158,7 +159,9 @@ def _driver_error(error: Exception) -> BaseException:
 def _open_proxy(url: URL, name: str, should_stop: Callable[[], bool] | None) -> BaseStorage:
     host, port = url.host or "localhost", url.port or PROXY_PORT
     if url.username or url.password or url.database or url.query:
-        raise UserError(f"{name}: a proxy's URL is grpc://HOST:PORT and nothing more")
+        raise UserError(
+            f"{name}: a proxy's URL is grpc://HOST:PORT and nothing more: no user, path or parameter"
+        )
     try:
         from optevo.storage.proxy import RetryingGrpcStorageProxy  # noqa: PLC0415  gRPC is an extra
     except (ImportError, RuntimeError) as e:  # missing, or too old for Optuna
@@ -183,6 +186,10 @@ def _parse(url: str) -> URL:
         parsed = make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise UserError("this is not a storage URL; one looks like sqlite:///optevo.db") from None
+    if parsed.drivername.startswith("sqlite") and "?" in url:  # the rest would be dropped in silence
+        raise UserError(
+            "a SQLite URL has no parameters, it looks like sqlite:///optevo.db; a file's name has no ? here"
+        )
     if "@" in (parsed.host or ""):  # a password was taken to end at the first one, and would show
         raise UserError("write an @ in the storage's user name or password as %40")
     if parsed.drivername == "grpc":

@@ -5,11 +5,12 @@ Importing this needs the extra `grpc`.
 
 from __future__ import annotations
 
+import datetime
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import optuna
@@ -21,6 +22,7 @@ from optuna.storages._grpc.servicer import OptunaStorageProxyService
 
 from optevo.errors import UserError
 from optevo.storage.errors import StorageUnreachable, damaged, first_line, unreachable
+from optevo.storage.instants import local
 from optevo.storage.retrying import Retrying, never, retrying
 
 THREADS = 10  # of the server, below the 15 connections of SQLAlchemy's pool
@@ -42,6 +44,67 @@ _SERVER = (
 )
 
 
+# Optuna sends local times without a zone, which a machine in another one takes for its own. So our client
+# says in a call's metadata that it knows instants: the server then answers with a zone. Those that it sends
+# go with the metadata too. A client or a server of Optuna's own sees nothing of it.
+_KNOWS_INSTANTS = "optevo-instants"
+_TIMES = ("datetime_start", "datetime_complete")
+_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
+
+
+def _with_zone(text: str) -> str:
+    return datetime.datetime.strptime(text, _FORMAT).astimezone(datetime.UTC).strftime(f"{_FORMAT}%z")
+
+
+def _without_zone(text: str) -> str:
+    return local(datetime.datetime.strptime(text, f"{_FORMAT}%z")).strftime(_FORMAT)
+
+
+def _times(reply: Any) -> Iterator[tuple[Any, str]]:
+    """The trials of an answer with the names of their times, as far as they have them."""
+    fields = {field.name for field, _ in reply.ListFields()}
+    found = [*(reply.trials if "trials" in fields else ()), *([reply.trial] if "trial" in fields else ())]
+    return ((trial, name) for trial in found for name in _TIMES if getattr(trial, name))
+
+
+class _Details(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _Instants(grpc.UnaryUnaryClientInterceptor):
+    """Times as instants, where the server knows them as well."""
+
+    def intercept_unary_unary(
+        self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
+    ) -> Any:
+        given, metadata = client_call_details, [(_KNOWS_INSTANTS, "1")]
+        template = getattr(request, "template_trial", None)
+        if template is not None:
+            names = [name for name in _TIMES if getattr(template, name)]
+            metadata += [(f"optevo-{name}", _with_zone(getattr(template, name))) for name in names]
+        call = continuation(
+            _Details(
+                given.method,
+                given.timeout,
+                [*(given.metadata or ()), *metadata],
+                given.credentials,
+                given.wait_for_ready,
+                given.compression,
+            ),
+            request,
+        )
+        if call.exception() is None:
+            for trial, name in _times(call.result()):
+                if "+" in (text := getattr(trial, name)):
+                    setattr(trial, name, _without_zone(text))
+        return call
+
+
 @retrying
 class RetryingGrpcStorageProxy(Retrying, GrpcStorageProxy):
     """Optuna's gRPC client, whose calls are made again after an outage.
@@ -60,7 +123,8 @@ class RetryingGrpcStorageProxy(Retrying, GrpcStorageProxy):
             super().__init__(host=host, port=port)
 
     def _setup(self) -> None:
-        self._channel = grpc.insecure_channel(f"{self._host}:{self._port}", options=_CHANNEL)
+        channel = grpc.insecure_channel(f"{self._host}:{self._port}", options=_CHANNEL)
+        self._channel = grpc.intercept_channel(channel, _Instants())
         self._stub = api_pb2_grpc.StorageServiceStub(self._channel)
         self._cache = GrpcClientCache(self._stub)
 
@@ -107,14 +171,21 @@ class _Served(_CachedStorage):
 
 
 class _Errors(grpc.ServerInterceptor):
-    """Tells clients what is wrong with the database, where Optuna's server says "unknown"."""
+    """Tells clients what is wrong with the database, where Optuna's server says "unknown"; and instants."""
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         handler = continuation(handler_call_details)
 
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            told = dict(context.invocation_metadata())
+            for name in _TIMES:
+                if f"optevo-{name}" in told:
+                    setattr(request.template_trial, name, _without_zone(told[f"optevo-{name}"]))
             try:
-                return handler.unary_unary(request, context)
+                reply = handler.unary_unary(request, context)
+                for trial, name in _times(reply) if _KNOWS_INSTANTS in told else ():
+                    setattr(trial, name, _with_zone(getattr(trial, name)))
+                return reply
             except StorageUnreachable as error:
                 context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             except UserError as error:

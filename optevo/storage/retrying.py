@@ -27,16 +27,16 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import TrialState
+from optuna.storages import BaseStorage
 from sqlalchemy.engine import URL, make_url
 
 from optevo.errors import UserError
+from optevo.storage.database import Database
 from optevo.storage.errors import StorageUnreachable, busy, damaged, explain, first_line
 
 S = TypeVar("S", bound=type[BaseStorage])
@@ -48,7 +48,8 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0 + os.getpid() % 16 / 16  # processes that were cut off together come back one by one
 _CALLS = threading.local()  # whether this thread is within a call: the outermost one tries again
 # What Optuna's cache, and we, call besides the public methods.
-_OURS = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id", "count_states")
+_OURS = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id")
+_OURS += ("counts", "count_states", "user_attr_of_all", "_read_part", "_write")
 _OTHERS = ("remove_session", "check_trial_is_updatable")  # these ask no database
 
 # No answer for a minute means a lost network: an idle connection is probed, an unacknowledged one dropped.
@@ -205,8 +206,8 @@ def retrying(storage: S) -> S:
 
 
 @retrying
-class RetryingRDBStorage(Retrying, RDBStorage):
-    """Optuna's relational storage, whose calls are made again after an outage.
+class RetryingRDBStorage(Retrying, Database):
+    """A relational database, whose calls are made again after an outage.
 
     Args:
         url: SQLAlchemy's.
@@ -254,28 +255,6 @@ class RetryingRDBStorage(Retrying, RDBStorage):
         if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) or type(error) is LookupError:
             return damaged(self.name, first_line(error, self._parsed), self._parsed)
         return None
-
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        """As Optuna's, but in one transaction on SQLite too, which knows no FOR UPDATE.
-
-        Else of two processes that finish a trial, one completing it and one failing it, both succeed.
-        """
-        if self.engine.name == "sqlite":
-            session = self.scoped_session()
-            try:
-                session.connection().exec_driver_sql("BEGIN IMMEDIATE")
-            except BaseException:
-                session.rollback()
-                raise
-        return super().set_trial_state_values(trial_id, state, values)
-
-    def count_states(self, study_id: int) -> dict[str, int]:
-        """How many trials are in each state; a hundredth of the cost of reading those that run."""
-        query = sqlalchemy.text("SELECT state, COUNT(*) FROM trials WHERE study_id = :id GROUP BY state")
-        with self.engine.connect() as connection:
-            return {str(state): count for state, count in connection.execute(query, {"id": study_id})}
 
     @property
     def _parsed(self) -> URL:

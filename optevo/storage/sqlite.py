@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 from sqlalchemy.engine import URL
 
 from optevo.errors import UserError
-from optevo.storage.errors import explain
+from optevo.storage.errors import explain, read_only
 
 BUSY_SECONDS = 60  # how long an SQLite writer waits for its turn
 _OPTUNA_TABLES = {
@@ -27,11 +30,17 @@ NETWORK_FILE_SYSTEMS = {
 }
 
 
-def check_sqlite(url: URL, *, create: bool) -> None:
+Connect = Callable[[], sqlite3.Connection]
+
+
+def check_sqlite(url: URL, *, create: bool) -> Connect | None:
     """See that a file can hold studies, or holds them.
 
+    Returns:
+        How to connect to a file that may be read and no more; None where SQLite does so by itself.
+
     Raises:
-        UserError: It cannot, or it is missing and not to be created.
+        UserError: It cannot, it is missing and not to be created, or it can't be read without writing.
     """
     if not url.database or url.database == ":memory:":
         raise UserError(
@@ -45,13 +54,56 @@ def check_sqlite(url: URL, *, create: bool) -> None:
     except OSError as e:
         raise UserError(f"cannot use the database {path}: {e}") from None
     if not exists:
+        # A shell leaves a ~ in the middle of a word as it is.
+        home = f"; write sqlite:///{os.path.expanduser(path)}" if url.database.startswith("~") else ""
         if not create:
-            raise UserError(f"there is no database {path}; give the one of your study with --storage")
+            raise UserError(
+                f"there is no database {path}{home or '; give the one of your study with --storage'}"
+            )
         if not path.parent.is_dir():
-            raise UserError(f"cannot create {path}: there is no folder {path.parent}")
+            raise UserError(f"cannot create {path}: there is no folder {path.parent}{home}")
+    if create and not (_may(path.parent, os.W_OK) and (not exists or _may(path, os.W_OK))):
+        raise read_only(str(path))
     _check_file_system(path)
-    if exists:
-        _check_tables(url, path, create)
+    if not exists:
+        return None
+    if path.is_file() and not _may(path, os.R_OK):
+        raise UserError(f"cannot read {path}: permission denied; ask its owner for a copy")
+    connect = None if create else _connect_to_read(path)
+    _check_tables(url, path, create, connect or functools.partial(sqlite3.connect, path, BUSY_SECONDS))
+    return connect
+
+
+def _may(path: Path, what: int) -> bool:
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _connect_to_read(path: Path) -> Connect | None:
+    """How to read a file where none can be made beside it, as write-ahead logging does even to read.
+
+    Raises:
+        UserError: What is beside it would have to be written to the file first.
+    """
+    if _may(path.parent, os.W_OK) and _may(path, os.W_OK):
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            return None
+    except sqlite3.Error:
+        return None
+    else:
+        return None
+    for beside in (path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-journal")):
+        if beside.exists() and beside.stat().st_size:
+            raise UserError(
+                f"{path} is read-only here, and {beside.name} holds changes that are not in it yet: copy "
+                "both to a folder of your own, and give the copy with --storage"
+            )
+    uri = f"{path.absolute().as_uri()}?immutable=1"
+    return functools.partial(sqlite3.connect, uri, BUSY_SECONDS, uri=True, check_same_thread=False)
 
 
 def _check_file_system(path: Path) -> None:
@@ -77,9 +129,9 @@ def _check_file_system(path: Path) -> None:
         )
 
 
-def _check_tables(url: URL, path: Path, create: bool) -> None:
+def _check_tables(url: URL, path: Path, create: bool, connect: Connect) -> None:
     try:
-        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        with contextlib.closing(connect()) as connection:
             rows = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
             tables = {row[0] for row in rows}
             lacking = sorted(_OPTUNA_TABLES - tables)

@@ -30,11 +30,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
-from optevo.files import write_text
-from optevo.optuna_private import check_trial, study_id
+from optevo.files import read_text, write_text
+from optevo.optuna_private import FrozenStudy, check_trial, study_id
 from optevo.storage.copying import content, copy_into, make_room, running, study_of
+from optevo.storage.instants import local
 from optevo.storage.opening import open_storage, shown
-from optevo.study.check import check_study
+from optevo.study.check import check_portable, readable
+
+_CREATE_TRIAL = 4  # of a journal's operations
 
 # What making a study of a file's values may raise.
 _WRONG = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
@@ -47,6 +50,21 @@ _DIGEST_LINE = f'{{"op_code":3,"worker_id":"","study_id":0,"system_attr":{{"{key
 def _digest_line(lines: Sequence[str]) -> str:
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return f'{_DIGEST_LINE}"{digest}"}}}}'
+
+
+def _parsed(text: str) -> Any:
+    """JSON in which no name stands twice, of which one reader takes the first and another the last."""
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(
+                f"{next(name for name in found if names.count(name) > 1)!r} stands twice in one table"
+            )
+        return found
+
+    return json.loads(text, object_pairs_hook=table)
 
 
 class _Damaged(Exception):
@@ -65,7 +83,7 @@ class _Lines(BaseJournalBackend):
             self.intact = found == _digest_line(before)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        return map(json.loads, self._lines[log_number_from:])
+        return map(_parsed, self._lines[log_number_from:])
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         self._lines += map(json.dumps, logs)
@@ -100,9 +118,10 @@ def save_study(url: str, name: str, path: Path, *, force: bool = False) -> str:
     """
     source = open_storage(url)
     study, trials = study_of(source, url, name, "save", force=force)
-    journal = _Lines()
-    copy = JournalStorage(journal)
-    copy_into(source, study, trials, copy, None)
+    copy, journal = _in_memory(source, study, trials), _Lines()
+    (copied,) = copy.get_all_studies()
+    copies = copy.get_all_trials(study_id(copied), deepcopy=False)
+    copy_into(copy, copied, copies, JournalStorage(journal), None)
     text = journal.text()
     try:
         if _content(_replayed(text)) != _content(copy):  # before anyone deletes the database
@@ -160,7 +179,7 @@ def read_study(path: Path) -> BaseStorage:
             it holds is no study of optevo's.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_text(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
@@ -176,36 +195,59 @@ def read_study(path: Path) -> BaseStorage:
         raise UserError(f"{path}: {error}") from None
 
 
-def _replayed(text: str) -> BaseStorage:
+def _replayed(text: str) -> InMemoryStorage:
     """The study of a file's text.
 
     Raises:
         _Damaged: It is no journal, though it begins like one, or holds more or less than a study.
-        UserError: It is another file, or no study as optevo makes them, see `check_study`.
+        UserError: It is another file, or no study as optevo makes them, see `check_portable`.
     """
     try:
         journal = _Lines(text) if text.startswith('{"op_code":') else None
         storage = JournalStorage(journal) if journal is not None else _earlier(text)
         (study,) = storage.get_all_studies()
         assert isinstance(study.study_name, str)
-        for trial in storage.get_all_trials(study_id(study)):  # copies, so that it isn't nested too deeply
+        trials = storage.get_all_trials(study_id(study))  # copies, so that it isn't nested too deeply
+        for trial in trials:
             check_trial(trial)
             content(trial), sum(trial.intermediate_values.values())
+        if journal is not None:
+            _set_times(trials, journal)
     except _WRONG as error:
         said = f"{type(error).__name__}: {str(error)[:200]}"
         raise _Damaged(f"it can't be read, perhaps since it was cut off ({said})") from None
     for key in (keys.SCHEMA, keys.CONFIG, keys.FINGERPRINT):
         if key not in study.user_attrs:
             raise _Damaged(f"the study lacks {key!r}: it is not optevo's, or was cut off")
-    check_study(optuna.load_study(study_name=study.study_name, storage=storage))
+    check_portable(optuna.load_study(study_name=study.study_name, storage=storage))
     if journal is not None and not journal.intact:
         raise _Damaged("a line of it was changed, moved or lost")
-    return storage
+    if isinstance(storage, InMemoryStorage):
+        return storage
+    return readable(f"study {study.study_name!r}", lambda: _in_memory(storage, study, trials))
+
+
+def _in_memory(
+    source: BaseStorage, study: optuna.Study | FrozenStudy, trials: Sequence[FrozenTrial]
+) -> InMemoryStorage:
+    memory = InMemoryStorage()
+    copy_into(source, study, trials, memory, None)
+    return memory
+
+
+def _set_times(trials: Sequence[FrozenTrial], journal: _Lines) -> None:
+    """Times as they stand in the file: Optuna, which reads them too, doubles an hour that comes twice."""
+    lines = [line for line in journal.read_logs(0) if line["op_code"] == _CREATE_TRIAL]
+    for trial, line in zip(trials, lines, strict=True):
+        trial.datetime_start, trial.datetime_complete = (
+            local(datetime.datetime.fromisoformat(line[key])) if line.get(key) else None
+            for key in ("datetime_start", "datetime_complete")
+        )
 
 
 def _earlier(text: str) -> InMemoryStorage:
     """The study of an earlier file: one JSON object, in which a trial's values come in the study's order."""
-    data = json.loads(text) if text.startswith("{") else None
+    data = _parsed(text) if text.startswith("{") else None
     if not isinstance(data, dict) or data.get("format") != "optevo study":
         raise UserError("this is no file of `optevo storage save`")
     if data["version"] != 1 or data["directions"] != ["MAXIMIZE"]:
@@ -223,7 +265,8 @@ def _earlier(text: str) -> InMemoryStorage:
             params = dict(zip(shared, params, strict=True))
         own = {**shared, **_distributions(row.get("distributions", {}))}
         start, complete = (
-            datetime.datetime.fromisoformat(row[key]) if key in row else None for key in ("start", "complete")
+            local(datetime.datetime.fromisoformat(row[key])) if key in row else None
+            for key in ("start", "complete")
         )
         trial = FrozenTrial(
             number=_counted(row["number"], n),

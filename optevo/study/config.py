@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from optevo.errors import UserError
+from optevo.files import read_text
 from optevo.naming import hint, nearest
 from optevo.samplers import SAMPLERS, SamplerSection
 from optevo.samplers.sections import RandomSection
@@ -155,7 +156,7 @@ def load_config(path: Path) -> StudyConfig:
         UserError: There is no such file, it isn't TOML, or a key or value in it is wrong.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
     except FileNotFoundError:
         there = [str(path.with_name(other.name)) for other in path.parent.glob("*.toml")]
         said = hint(str(path), there, "studies that come with optevo are in studies/")

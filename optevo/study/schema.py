@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from typing import Annotated, Any, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, InstanceOf, TypeAdapter
 from typing_extensions import TypedDict
 
 from optevo import keys
+
+if TYPE_CHECKING:
+    from optevo.spaces import Space
 
 # Any text: pydantic's own has no halves of surrogate pairs, which a file's name may have.
 Text = InstanceOf[str]
@@ -35,9 +37,15 @@ def _check_row(row: Row) -> Row:
 
 
 def _check_zone(time: str) -> str:
-    if datetime.datetime.fromisoformat(time).tzinfo is None:
+    read = datetime.datetime.fromisoformat(time)
+    if read.tzinfo is None:
         raise ValueError("a time has its zone")
+    if not 1970 <= read.year < 9000:  # another zone's would be beyond the calendar
+        raise ValueError("a time has a year of ours")
     return time
+
+
+Time = Annotated[Text, AfterValidator(_check_zone)]
 
 
 class Run(TypedDict):
@@ -81,6 +89,7 @@ class Worker(TypedDict):
     pid: Annotated[int, Field(ge=0, lt=2**31)]  # the largest that a system call takes
     started: Number
     device: NotRequired[Text]
+    since: NotRequired[Time]
 
 
 class StoredEvaluation(TypedDict):
@@ -102,7 +111,7 @@ class Environment(TypedDict):
 
 _Pair = BeforeValidator(lambda value: tuple(value) if type(value) is list else value)  # JSON has lists only
 Slot = Annotated[tuple[Count, Count], _Pair]
-Beat = Annotated[tuple[Count, Annotated[Text, AfterValidator(_check_zone)]], _Pair]
+Beat = Annotated[tuple[Count, Time], _Pair]
 
 RUNS: TypeAdapter[Any] = TypeAdapter(list[CheckedRun])
 SOME_RUNS: TypeAdapter[Any] = TypeAdapter(Annotated[list[CheckedRun], Field(min_length=1)])
@@ -130,6 +139,8 @@ SYSTEM: dict[str, TypeAdapter[Any]] = {
     keys.LATE: _FLAG,
     keys.BEAT: TypeAdapter(Beat),
     keys.LOST: _TEXT,
+    keys.PARENTS: _COUNTS,
+    keys.ORIGIN: _TEXT,
 }
 TRIAL: dict[str, TypeAdapter[Any]] = {
     keys.GENERATION: _COUNT,
@@ -155,19 +166,8 @@ TRIAL: dict[str, TypeAdapter[Any]] = {
 }
 
 
-def domains_of(config: Mapping[str, Any]) -> dict[str, TypeAdapter[Any]]:
-    """What each parameter of a configuration's space may be; nothing for a space that isn't known here."""
-    from optevo.spaces import SPACES  # noqa: PLC0415  heavier than the rest of this module
-
-    section = config.get("space")
-    known = SPACES.get(str(section.get("kind"))) if isinstance(section, dict) else None
-    if known is None:
-        return {}
-    try:
-        checked = known.section.model_validate(section)
-    except ValueError:
-        return {}  # the configuration is wrong, which others say better
-    space = known.make(**checked.model_dump(exclude={"kind"}))
+def domains_of(space: Space) -> dict[str, TypeAdapter[Any]]:
+    """What each parameter of a space may be."""
     return {name: _domain(d) for name, d in space.distributions().items()}
 
 

@@ -19,7 +19,7 @@ from optevo.naming import hint
 from optevo.optuna_private import set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import claimed
-from optevo.study.check import check_study, readable
+from optevo.study.check import Reading, check_study, checked, readable, stored_studies
 from optevo.study.config import StudyConfig, differences, parse_config
 from optevo.study.environment import differences as environment_differences
 from optevo.study.environment import environment
@@ -37,6 +37,7 @@ def make_sampler(config: StudyConfig, device: str = "") -> SlotSampler:
         set_trial_user_attr(study, trial, keys.WORKER, worker_identity(device))
 
     sampler.on_trial = name
+    sampler.lineage_in_user_attrs = True  # of a search of ours, people look at in a dashboard
     return sampler
 
 
@@ -79,16 +80,11 @@ def create_or_resume(
         direction="maximize",
         load_if_exists=True,
     )
-    check_study(study)
-    stored = study.user_attrs
+    stored = readable(f"study {config.name!r}", lambda: study.user_attrs)
     if keys.FINGERPRINT not in stored:
-        ours = all(key.startswith("optevo:") for key in stored)  # a creation that was cut off
+        check_study(study)
+        ours = all(str(key).startswith("optevo:") for key in stored)  # a creation that was cut off
         maximizes = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
-        if keys.COPY_OF in stored:
-            raise UserError(
-                f"study {config.name!r} in this storage is a copy that was cut off: "
-                "run `optevo storage copy`, or `load`, again"
-            )
         if study.get_trials(deepcopy=False) or not maximizes or not ours:
             raise UserError(
                 f"study {config.name!r} in this storage was not made by optevo; give yours another name"
@@ -103,8 +99,7 @@ def create_or_resume(
         study.set_user_attr(keys.COSTS, dict(costs or {}))
         study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
         return study
-    _check_schema(study)
-    begun = parse_config(stored[keys.CONFIG], f"study {config.name!r}")
+    begun = checked(study, trials="heads")
     if begun.search() != config.search():
         changed = "\n".join(f"  {line}" for line in differences(begun.search(), config.search()))
         raise UserError(
@@ -114,6 +109,8 @@ def create_or_resume(
     check_environment(study, accept=accept_environment)
     if begun != config:
         study.set_user_attr(keys.CONFIG, config.to_dict())
+    if stored[keys.SCHEMA] != keys.SCHEMA_VERSION:  # from now on an older optevo can't read all of it
+        study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
     return study
 
 
@@ -154,10 +151,13 @@ def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
     )
 
 
-def load_study(storage: BaseStorage, name: str | None, device: str = "") -> tuple[optuna.Study, StudyConfig]:
+def load_study(
+    storage: BaseStorage, name: str | None, device: str = "", *, trials: Reading = "all"
+) -> tuple[optuna.Study, StudyConfig]:
     """A stored study of ours with its configuration; without a name, the only one there is.
 
-    Trials begun with it name `device` as the one that they are evaluated on.
+    Trials begun with it name `device` as the one that they are evaluated on. Of trials so much
+    is read and checked as `check_study` says.
 
     Raises:
         UserError: There is no such study, the name is needed, or the study isn't ours.
@@ -172,34 +172,14 @@ def load_study(storage: BaseStorage, name: str | None, device: str = "") -> tupl
         there = f"there is {', '.join(names) or 'none at all'}"
         raise UserError(f"there is no study {name!r} here; {hint(name, names, there)}")
     study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=storage))
-    check_study(study)
-    if keys.CONFIG not in study.user_attrs:
-        raise UserError(f"study {name!r} was not made by optevo")
-    _check_schema(study)
-    config = parse_config(study.user_attrs[keys.CONFIG], f"study {name!r}")
+    config = checked(study, trials=trials)
     study.sampler, study.pruner = make_sampler(config, device), make_pruner(config)
     return study, config
 
 
 def study_names(storage: BaseStorage) -> list[str]:
     """Every study in a storage, in the order in which they were made."""
-    names = [study.study_name for study in readable("the list of studies", storage.get_all_studies)]
-    if odd := [name for name in names if not isinstance(name, str)]:
-        raise UserError(f"a study in this storage is called {odd[0]!r}, which is no text: it is damaged")
-    return names
-
-
-def _check_schema(study: optuna.Study) -> None:
-    version = study.user_attrs.get(keys.SCHEMA)
-    if version != keys.SCHEMA_VERSION:
-        stored = study.user_attrs.get(keys.ENVIRONMENT) or {}
-        made = f"{stored.get('optevo', 'unknown')}, commit {stored.get('git_commit', 'unknown')}"
-        newer = isinstance(version, int) and version > keys.SCHEMA_VERSION
-        remedy = "install a newer one" if newer else "back the database up and run `optevo storage upgrade`"
-        raise UserError(
-            f"study {study.study_name!r} has optevo's schema version {version}, this optevo reads version "
-            f"{keys.SCHEMA_VERSION}; {remedy}, or use the optevo that made it: {made}"
-        )
+    return list(stored_studies(storage))
 
 
 def is_complete(study: optuna.Study) -> bool:
@@ -225,10 +205,11 @@ def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
         raise UserError(f"study {study.study_name!r} has no complete trial{why}")
     best: dict[str, FrozenTrial] = {}
     for trial in sorted(trials, key=_rank):
-        best.setdefault(trial.user_attrs[keys.CANONICAL], trial)
+        best.setdefault(keys.ours(trial)[keys.CANONICAL], trial)
     return list(best.values())[:n]
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, int, int]:
     # Ties by slot: which trial came to evaluate it depends on the workers, and must not change the winner.
-    return -(trial.value or 0.0), trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]
+    attrs = keys.ours(trial)
+    return -(trial.value or 0.0), attrs[keys.GENERATION], attrs[keys.SLOT]

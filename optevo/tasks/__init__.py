@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from optevo import lazy
 from optevo.errors import UserError
 from optevo.naming import hint
+from optevo.tasks.faults import users_code
 from optevo.tasks.scored import ScoredTask
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def get_task(name: str, **options: Any) -> Task | ScoredTask:
 
     Raises:
         UserError: The name is unknown, the module or function doesn't exist, it doesn't take these options,
-            or what it returns is no task. An error raised inside a user's module passes unchanged.
+            what it returns is no task, or a user's module raises; the message says where.
     """
     target = TASKS.get(name, name)
     if isinstance(target, str):
@@ -75,7 +76,10 @@ def get_task(name: str, **options: Any) -> Task | ScoredTask:
         near = [f"{one!r}: {said}" for one in options if one not in taken and (said := hint(one, taken, ""))]
         said = "; ".join(near) or f"it takes {', '.join(taken) or 'none'}"
         raise UserError(f"task {name!r} doesn't take these options ({error}): {said}") from None
-    task = target(**options)
+    with users_code(
+        f"task {name!r}: {getattr(target, '__name__', 'it')}()", getattr(target, "__module__", "")
+    ):
+        task = target(**options)
     if isinstance(task, ScoredTask):
         return task
     from optevo.tasks.base import Task  # noqa: PLC0415 - torch is imported only for a task that trains
@@ -94,12 +98,14 @@ def _import(reference: str) -> Callable[..., Any]:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there; what it imports itself is not
+        with users_code(f"task {reference!r}: importing {module_name}", module_name):
+            module = importlib.import_module(module_name)
+    except UserError as error:
+        missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
+        if missing is None or not f"{module_name}.".startswith(f"{missing}."):
+            raise  # the module is there; what it imports itself may not be
         raise UserError(
-            f"task {reference!r}: there is no module {error.name!r} in {os.getcwd()} or among the installed "
+            f"task {reference!r}: there is no module {missing!r} in {os.getcwd()} or among the installed "
             "packages; run from the folder that holds it"
         ) from None
     function = getattr(module, attribute, None)

@@ -7,12 +7,13 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from optevo.errors import UserError
+from optevo.tasks.scoring import LOSSES, METRICS, canonical
 
 #: The keys of what `Task.load` returns. Search and sweeps see the first two; "test" is for the end.
 SPLITS = ("train", "validation", "test")
@@ -24,7 +25,8 @@ class Split:
 
     Attributes:
         inputs: First dimension: examples. Raw, e.g. uint8 (N, C, H, W) for images, as small as it gets.
-        targets: As many entries as `inputs`; int64 class numbers (N,) for classification.
+        targets: As many entries as `inputs`; int64 class numbers (N,) for classification, floats (N,) or
+            (N, k) for regression.
 
     Raises:
         UserError: The two differ in length or device.
@@ -108,23 +110,50 @@ class Task(abc.ABC):
             def model(self, generator):
                 return build(lambda: nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)), generator)
 
-    Saved as ``rings.py``, a study file names it ``rings:Rings``. Three promises make runs reproducible:
-    `load` returns the same examples every time; `model`, `batches` and `augment` draw from the generator they
-    are given and from nothing else, above all not from torch's global one; nothing in `batches` and `loss`
-    waits for the device (no ``.item()``, no ``print`` of a tensor).
+    Saved as ``rings.py``, a study file names it ``rings:Rings``. A regression says ``loss = "mse"`` and
+    ``metric = "r2"`` in the class, with float targets of the shape of what the model returns. Three promises
+    make runs reproducible: `load` returns the same examples every time; `model`, `batches` and `augment` draw
+    from the generator they are given and from nothing else, above all not from torch's global one; nothing in
+    `batches` and `loss` waits for the device (no ``.item()``, no ``print`` of a tensor).
 
     Attributes:
         name: A short name, unique in a study; results are stored under it.
-        metric: What `score` returns, as a word for tables. Default "accuracy". Higher is better, from 0 to 1:
-            racing counts a run that was not made as 0.
+        loss: A method, or the name of a loss: "cross_entropy", "mse", "l1", "huber". Default "cross_entropy".
+        metric: The name of a metric, "accuracy", "r2", "-mse" or "-perplexity" ("neg_mse" and
+            "neg_perplexity" are the same); or, of a class with a `score` of its own, any word for tables.
+            Default "accuracy". Higher is better, on whatever scale.
+        bonus: Whether fitness is the published one, metric + 0.05 · max(0, 1 − training loss), or the metric
+            alone. The published one suits a cross-entropy and a metric from 0 to 1. Default: None, the metric
+            alone where a loss other than "cross_entropy" or a metric other than "accuracy" is named.
+        max_loss: A training loss above it is divergence. Default: None, no limit where a loss other than
+            "cross_entropy" is named, otherwise 50, as published.
         normalise: How `prepare` treats uint8 images. Default: to 0..1.
         score_batch_size: Examples a forward pass in `score`. Default 250: on one core twice as fast as 1,000.
     """
 
     name: str
     metric: str = "accuracy"
+    bonus: bool | None = None
+    max_loss: float | None = None
     normalise: Normalise = Normalise((0.0,), (1.0,))
     score_batch_size: int = 250
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if isinstance(loss := vars(cls).get("loss"), str):
+            cls.loss = _named_loss(canonical("loss", loss, LOSSES, cls.__name__))  # type: ignore[method-assign]
+
+    @property
+    def has_bonus(self) -> bool:
+        """What `bonus` says, or follows from the names of loss and metric."""
+        if self.bonus is not None:
+            return self.bonus
+        return not self.other_loss and (type(self).score is not Task.score or self.metric == "accuracy")
+
+    @property
+    def other_loss(self) -> bool:
+        """Whether a loss other than cross-entropy is named."""
+        return hasattr(type(self).loss, "named")
 
     @abc.abstractmethod
     def load(self, root: Path) -> Splits:
@@ -186,26 +215,42 @@ class Task(abc.ABC):
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The training loss of one batch, a scalar that still has its graph. Default: mean cross-entropy."""
         inputs, targets = batch
-        return F.cross_entropy(model(inputs), targets)
+        return LOSSES["cross_entropy"](model(inputs), targets)
 
     def score(self, model: nn.Module, split: Split) -> float:
-        """Measure a model on a whole split, in evaluation mode. Default: the share classified correctly.
+        """Measure a model on a whole split, in evaluation mode. Default: by the metric that `metric` names.
 
         The model's mode is restored afterwards. One wait for the device in all.
 
         Args:
             model: On the split's device.
             split: The examples; none is left out.
+
+        Raises:
+            UserError: There is no metric of this name, or it does not take what the model returns.
         """
-        correct = torch.zeros((), dtype=torch.int64, device=split.device)
+        metric = METRICS[canonical("metric", self.metric, METRICS, type(self).__name__)]
         with evaluating(model):
-            for inputs, targets in zip(
-                split.inputs.split(self.score_batch_size),
-                split.targets.split(self.score_batch_size),
-                strict=True,
-            ):
-                correct += (model(self.prepare(inputs)).argmax(dim=-1) == targets).sum()
-        return correct.item() / len(split)
+            parts = (
+                (model(self.prepare(inputs)), targets)
+                for inputs, targets in zip(
+                    split.inputs.split(self.score_batch_size),
+                    split.targets.split(self.score_batch_size),
+                    strict=True,
+                )
+            )
+            return metric(parts, split.targets).item()
+
+
+def _named_loss(name: str) -> Any:
+    """The method of a class that names its loss; the default's is `Task.loss` itself, which some look for."""
+
+    def loss(self: Task, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, targets = batch
+        return LOSSES[name](model(inputs), targets)
+
+    loss.named = name  # type: ignore[attr-defined]
+    return Task.loss if name == "cross_entropy" else loss
 
 
 @contextlib.contextmanager

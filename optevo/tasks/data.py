@@ -7,15 +7,16 @@ import http.client
 import os
 import tempfile
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optevo.errors import UserError
 from optevo.naming import hint
-from optevo.tasks import folders, idx
+from optevo.tasks.image_files import ImageFiles, difference, list_images
+from optevo.tasks.roots import require_root
 from optevo.tasks.sources import (
-    IDX_PREFIX,
     IMAGES,
+    PARTS,
     TEXT_FILE,
     digits_file,
     layout_of,
@@ -27,7 +28,6 @@ __all__ = ["NAMES", "DataRow", "check", "get", "load_images", "load_text"]
 
 TEXT_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 _MOST_TEXT = 2**24  # bytes of a download that should have a million
-PARTS = ("train", "test")
 NAMES = ("digits", *IMAGES, "char_lm")
 
 #: SHA-256 of the unpacked files as their authors published them, by path below the data root.
@@ -58,11 +58,13 @@ class DataRow:
 
     Attributes:
         path: Where it was looked for (and found, if it was).
-        found: Whether it is there.
+        found: Whether it is there, with an image at least for a folder.
         size: Bytes, of all images together for a folder; None where nothing was found.
         sha256: Checksum of a file, None for a folder.
-        count: Images in a folder, None for a file.
+        count: Images in a folder, as many as are read; None for a file.
         published: Whether the bytes are those its authors published; None where we don't know those.
+        notes: Lines about what is wrong with it, what of it is not read and why, and, with a set's first
+            row, in which of several forms the set is read.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class DataRow:
     sha256: str | None = None
     count: int | None = None
     published: bool | None = None
+    notes: tuple[str, ...] = ()
 
 
 def check(name: str, root: Path) -> list[DataRow]:
@@ -90,18 +93,25 @@ def check(name: str, root: Path) -> list[DataRow]:
 
 def _rows(name: str, root: Path) -> list[DataRow]:
     if name == "digits":
-        return [_file_row(digits_file(), None)]
+        return [_file_row(digits_file(), digits_file(), None)]
+    require_root(root)
     if name == "char_lm":
-        return [_file_row(root / TEXT_FILE, PUBLISHED[TEXT_FILE.as_posix()])]
-    layout, archive = layout_of(name, root), IMAGES[name].archive
-    if layout == "folder":
-        return [_folder_row(root / name / part) for part in PARTS]
-    if name == "cifar10":
-        batches = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"]
-        return [_file_row(root / archive / batch, None) for batch in batches]
-    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
-    wanted = [archive / f"{IDX_PREFIX[part]}-{kind}" for part in PARTS for kind in kinds]
-    return [_file_row(root / path, PUBLISHED[path.as_posix()]) for path in wanted]
+        text = root / TEXT_FILE
+        return [_file_row(text, text if text.is_file() else None, PUBLISHED[TEXT_FILE.as_posix()])]
+    layout = layout_of(name, root)
+    if layout.kind == "folder":
+        listed = [list_images(root / name / part, IMAGES[name].classes) for part in PARTS]
+        rows = [_folder_row(part) for part in listed]
+        if differing := difference(*(part.classes for part in listed)):
+            rows[-1] = replace(rows[-1], notes=(*rows[-1].notes, f"{root / name}: {differing}"))
+    else:
+        rows = [
+            _file_row(path, found, PUBLISHED.get(path.relative_to(root).as_posix()))
+            for path, found in layout.files.items()
+        ]
+    if layout.note:
+        rows[0] = replace(rows[0], notes=(layout.note, *rows[0].notes))
+    return rows
 
 
 def get(name: str, root: Path) -> list[DataRow]:
@@ -120,11 +130,12 @@ def get(name: str, root: Path) -> list[DataRow]:
     _known(name)
     if name in IMAGES:
         rows = check(name, root)
-        if layout_of(name, root) is None or not all(row.found for row in rows):
+        if not all(row.found for row in rows):
             _download(name, root)
         for part in PARTS:
             load_images(name, root, part)
     elif name == "char_lm":
+        require_root(root)
         if not (root / TEXT_FILE).is_file():
             _download(name, root)
         load_text(root, 1)
@@ -175,19 +186,19 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
         os.replace(temporary, path)
 
 
-def _file_row(path: Path, published: str | None) -> DataRow:
-    found = idx.locate(path)
+def _file_row(path: Path, found: Path | None, published: str | None) -> DataRow:
     if found is None:
         return DataRow(path, found=False)
     content = found.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     # A compressed file's own checksum depends on the packer, so it says nothing about its content.
-    same = None if published is None or found != path else digest == published
+    same = None if published is None or found.suffix.lower() == ".gz" else digest == published
     return DataRow(found, found=True, size=len(content), sha256=digest, published=same)
 
 
-def _folder_row(folder: Path) -> DataRow:
-    if not folder.is_dir():
-        return DataRow(folder, found=False)
-    images = [path for path in folder.glob("*/*") if path.suffix.lower() in folders.SUFFIXES]
-    return DataRow(folder, found=True, size=sum(path.stat().st_size for path in images), count=len(images))
+def _folder_row(listed: ImageFiles) -> DataRow:
+    notes = (*listed.problems, *listed.notes)
+    if not listed.files:
+        return DataRow(listed.folder, found=False, notes=notes)
+    size = sum(status.st_size for _, _, status in listed.files)
+    return DataRow(listed.folder, found=True, size=size, count=len(listed.files), notes=notes)

@@ -1,21 +1,20 @@
 """Folders of images, decoded once into a checked cache.
 
-A part of a data set is a folder with one folder a class; classes are numbered in the alphabetical order of
-their names, as torchvision's ImageFolder does. Decoding 60,000 small JPEGs takes some twenty seconds on one
-core, so the tensors are kept in a file whose name is a hash of the folder's manifest (relative paths, sizes,
-times) and whose payload carries a checksum.
+Decoding 60,000 small JPEGs takes some twenty seconds on one core, so the tensors are kept in a file. Its
+name and its checksum hold a hash of where the folder lies and of each file's path, size, inode and times of
+change: one that was replaced has another inode or another time of change (ctime), which nobody can set.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import multiprocessing
 import os
 import pickle
-import stat
 import struct
 import tempfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +22,23 @@ import torch
 from torch import Tensor
 
 from optevo.errors import UserError
+from optevo.escaping import printable
+from optevo.tasks.image_files import ImageFiles, list_images
+from optevo.tasks.image_pixels import read_pixels
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
-_MODES = {1: "L", 3: "RGB"}
-# Whatever a file's name says, PIL would also read it as PostScript, which runs a program.
-_FORMATS = ("JPEG", "PNG")
-#: Part of every cache file's name: raise it when decoding changes.
-_VERSION = 1
+#: Part of every cache file's name: raise it when decoding or the file's content changes.
+_VERSION = 2
+_unkept: set[Path] = set()  # cache folders that were said to be of no use
 
 
 def read_folder(
     folder: Path, shape: tuple[int, int, int], classes: int, cache: Path, remedy: str
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Read ``<folder>/<class>/*.{jpg,png}``, from the cache where it holds just these files.
+    """Read ``<folder>/<class>/**/*.{jpg,png,...}``, from the cache where it holds just these files.
+
+    What is left out, and classes whose names look alike, are said in a warning.
 
     Args:
         folder: One part of a data set, e.g. ``.../cifar10/train``.
@@ -47,96 +48,54 @@ def read_folder(
         remedy: What the user can do, the end of every error message.
 
     Returns:
-        uint8 (N, C, H, W), int64 (N,), and the classes' names; ordered by class, then by file name.
+        uint8 (N, C, H, W), int64 (N,), and the classes' names; ordered by class, then by path.
 
     Raises:
-        UserError: The folder, a class or an image is missing, unreadable or of another size or mode.
+        UserError: The folder, a class or an image is missing, unreadable or not as it must be.
     """
-    files, names = list_images(folder, classes, remedy)
-    manifest = hashlib.sha256(f"{_VERSION} {shape} {classes}\n".encode())
-    for path, _, status in files:
-        manifest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    kept = cache / f"{folder.parent.name}-{folder.name}-{manifest.hexdigest()[:32]}.pt"
-    loaded = _load(kept, (len(files), *shape), classes)
-    if loaded is not None:
-        return *loaded, names
-    logger.info("decoding %d images of %s", len(files), folder)
-    inputs = _decode([folder / path for path, _, _ in files], shape, remedy)
-    targets = torch.tensor([number for _, number, _ in files], dtype=torch.int64)
-    _save(kept, inputs, targets)
-    return inputs, targets, names
-
-
-def list_classes(folder: Path, classes: int, remedy: str) -> list[str]:
-    """The names of a part's classes in the order of their numbers.
-
-    Raises:
-        UserError: There is no such folder, or it has another number of classes.
-    """
-    if not folder.is_dir():
-        raise UserError(f"the folder {folder} is missing: {remedy}")
     try:
-        found = sorted(
-            entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-        )
+        found = list_images(folder, classes)
     except OSError as error:
         raise UserError(f"{folder} can't be read ({error}): {remedy}") from error
-    if len(found) != classes:
-        listed = ", ".join(found[:12]) or "none"
-        raise UserError(f"{folder} has {len(found)} class folders ({listed}), not {classes}: {remedy}")
-    return found
+    if found.problems:
+        raise UserError(f"{found.problems[0]}: {remedy}")
+    for note in found.notes:
+        warn(note)
+    key = _key(found, shape)
+    kept = cache / f"{folder.parent.name}-{folder.name}-{key[:32]}.pt"
+    loaded = _load(kept, (len(found.files), *shape), classes)
+    if loaded is not None:
+        return *loaded, found.classes
+    logger.info("decoding %d images of %s", len(found.files), printable(str(folder)))
+    inputs = _decode([folder / path for path, _, _ in found.files], shape, remedy)
+    targets = torch.tensor([number for _, number, _ in found.files], dtype=torch.int64)
+    with contextlib.suppress(OSError):
+        if _key(list_images(folder, classes), shape) == key:  # else what was decoded has changed meanwhile
+            _save(kept, inputs, targets)
+    return inputs, targets, found.classes
 
 
-def list_images(
-    folder: Path, classes: int, remedy: str
-) -> tuple[list[tuple[str, int, os.stat_result]], list[str]]:
-    """Each image of a part, in order, as "class/file", class number and file status; and the classes' names.
+def warn(line: str) -> None:
+    """Warn of something about the data; a process of a pool only notes what its parent has said already."""
+    child = multiprocessing.parent_process() is not None
+    logger.log(logging.INFO if child else logging.WARNING, "%s", printable(line))
 
-    Links are followed, wherever they lead: only what decodes as an image is ever kept of a file.
 
-    Raises:
-        UserError: As `list_classes`, or a class has no images, or one of them is no regular file.
-    """
-    found = list_classes(folder, classes, remedy)
-    files = []
-    for number, name in enumerate(found):
-        try:
-            with os.scandir(folder / name) as entries:
-                images = sorted(
-                    (f"{name}/{entry.name}", entry.stat())
-                    for entry in entries
-                    if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-                )
-        except OSError as error:  # a link to nowhere, or in a circle
-            raise UserError(f"{folder / name} can't be read ({error}): {remedy}") from error
-        if not images:
-            raise UserError(f"{folder / name} has no {', '.join(SUFFIXES)} files: {remedy}")
-        for path, status in images:
-            if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
-                raise UserError(f"{folder / path} is no regular file: {remedy}")
-        files += [(path, number, status) for path, status in images]
-    return files, found
+def _key(found: ImageFiles, shape: tuple[int, int, int]) -> str:
+    """What identifies the decoded form of these very files in this very place."""
+    digest = hashlib.sha256(f"{_VERSION} {shape} {len(found.classes)}\0".encode())
+    digest.update(os.fsencode(os.path.realpath(found.folder)))
+    for path, _, status in found.files:
+        times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+        digest.update(b"\0%b\0%b" % (os.fsencode(path), times.encode()))
+    return digest.hexdigest()
 
 
 def _decode(paths: list[Path], shape: tuple[int, int, int], remedy: str) -> Tensor:
-    from PIL import Image  # noqa: PLC0415 - only who has image files needs it
-
     channels, height, width = shape
     pixels = np.empty((len(paths), height, width, channels), dtype=np.uint8)
     for index, path in enumerate(paths):
-        try:
-            with Image.open(path, formats=_FORMATS) as image:
-                if image.size != (width, height) or image.mode != _MODES[channels]:
-                    raise UserError(
-                        f"{path} is {image.size[0]} x {image.size[1]} pixels in mode {image.mode}, not "
-                        f"{width} x {height} in mode {_MODES[channels]}: {remedy}"
-                    )
-                pixels[index] = np.asarray(image).reshape(height, width, channels)
-        except (
-            *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError),
-            *(zlib.error, struct.error, Image.DecompressionBombError),
-        ) as error:  # all of these come out of PIL's readers
-            raise UserError(f"{path} can't be decoded as an image ({error}): {remedy}") from error
+        pixels[index] = read_pixels(path, shape, remedy)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
@@ -148,20 +107,21 @@ def _fits(inputs: Tensor, targets: Tensor, shape: tuple[int, ...], classes: int)
     return int(targets.min()) >= 0 and int(targets.max()) < classes
 
 
-def _checksum(inputs: Tensor, targets: Tensor) -> str:
-    digest = hashlib.sha256(inputs.contiguous().numpy().data)
+def _checksum(path: Path, inputs: Tensor, targets: Tensor) -> str:
+    digest = hashlib.sha256(path.name.encode())  # what lies under another name is another folder's
+    digest.update(inputs.contiguous().numpy().data)
     digest.update(targets.contiguous().numpy().data)
     return digest.hexdigest()
 
 
 def _load(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor] | None:
     """What `_save` wrote, or None where it is missing or damaged. Nothing in the file is ever run."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         inputs, targets = kept["inputs"], kept["targets"]
-        if _fits(inputs, targets, shape, classes) and _checksum(inputs, targets) == kept["sha256"]:
+        if _fits(inputs, targets, shape, classes) and _checksum(path, inputs, targets) == kept["sha256"]:
             return inputs, targets
         reason = "its checksum is wrong"
     except (
@@ -169,7 +129,7 @@ def _load(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Ten
         *(AssertionError, OverflowError, MemoryError, struct.error, pickle.PickleError),
     ) as error:  # all of these come out of torch's reader
         reason = str(error).partition(". ")[0].partition("\n")[0] or type(error).__name__
-    logger.warning("the decoded images in %s are damaged (%s): decoding again", path, reason)
+    logger.warning("the decoded images in %s are damaged (%s): decoding again", printable(str(path)), reason)
     return None
 
 
@@ -180,11 +140,17 @@ def _save(path: Path, inputs: Tensor, targets: Tensor) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
         with os.fdopen(handle, "wb") as stream:
-            torch.save({"inputs": inputs, "targets": targets, "sha256": _checksum(inputs, targets)}, stream)
+            checksum = _checksum(path, inputs, targets)
+            torch.save({"inputs": inputs, "targets": targets, "sha256": checksum}, stream)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's writer
-        logger.warning(
-            "can't keep the decoded images in %s (%s): they are decoded at every start", path, error
-        )
+        if path.parent not in _unkept:  # once for all parts and data sets
+            _unkept.add(path.parent)
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            warn(
+                f"can't keep decoded images in {path.parent} ({reason}): they are decoded at every start; "
+                "point OPTEVO_CACHE at a folder that can be written"
+            )
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)

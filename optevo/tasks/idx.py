@@ -8,32 +8,83 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
 
 from optevo.errors import UserError
+from optevo.tasks.roots import holds
 
 UINT8 = 0x08
 _MOST = 2**30  # bytes: twenty times the largest of these files, and little enough to keep in memory
 
 
 def locate(path: Path) -> Path | None:
-    """The file itself, or its gzipped form beside it, or None."""
-    for candidate in (path, path.with_name(path.name + ".gz")):
-        if candidate.is_file():
-            return candidate
-    return None
+    """The file that goes by an idx file's name, a whole one before a damaged one, or None.
+
+    That is the file itself, or its gzipped form, or either under the names that it has elsewhere:
+    ``train-images.idx3-ubyte``, in other capitals, or in a folder of the same name, as unpackers make it.
+
+    Raises:
+        OSError: The folder can't be read.
+    """
+    if not path.parent.is_dir():
+        return None
+    called = [entry for entry in path.parent.iterdir() if _plain(entry.name) == _plain(path.name)]
+    called += [
+        inner
+        for folder in called
+        if folder.is_dir()
+        for inner in folder.iterdir()
+        if _plain(inner.name) == _plain(path.name)
+    ]
+    usual = [path, path.with_name(path.name + ".gz")]
+    files = usual + sorted({*called} - {*usual}, key=lambda file: (file.suffix.lower() == ".gz", file))
+    files = [file for file in files if file.is_file()]
+    return next(filter(is_whole, files), files[0] if files else None)
+
+
+def _plain(name: str) -> str:
+    return name.lower().removesuffix(".gz").replace(".idx", "-idx")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file can be read and is as long as its header says, as far as both its ends tell."""
+    try:
+        with _opened(path) as stream:
+            head = stream.read(16)
+        if len(head) < 4 or len(head) < (header := 4 + 4 * head[3]):
+            return False
+        length = header + math.prod(struct.unpack(f">{head[3]}I", head[4:header]))
+        if not _is_gzipped(path):
+            return length == path.stat().st_size
+        with path.open("rb") as packed:  # a gzipped file ends with the length of its content
+            packed.seek(-4, os.SEEK_END)
+            return length == int.from_bytes(packed.read(4), "little")
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def _is_gzipped(path: Path) -> bool:
+    """By name, or by content: some tools unpack on the way and keep the name, others drop it."""
+    with path.open("rb") as stream:
+        return path.suffix.lower() == ".gz" or stream.read(2) == b"\x1f\x8b"
+
+
+def _opened(path: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path)) if _is_gzipped(path) else path.open("rb")
 
 
 def read_idx(path: Path, dimensions: int, remedy: str) -> Tensor:
     """Read one idx file.
 
     Args:
-        path: The file without ".gz"; the gzipped one is read where only that is there.
+        path: The file by its usual name; `locate` says what else is taken for it.
         dimensions: How many dimensions it must have: 3 for images, 1 for labels.
         remedy: What the user can do, the end of every error message.
 
@@ -45,7 +96,7 @@ def read_idx(path: Path, dimensions: int, remedy: str) -> Tensor:
     """
     found = locate(path)
     if found is None:
-        raise UserError(f"{path} is missing (and so is {path.name}.gz): {remedy}")
+        raise UserError(f"{path} is missing (and so is {path.name}.gz); {holds(path.parent)}: {remedy}")
     header = 4 + 4 * dimensions
     content = _content(found, header + _MOST, remedy)
     if len(content) < header:
@@ -69,7 +120,7 @@ def read_idx(path: Path, dimensions: int, remedy: str) -> Tensor:
 
 def _content(path: Path, most: int, remedy: str) -> bytes:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with _opened(path) as stream:
             content = stream.read(most + 1)  # a small gzipped file may hold any amount of zeros
     except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         raise UserError(f"{path} can't be read ({error}): {remedy}") from error

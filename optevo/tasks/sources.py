@@ -11,11 +11,16 @@ from torch import Tensor
 
 from optevo.errors import UserError
 from optevo.tasks import folders, idx
-from optevo.tasks.roots import decoded_root
+from optevo.tasks.image_files import difference, list_classes, list_images
+from optevo.tasks.roots import decoded_root, holds, require_root
 
 TEXT_FILE = Path("tinyshakespeare") / "input.txt"
+PARTS = ("train", "test")
 #: What torchvision calls the official parts in the names of idx files.
 IDX_PREFIX = {"train": "train", "test": "t10k"}
+IDX_FILES = ("images-idx3-ubyte", "labels-idx1-ubyte")
+BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
+CIFAR10_BYTES = 10_000 * 3 * 32 * 32  # the pixels of one of its files, which holds more than them
 
 
 @dataclass(frozen=True)
@@ -79,48 +84,111 @@ def load_images(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: The set is missing, damaged, or of another shape.
     """
+    require_root(root)
     known, help_ = IMAGES[name], remedy(name, root)
     try:
         layout = layout_of(name, root)
+        if not layout.whole:
+            help_ = f"{layout.note}: {help_}"
+        if layout.kind == "idx":
+            images, labels = list(layout.files)[2 * PARTS.index(part) :][:2]
+            return idx.read_labelled(images, labels, known.shape, known.classes, help_)
+        if layout.kind == "folder":
+            if layout.note:
+                folders.warn(layout.note)
+            return _load_folder(root / name, part, known, help_)
+        if layout.kind == "pickled":
+            return _load_cifar10(root, part, help_)
+        places = " and ".join(holds(place) for place in (root / known.archive, root / name))
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise UserError(f"{root} can't be read ({error}): {help_}") from error
-    if layout == "idx":
-        prefix = root / known.archive / IDX_PREFIX[part]
-        return idx.read_labelled(
-            Path(f"{prefix}-images-idx3-ubyte"),
-            Path(f"{prefix}-labels-idx1-ubyte"),
-            known.shape,
-            known.classes,
-            help_,
-        )
-    if layout == "pickled":
-        return _load_cifar10(root, part, help_)
-    if layout == "folder":
-        inputs, targets, classes = folders.read_folder(
-            root / name / part, known.shape, known.classes, decoded_root(), help_
-        )
-        if part == "test":
-            trained = folders.list_classes(root / name / "train", known.classes, help_)
-            if trained != classes:
-                raise UserError(
-                    f"{root / name}: the classes of train ({trained}) and test ({classes}) differ: {help_}"
-                )
-        return inputs, targets
     raise UserError(
-        f"no data for the task {name}: there is neither {root / known.archive} nor {root / name / 'train'}: "
-        f"{help_}"
+        f"no data for the task {name}: there is neither {root / known.archive} nor {root / name / 'train'} "
+        f"with what belongs there ({places}): {help_}"
     )
 
 
-def layout_of(name: str, root: Path) -> str | None:
-    """Which layout of a set is there: "idx", "pickled", "folder", or None."""
-    archive = root / IMAGES[name].archive
-    if name == "cifar10" and archive.is_dir():
-        return "pickled"
-    # An empty folder, such as a failed download leaves, is not yet a layout.
-    if name != "cifar10" and any(archive.glob("*-ubyte*")):
-        return "idx"
-    return "folder" if (root / name / "train").is_dir() or (root / name / "test").is_dir() else None
+@dataclass(frozen=True)
+class Layout:
+    """In which form a set is there.
+
+    Attributes:
+        kind: "idx", "pickled", "folder", or None where there is nothing of the set.
+        files: What torchvision's own layout of the set consists of, and where each is, or None.
+        note: A line about the other form, where both are there; else "".
+        whole: False where both forms are begun and neither is whole.
+    """
+
+    kind: str | None
+    files: dict[Path, Path | None]
+    note: str = ""
+    whole: bool = True
+
+
+def layout_of(name: str, root: Path) -> Layout:
+    """Which form of a set is read: torchvision's own if it is whole, else image folders if they are.
+
+    What a failed download leaves, an empty folder or some of the files, so hides nothing. Where neither form
+    is whole, it is the one that is begun, torchvision's own first; its own message says what it lacks.
+
+    Raises:
+        OSError: A folder can't be read.
+    """
+    known = IMAGES[name]
+    archive, folder = root / known.archive, root / name
+    files: dict[Path, Path | None]
+    if name == "cifar10":
+        kind = "pickled"
+        files = {
+            archive / batch: archive / batch if (archive / batch).is_file() else None for batch in BATCHES
+        }
+    else:
+        kind = "idx"
+        wanted = [archive / f"{IDX_PREFIX[part]}-{what}" for part in PARTS for what in IDX_FILES]
+        files = {file: idx.locate(file) for file in wanted}
+    there = [file for file in files.values() if file is not None]
+    if not (folder / "train").is_dir() and not (folder / "test").is_dir():
+        return Layout(kind if there else None, files)
+    others = ", ".join(part for part in list_classes(folder) if part not in PARTS)
+    note = f"{folder}: only its folders train and test are read, not {others}" if others else ""
+    if not there:
+        return Layout("folder", files, note)
+    whole = [file for file in there if _is_whole(file, kind)]
+    if len(whole) == len(files):
+        return Layout(kind, files, f"{name} is read from {archive}, not from the images in {folder}")
+    lacks = f"{archive} is not whole ({len(whole)} of {len(files)} files)"
+    if (problem := _folder_problem(root / name, known.classes)) is None:
+        used = f"{name} is read from the images in {folder}, as {lacks}"
+        return Layout("folder", files, f"{used}; {note}" if note else used)
+    note = f"{lacks}, and neither are the images in {folder} ({problem})"
+    return Layout(kind, files, note, whole=False)
+
+
+def _is_whole(file: Path, kind: str) -> bool:
+    if kind == "idx":
+        return idx.is_whole(file)
+    return file.stat().st_size >= (1 if file.suffix == ".meta" else CIFAR10_BYTES)
+
+
+def _folder_problem(folder: Path, classes: int) -> str | None:
+    """What keeps the image folders of a set from being read, as far as can be told without opening one."""
+    try:
+        listed = [list_images(folder / part, classes) for part in PARTS]
+    except OSError as error:
+        return str(error)
+    problems = [problem for part in listed for problem in part.problems]
+    return problems[0] if problems else difference(*(part.classes for part in listed))
+
+
+def _load_folder(folder: Path, part: str, known: ImageSet, help_: str) -> tuple[Tensor, Tensor]:
+    inputs, targets, classes = folders.read_folder(
+        folder / part, known.shape, known.classes, decoded_root(), help_
+    )
+    if part == "test":
+        trained = list_classes(folder / "train") if (folder / "train").is_dir() else []
+        if differing := difference(trained, classes):
+            raise UserError(f"{folder}: {differing}: {help_}")
+    return inputs, targets
 
 
 def _load_cifar10(root: Path, part: str, help_: str) -> tuple[Tensor, Tensor]:
@@ -145,10 +213,11 @@ def load_text(root: Path, least: int) -> Tensor:
     Raises:
         UserError: The file is missing, empty, or shorter than `least` bytes.
     """
+    require_root(root)
     path, help_ = root / TEXT_FILE, remedy("char_lm", root)
     try:
         if not path.exists():
-            raise UserError(f"no data for the task char_lm: {path} is missing: {help_}")
+            raise UserError(f"no data for the task char_lm: {path} is missing; {holds(path.parent)}: {help_}")
         if not (path.is_file() or path.is_dir()):  # a pipe may never end; a folder has its own message
             raise UserError(f"{path} is no regular file: {help_}")
         content = path.read_bytes()

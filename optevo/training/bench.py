@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from optevo.errors import UserError
 from optevo.tasks.base import SPLITS, Split, Task
+from optevo.tasks.faults import users_code
 from optevo.training.base import BaseBench, Stack, make_tasks
 from optevo.training.devices import resolve_device
-from optevo.training.precision import autocast
+from optevo.training.rehearsal import rehearse
 from optevo.training.run import Run
 from optevo.training.single import train
 from optevo.training.stacked import stacks, train_stacked
@@ -52,7 +52,7 @@ class Bench(BaseBench):
             splits = _load(task, data_root)
             if config.evaluation.split != "test":
                 splits.pop("test", None)  # nobody can look at what isn't there
-            self.tasks.append((task, {name: split.to(self.device) for name, split in splits.items()}))
+            self.tasks.append((task, _moved(task, splits, self.device)))
 
     def rehearse(self) -> dict[str, int]:
         """One forward pass of each task, so that what is wrong with one is found before a study begins.
@@ -62,18 +62,10 @@ class Bench(BaseBench):
             count and no time, so that it is the same on every machine.
 
         Raises:
-            UserError: A model cannot be built, or the batch size doesn't fit the data.
+            UserError: The batch size doesn't fit the data, or a user's task has a fault.
         """
-        costs = {}
-        for task, splits in self.tasks:
-            model = task.model(torch.Generator().manual_seed(0)).to(self.device)
-            generator = torch.Generator(self.device).manual_seed(0)
-            batches = task.batches(splits["train"], self.config.evaluation.batch_size, generator)
-            precise = autocast(self.device, self.config.evaluation.precision)
-            with torch.no_grad(), precise, FlopCounterMode(display=False) as counter:
-                task.loss(model, next(batches))
-            costs[task.name] = counter.get_total_flops()
-        return costs
+        budget = self.config.evaluation.model_dump(include={"batch_size", "split", "precision"})
+        return {task.name: rehearse(task, splits, **budget) for task, splits in self.tasks}
 
     def run(self, candidate: Candidate, task: int, seed: int, **options: Any) -> Run:
         """Train `candidate` on one task with one seed, with the study's budget."""
@@ -109,7 +101,20 @@ class Bench(BaseBench):
 
 
 def _load(task: Task, data_root: Path) -> dict[str, Split]:
-    splits = task.load(data_root)
+    with users_code(f"task {task.name!r}: load()", task):
+        splits = task.load(data_root)
+        if not isinstance(splits, Mapping):
+            raise UserError(f"it returned a {type(splits).__name__}, not a dictionary of splits")
     if missing := [name for name in SPLITS if name not in splits]:
         raise UserError(f"task {task.name!r}: load() returned no {missing[0]!r} split")
-    return splits
+    return dict(splits)
+
+
+def _moved(task: Task, splits: Mapping[str, Split], device: torch.device) -> dict[str, Split]:
+    moved = {}
+    for name, split in splits.items():
+        if isinstance(split, torch.Tensor) or not hasattr(split, "targets"):
+            said = f"load() returned a {type(split).__name__} for split {name!r}, not an optevo.tasks.Split"
+            raise UserError(f"task {task.name!r}: {said}")
+        moved[name] = split.to(device)
+    return moved

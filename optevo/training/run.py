@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optevo.training.fitness import DIVERGED, combine
+from optevo.training.fitness import combine
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Run:
     Attributes:
         task: The task's name.
         seed: Decides the initial weights, batch order, augmentation and dropout.
-        fitness: See `optevo.training.fitness`; −1 for a diverged run.
+        fitness: See `optevo.training.fitness`; −1 for a diverged run, where it is no score: see `earned`.
         metric: What the task's `score` returned; None for a diverged run.
         loss: Mean training loss of the last 50 steps; None for a diverged run and where the task scores by
             itself.
@@ -24,8 +25,8 @@ class Run:
             task scores by itself.
         steps: Training steps taken.
         seconds: Wall-clock time, scoring included.
-        diverged_at: The first step, from 0, whose loss was not finite or above 50; the number of steps where
-            only the score was not finite.
+        diverged_at: The first step, from 0, whose loss was not finite or above what the task allows (50 by
+            default); the number of steps where only the score was not finite.
     """
 
     task: str
@@ -38,6 +39,16 @@ class Run:
     seconds: float
     diverged_at: int | None
 
+    @property
+    def earned(self) -> float:
+        """What the run is worth: its fitness, on whatever scale; −∞ where it diverged."""
+        return -math.inf if self.diverged else self.fitness
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it came to no score."""
+        return self.diverged_at is not None or self.metric is None
+
 
 def read_run(stored: Mapping[str, Any]) -> Run:
     """A run as `dataclasses.asdict` stored it."""
@@ -45,15 +56,13 @@ def read_run(stored: Mapping[str, Any]) -> Run:
 
 
 def by_task(runs: Sequence[Run]) -> dict[str, list[float]]:
-    """Fitness of each run by task, in order."""
+    """What each run has earned by task, in order."""
     values: dict[str, list[float]] = {}
     for run in runs:
-        values.setdefault(run.task, []).append(run.fitness)
+        values.setdefault(run.task, []).append(run.earned)
     return values
 
 
 def total_fitness(runs: Sequence[Run]) -> float:
-    """Mean over seeds, then tasks; −1 where any run diverged."""
-    if any(run.diverged_at is not None for run in runs):
-        return DIVERGED
+    """Mean over seeds, then tasks; −∞ where any run diverged."""
     return combine(by_task(runs))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optevo.tasks.faults import users_code, users_number
 from optevo.training.base import BaseBench
-from optevo.training.fitness import DIVERGED
+from optevo.training.fitness import DIVERGED, usable
 from optevo.training.run import Run
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class ScoredBench(BaseBench):
         self.config = config
         self.tasks: list[tuple[ScoredTask, dict[str, Any]]] = []
         for task in tasks:
-            task.load(data_root)
+            with users_code(f"task {task.name!r}: load()", task):
+                task.load(data_root)
             self.tasks.append((task, {}))
 
     def rehearse(self) -> dict[str, int]:
@@ -47,20 +48,23 @@ class ScoredBench(BaseBench):
         check: Callable[[], None] = lambda: None,
         **_: Any,
     ) -> Run:
-        """Score `candidate`; a score that is None or not finite is a diverged run.
+        """Score `candidate`; a score that is None, not finite or beyond ±1e300 is a diverged run.
 
         Args:
             candidate: Whom to score.
             task: Index of the task.
             seed: Handed to the task.
             check: Called once, before the scoring; what it raises ends the run.
+
+        Raises:
+            UserError: The score is no number, nor None.
         """
         check()
         one, steps = self.tasks[task][0], self.config.evaluation.steps
         start = time.perf_counter()
         score = one.score(candidate, seed, steps)
-        fine = score is not None and math.isfinite(score)
-        metric = float(score) if score is not None and fine else None  # a numpy number is none of JSON's
+        number = None if score is None else users_number(f"task {one.name!r}: score()", score)
+        metric = number if number is not None and usable(number) else None
         return Run(
             task=one.name,
             seed=seed,

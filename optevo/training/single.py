@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from optevo.training.fitness import FINAL_STEPS, MAX_LOSS, fitness, tenths
+from optevo.tasks.faults import users_number
+from optevo.training.fitness import FINAL_STEPS, MAX_LOSS, fitness, tenths, usable
 from optevo.training.precision import PRECISIONS, autocast
 from optevo.training.run import Run
 
@@ -99,13 +100,13 @@ def train(
                 scheduler.step()
             except Exception as error:
                 # The loss may have gone bad earlier, unlooked at; then that is what happened.
-                diverged_at = _first_bad(losses, looked, taken)
+                diverged_at = _first_bad(losses, looked, taken, loss_limit(task))
                 if diverged_at is None and isinstance(error, _NUMERICAL):
                     diverged_at = taken - 1
                 if diverged_at is None:
                     raise
             if diverged_at is None and (taken in marks or taken % LOOK_EVERY == 0):
-                diverged_at, looked = _first_bad(losses, looked, taken), taken
+                diverged_at, looked = _first_bad(losses, looked, taken, loss_limit(task)), taken
             if diverged_at is not None:
                 break
             if taken in marks and taken < steps:
@@ -146,19 +147,22 @@ def finish(
         taken: Steps taken.
         diverged_at: As in `Run`.
         precision: As in `train`. Default: "float32".
+
+    Raises:
+        UserError: The task's score is no number.
     """
     curve = _curve(losses, [mark for mark in tenths(len(losses)) if mark <= taken])
     metric = mean_loss = None
     if diverged_at is None:
         with autocast(split.device, precision):
-            metric = task.score(model, split)
+            metric = users_number(f"task {task.name!r}: score()", task.score(model, split))
         mean_loss = float(losses[-FINAL_STEPS:].mean())
-        if not math.isfinite(metric):  # the last step did it, after the last loss
+        if not usable(metric):  # the last step did it, after the last loss
             diverged_at, metric, mean_loss = len(losses), None, None
     return Run(
         task=task.name,
         seed=seed,
-        fitness=fitness(metric, mean_loss),
+        fitness=fitness(metric, mean_loss, bonus=task.has_bonus),
         metric=metric,
         loss=mean_loss,
         losses=tuple(loss if math.isfinite(loss) else None for loss in curve),
@@ -205,13 +209,20 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def not_fine(losses: Tensor) -> Tensor:
-    """Which losses mean divergence: those not finite or above 50."""
-    return ~(losses <= MAX_LOSS) | torch.isinf(losses)  # NaN compares false
+def loss_limit(task: Task) -> float:
+    """The highest training loss of a task that is no divergence: published, where it has none of its own."""
+    if task.max_loss is not None:
+        return task.max_loss
+    return math.inf if task.other_loss else MAX_LOSS
 
 
-def _first_bad(losses: Tensor, start: int, end: int) -> int | None:
-    where = not_fine(losses[start:end]).nonzero()
+def not_fine(losses: Tensor, most: float) -> Tensor:
+    """Which losses mean divergence: those not finite or above `most`, see `loss_limit`."""
+    return ~(losses <= most) | torch.isinf(losses)  # NaN compares false
+
+
+def _first_bad(losses: Tensor, start: int, end: int, most: float) -> int | None:
+    where = not_fine(losses[start:end], most).nonzero()
     return start + int(where[0]) if len(where) else None
 
 

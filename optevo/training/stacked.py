@@ -28,6 +28,7 @@ from optevo.training.single import (
     finish,
     generator_for,
     isolated,
+    loss_limit,
     not_fine,
 )
 
@@ -99,7 +100,7 @@ def train_stacked(
             check()
             losses[step - 1].index_copy_(0, stack.numbers, stack.step(next(batches)))
             if step % LOOK_EVERY == 0 or step in marks:
-                bad = not_fine(losses[looked:step])
+                bad = not_fine(losses[looked:step], loss_limit(task))
                 for k in bad.any(dim=0).nonzero().flatten().tolist():
                     diverged_at[k], taken[k] = looked + int(bad[:, k].nonzero()[0]), step
                 looked = step

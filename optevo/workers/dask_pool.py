@@ -65,8 +65,8 @@ class _DaskHost:
 class DaskPool:
     """Workers on a running Dask cluster: one a GPU of each Dask worker, or one a thread where it has none.
 
-    A worker that a signal killed is replaced, one that ended by itself isn't. A Dask worker that goes takes
-    its workers along, one that comes gets its own.
+    A worker that crashed or was killed is replaced, one that says that it is done isn't. A Dask worker that
+    goes takes its workers along, one that comes gets its own.
 
     Args:
         address: Of the scheduler, such as ``tcp://10.0.0.1:8786``; or its scheduler file, ``….json``.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -19,7 +17,7 @@ from optevo.errors import UserError
 from optevo.evaluation.objective import Interrupted, Objective
 from optevo.liveness.heartbeat import HUNG_SECONDS, Heartbeat
 from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
-from optevo.liveness.processes import orphaned, when_orphaned
+from optevo.liveness.processes import STOPS, OwnProcess, handling, orphaned, when_orphaned
 from optevo.optuna_private import stored_trial
 from optevo.samplers import NoSlot, sampler_of
 from optevo.storage.opening import count_states, open_storage
@@ -39,8 +37,18 @@ class TaskBrokenError(RuntimeError):
     """Trial after trial fails, whatever the genome."""
 
 
+class Stopped(SystemExit):
+    """The worker has ended since it was asked to."""
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_TERMINATED)
+
+
 class Stop:
-    """Turns SIGINT and SIGTERM into a polite request; a second signal ends the process at once.
+    """A polite request to stop, which SIGINT and SIGTERM make; more of them make no other.
+
+    A worker gets one from whoever signals its whole process group, and one from its parent, some time later
+    if that has to wait for its database. To end a worker at once is the parent's, by SIGKILL.
 
     Attributes:
         requested: Whether the worker is to stop at its next training step.
@@ -48,12 +56,10 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
-        signal.signal(signal.SIGINT, self._handle)
-        signal.signal(signal.SIGTERM, self._handle)
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
+    def request(self, signum: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
         self.requested = True
-        signal.signal(signum, signal.SIG_DFL)
 
     def check(self) -> None:
         """Raise `Interrupted` once a stop has been requested."""
@@ -85,10 +91,37 @@ def work(
     Raises:
         UserError: The study, its data or the device isn't there, or the study was begun with another optevo
             or torch.
-        SystemExit: A stop was requested: status `EXIT_TERMINATED`.
+        Stopped: A stop was requested; a `SystemExit` with status `EXIT_TERMINATED`.
         TaskBrokenError: Trials in three slots running failed: no genome's fault, more likely the task's.
     """
-    stop, monitor = Stop(), LivenessMonitor()
+    stop = Stop()
+    with OwnProcess() as own, handling(stop.request, *STOPS):
+        _work(
+            storage_url,
+            name,
+            stop,
+            own,
+            device=device,
+            data_root=data_root,
+            parent=parent,
+            limit=limit,
+            sharing=sharing,
+        )
+
+
+def _work(
+    storage_url: str,
+    name: str,
+    stop: Stop,
+    own: OwnProcess,
+    *,
+    device: str,
+    data_root: Path,
+    parent: int,
+    limit: int | None,
+    sharing: int,
+) -> None:
+    monitor = LivenessMonitor()
 
     def abandon() -> None:
         stop.requested = True
@@ -102,13 +135,15 @@ def work(
         lambda: open_storage(storage_url, should_stop=lambda: stop.requested),
         should_stop=lambda: stop.requested,
     )
-    study, config = load_study(storage, name, device)
+    study, config = load_study(storage, name, device, trials="heads")
     check_environment(study)
     bench = make_worker_bench(config, device, data_root, sharing)
+    own.check()
     # A score is one call, which nobody can tell from a hang.
     heartbeat = Heartbeat(hung_seconds=math.inf if isinstance(bench, ScoredBench) else HUNG_SECONDS)
 
     def check() -> None:
+        own.check()
         if orphaned(parent):
             stop.requested = True
         stop.check()
@@ -134,7 +169,7 @@ def work(
             slots = len(outcome.failed_slots)
             raise TaskBrokenError(f"trials failed in {slots} slots running, the last so") from outcome.error
     if stop.requested:
-        sys.exit(EXIT_TERMINATED)  # whoever watches can tell it from a study that is complete
+        raise Stopped  # whoever watches can tell it from a study that is complete
 
 
 class _Outcome:
@@ -149,7 +184,7 @@ class _Outcome:
     def __call__(self, trial: optuna.Trial) -> float:
         self.error, self.trial = None, trial
         try:
-            with self.heartbeat.beating(trial):
+            with self.heartbeat.beating(trial), OwnProcess():
                 value = self.objective(trial)
         except optuna.TrialPruned:
             if trial.user_attrs.get(keys.TRAINED_STEPS):  # else the gate turned it away, not the task

@@ -119,7 +119,7 @@ def test_what_jpeg_costs_is_what_the_results_page_says(quiet_optuna: None):
     """The same seeds and optimizer on images compressed once more, minus those of the fair comparison."""
     study, _ = load_study(read_study(RESULTS / "table1" / "jpeg50.json"), "jpeg50")
     (trial,) = study.trials
-    again = {run["seed"]: run["metric"] for run in trial.user_attrs[keys.RUNS]}
+    again = {run["seed"]: run["metric"] for run in keys.ours(trial)[keys.RUNS]}
     runs = pd.read_csv(RESULTS / "fair" / "runs.csv")
     once = runs[(runs["study"] == "fair_evolved") & (runs["task"] == "cifar10")].set_index("seed")["metric"]
     estimate = paired(
@@ -242,7 +242,7 @@ def test_the_readme_shows_the_saved_quickstart(quiet_optuna: None):
             line.startswith(f"│ {row.name} ") and all(cell in line for cell in cells)
             for line in shown.splitlines()
         ), (row.name, cells)
-    assert study.trials[result.winner].user_attrs[keys.FORMULA] in shown
+    assert keys.ours(study.trials[result.winner])[keys.FORMULA] in shown
 
 
 def test_the_picture_is_drawn_from_the_saved_quickstart(tmp_path: Path, quiet_optuna: None):

@@ -1,13 +1,16 @@
-"""Signals at random moments: what the search comes to must not depend on them.
+"""Signals at random moments, and a task that forks and exits: what the search comes to must not depend on it.
 
     python -m tests.chaos.chaos --runs 10
-    python -m tests.chaos.chaos --runs 3 --storage postgresql
+    python -m tests.chaos.chaos --runs 3 --storage postgresql --group 4
 
 Each run is `optevo run` with 4 workers on a digits study of 10 generations × 20. Sixty times, spread over the
 search, a random worker gets SIGKILL, SIGTERM or SIGSTOP (half of the stopped ones are woken up again, before
-or after they were taken for dead); now and then the command itself is killed and typed again. In the end,
-genomes, fitness and winner are compared with those of one worker that nothing disturbed, and the trials are
-counted. Exit status 1 where anything differs.
+or after they were taken for dead). After every twelfth, the whole process group gets SIGTERM, as from Slurm,
+half the time twice; after every twenty-fifth, the command itself is killed. It is typed again then. One more
+SIGTERM to the group comes while the best are measured on fresh seeds. Meanwhile the task itself forks, with
+children that leave it in every way, and calls `os._exit` with statuses that mean something to a pool
+(`tests/chaos/troubled.py`). In the end, genomes, fitness, winner and its fresh seeds are compared with those
+of one worker that nothing disturbed, and the trials are counted. Exit status 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ kind = "genetic"
 population_size = {population}
 n_generations = {generations}
 [evaluation]
-tasks = ["digits"]
+tasks = ["tests.chaos.troubled:Troubled"]
 steps = {steps}
 seeds = [0]
 batch_candidates = {group}
@@ -53,13 +56,23 @@ seeds = 2
 """
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP)
+STOPPED = 130  # the exit status of a command that was asked to stop
 Outcome = dict[tuple[int, int], Any]
 
 
 class Search:
-    """`optevo run` in a process of its own, typed again when it is gone."""
+    """`optevo run` in a process of its own, typed again when it is gone.
 
-    def __init__(self, folder: Path, url: str, text: str, workers: int) -> None:
+    Args:
+        folder: Where its files lie.
+        url: Of the storage.
+        text: The study file's.
+        workers: How many.
+        trouble: A file in which the task notes the trouble that it makes. Default: None, it makes none.
+    """
+
+    def __init__(self, folder: Path, url: str, text: str, workers: int, trouble: Path | None = None) -> None:
+        self.trouble = trouble
         self.file, self.url, self.workers = folder / "chaos.toml", url, workers
         self.file.write_text(text)
         self.log = folder / "log.txt"
@@ -70,7 +83,7 @@ class Search:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "optevo", "run", str(self.file), "--workers", str(self.workers)]
-        env = {**os.environ, "OPTEVO_STORAGE": self.url}
+        env = {**os.environ, "OPTEVO_STORAGE": self.url, "CHAOS_TROUBLE": str(self.trouble or "")}
         with self.log.open("ab") as log:
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
         self._groups.append(process.pid)
@@ -92,7 +105,7 @@ class Search:
         status = self.process.poll()
         if status is None:
             return True
-        if status == -signal.SIGKILL:
+        if status in (-signal.SIGKILL, STOPPED):
             self.process = self._start()
             return True
         if status:
@@ -109,6 +122,18 @@ class Search:
                         found.append(child)
         return found
 
+    def terminate(self, rng: random.Random) -> None:
+        """SIGTERM to the command and all its processes, half the time once more at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+            if rng.random() < 0.5:
+                time.sleep(rng.choice([0.001, 0.1, 1.0]))
+                os.killpg(self.process.pid, signal.SIGTERM)
+
+    def measures(self) -> bool:
+        """Whether the search is over and the command measures its best."""
+        return "measuring its best" in self.log.read_text()
+
     def end(self) -> None:
         for group in self._groups:  # a stopped worker outlives even its command
             with contextlib.suppress(ProcessLookupError):
@@ -121,12 +146,18 @@ def disturb(search: Search, total: int, signals: int, rng: random.Random) -> Cou
     sent: Counter[str] = Counter()
     moments = sorted(rng.randrange(0, max(1, total - 4)) for _ in range(signals))
     wakings: list[tuple[float, psutil.Process]] = []
+    measuring = None
     while search.goes_on():
         time.sleep(rng.uniform(0.05, 0.6))
         for due, process in [w for w in wakings if w[0] < time.monotonic()]:
             wakings.remove((due, process))
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGCONT)
+        if measuring is None and search.measures():
+            measuring = time.monotonic() + rng.uniform(0, 8)
+        if measuring is not None and not sent["group while measuring"] and time.monotonic() > measuring:
+            search.terminate(rng)
+            sent["group while measuring"] += 1
         if moments and search.counted() >= moments[0] and (alive := search.living()):
             victim, kind = rng.choice(alive), rng.choice(KINDS)
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -135,7 +166,11 @@ def disturb(search: Search, total: int, signals: int, rng: random.Random) -> Cou
                 del moments[0]
                 if kind == signal.SIGSTOP and rng.random() < 0.5:
                     wakings.append((time.monotonic() + rng.uniform(0.5, 40), victim))
-                if sum(sent[kind.name] for kind in KINDS) % 25 == 0:
+                number = sum(sent[kind.name] for kind in KINDS)
+                if number % 12 == 0:
+                    search.terminate(rng)
+                    sent["group"] += 1
+                elif number % 25 == 0:
                     search.process.kill()
                     sent["command killed"] += 1
     return sent
@@ -147,15 +182,15 @@ def outcome(study: optuna.Study) -> tuple[Outcome, list[str]]:
     faults = []
     for trial in study.get_trials(deepcopy=False):
         if trial.state in COUNTED:
-            slot = (trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT])
+            slot = (keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.SLOT])
             if slot in slots:
                 faults.append(f"slot {slot} counts twice")
-            runs = [{k: v for k, v in run.items() if k != "seconds"} for run in trial.user_attrs[keys.RUNS]]
+            runs = [{k: v for k, v in run.items() if k != "seconds"} for run in keys.ours(trial)[keys.RUNS]]
             slots[slot] = (trial.params, trial.value, runs, trial.state.name)
         elif trial.state != TrialState.FAIL:
             faults.append(f"trial {trial.number} was left {trial.state.name}")
     best = best_trials(study, 1)[0]
-    slots[-1, -1] = (best.user_attrs[keys.GENERATION], best.user_attrs[keys.SLOT])
+    slots[-1, -1] = (keys.ours(best)[keys.GENERATION], keys.ours(best)[keys.SLOT])
     measured = study.user_attrs[keys.RERUN]["rows"]
     slots[-2, -2] = [[run["fitness"] for run in row["runs"]] for row in measured]
     return slots, faults
@@ -179,7 +214,9 @@ def chaos(
 ) -> list[str]:
     """One disturbed run; prints a line, and returns what is wrong."""
     begun, total = time.monotonic(), len(expected) - 2
-    search = Search(folder, url, text, workers)
+    trouble = folder / f"trouble-{seed}-{time.monotonic_ns()}.txt"
+    trouble.touch()
+    search = Search(folder, url, text, workers, trouble)
     try:
         sent = disturb(search, total, signals, random.Random(seed))
         study = search.study()
@@ -196,7 +233,8 @@ def chaos(
     if why[keys.ERROR] or why["unknown"]:
         faults.append("trials failed by themselves")
     print(
-        f"seed {seed}: {dict(sent)}; {len(study.trials)} trials for {total} slots, failed ones {dict(why)}; "
+        f"seed {seed}: {dict(sent)}; by the task {dict(Counter(trouble.read_text().split()))}; "
+        f"{len(study.trials)} trials for {total} slots, failed ones {dict(why)}; "
         f"{time.monotonic() - begun:.0f} s; {'; '.join(faults) or 'identical'}",
         flush=True,
     )
@@ -207,7 +245,7 @@ def _reason(failed: FrozenTrial) -> str:
     if keys.LOST in failed.system_attrs:
         return "taken for dead"
     known = (keys.SURPLUS, keys.INTERRUPTED, keys.ERROR)
-    return next((key for key in known if key in failed.user_attrs), "unknown")
+    return next((key for key in known if key in keys.ours(failed)), "unknown")
 
 
 @contextlib.contextmanager

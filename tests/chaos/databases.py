@@ -1,9 +1,10 @@
-"""A finished study's database, spoilt, and the commands that only read it."""
+"""A finished study's database, spoilt, and the commands that read it."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import random
 import sqlite3
 import tempfile
@@ -11,16 +12,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from optevo import keys
 from optevo.measurement.fresh_seeds import Result, Row, store_result
+from optevo.measurement.pool import form_of, run_key
 from optevo.storage.opening import open_storage
-from optevo.study.config import parse_config
+from optevo.study.config import StudyConfig, parse_config
 from optevo.study.studies import create_or_resume
 from optevo.training.run import Run
 
-from . import damage
-from .outcomes import Fault, command
+from . import commands, damage
+from .outcomes import Fault
 
 CONFIG = {
     "name": "one",
@@ -32,7 +35,7 @@ CONFIG = {
 
 
 def databases(rng: random.Random, folder: Path) -> str:
-    """A finished study's database, spoilt in its bytes or its rows, through the commands that only read."""
+    """A finished study's database, spoilt in its bytes or its rows, through every command that reads one."""
     file = folder / "a.db"
     file.write_bytes(finished_study())
     what, exact = "bytes", True
@@ -46,15 +49,14 @@ def databases(rng: random.Random, folder: Path) -> str:
         if rng.random() < 0.2:  # a log beside it that is not its own
             (folder / "a.db-wal").write_bytes(rng.randbytes(5000))
             exact = False
-    digest, url, outcomes = hashlib.sha256(file.read_bytes()).hexdigest(), f"sqlite:///{file}", []
-    number, out = str(rng.randrange(8)), str(folder / "out.py")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     try:
-        for argv in (["status"], ["show", "best"], ["show", number], ["export", "best", "--output", out]):
-            outcomes.append(command(*argv, "--storage", url)[0])
-        if (folder / "out.py").exists():
-            compile((folder / "out.py").read_bytes(), "out.py", "exec")
-        if exact and hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-            raise Fault("a command that only reads changed the database")
+        with commands.untrained():
+            outcomes = commands.read_only(file, rng, CONFIG)
+            commands.taken_elsewhere(file, CONFIG)
+            if exact and hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+                raise Fault("a command that only reads changed the database")
+            commands.writing(file, CONFIG)
     except BaseException as error:
         error.add_note(f"done to the database: {what}")
         raise
@@ -76,12 +78,29 @@ def finished_study() -> bytes:
             trial = max(study.trials, key=lambda t: t.value or -9.0)
             rows = [Row(name, 0.5, tuple(map(a_run, (2, 3)))) for name in ("sgd", f"trial {trial.number}")]
             store_result(study, config, Result(trial.number, tuple(rows)))
+            measure_all(study, config, trial)
             storage.remove_session()
             getattr(storage, "engine").dispose()  # noqa: B009  a remote storage has none
             with contextlib.closing(sqlite3.connect(file)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             _made.append(file.read_bytes())
     return _made[0]
+
+
+def measure_all(study: optuna.Study, config: StudyConfig, winner: FrozenTrial) -> None:
+    """What `compare` and `ablate` store, without the training."""
+    space, seeds = config.make_space(), (1000, 1001, 2000, 2001)  # the first two on the test split
+    header = {"trial": winner.number, "steps": 3, "seeds": [1000, 1001], "environment": {}, "worker": None}
+    study.set_user_attr(f"{keys.FINAL}1", header)
+    candidate = space.candidate(winner.params)
+    variants = space.variants(candidate, None)
+    assert variants is not None
+    for prefix, measured in (
+        (f"{keys.FINAL}1:3:", [candidate]),
+        (f"{keys.ABLATION}3:", variants.candidates.values()),
+    ):
+        for one, seed in itertools.product(measured, seeds):
+            study.set_user_attr(run_key(prefix, form_of(one), 0, seed), asdict(a_run(seed)))
 
 
 def a_run(seed: int) -> Run:

@@ -15,6 +15,8 @@ from optevo.tasks import folders, idx, sources
 from . import damage
 from .outcomes import Fault, refused
 
+KINDS = ("png", "jpg", "bmp", "gif", "pgm", "tif", "webp")
+
 
 def idx_files(rng: random.Random, folder: Path) -> str:
     """A pair of small idx files, one of them spoilt, half of them gzipped."""
@@ -41,7 +43,7 @@ def image_folders(rng: random.Random, folder: Path) -> str:
         (folder / "set" / "train" / kind).mkdir(parents=True)
         for i in range(2):
             image = Image.frombytes("L", (8, 8), rng.randbytes(64))
-            image.save(folder / "set" / "train" / kind / f"{i}.{rng.choice(['png', 'jpg'])}")
+            image.save(folder / "set" / "train" / kind / f"{i}.{rng.choice(KINDS)}", lossless=True)
     read = lambda: folders.read_folder(folder / "set" / "train", (1, 8, 8), 2, folder / "cache", "do this")  # noqa: E731
     if rng.random() < 0.3:
         before = read()

@@ -220,8 +220,8 @@ def test_show_best_before_the_end_is_the_fittest_so_far(optevo):
 
 
 def test_a_trial_that_was_killed_at_any_moment_can_be_looked_at(optevo):
-    values = {"formula": "Δ = g", "hyperparameters": "lr 1", "generation": 0, "slot": 0}
-    moments = ([], ["formula"], ["formula", "hyperparameters"], ["generation", "slot"])
+    values = {keys.FORMULA: "Δ = g", keys.HYPERPARAMETERS: "lr 1", keys.GENERATION: 0, keys.SLOT: 0}
+    moments = ([], [keys.FORMULA], [keys.FORMULA, keys.HYPERPARAMETERS], [keys.GENERATION, keys.SLOT])
     for i, kept in enumerate(moments):
         stored(str(i)).add_trial(
             optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={key: values[key] for key in kept})

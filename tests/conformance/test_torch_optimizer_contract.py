@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,41 +44,6 @@ def test_errors_on_wrong_parameters(make):
         make([{"params": [p]}, {"params": [p]}])
     with pytest.warns(UserWarning, match="duplicate parameters"):
         make([p, p])
-
-
-@pytest.mark.parametrize("lr", [-0.1, math.nan])
-def test_errors_on_an_invalid_learning_rate(lr):
-    with pytest.raises(ValueError, match=f"Invalid learning rate: {lr}"):
-        eager(parameters(), lr=lr)
-
-
-@pytest.mark.parametrize("decay", [-0.1, math.nan])
-def test_errors_on_an_invalid_weight_decay(decay):
-    with pytest.raises(ValueError, match=rf"(?i)invalid weight.decay.*{decay}"):
-        eager(parameters(), weight_decay=decay)
-
-
-def test_sparse_gradients_are_refused_in_words():
-    p = nn.Parameter(torch.ones(4, 2))
-    optimizer = eager([p])
-    p.grad = torch.ones(4, 2).to_sparse()
-    with pytest.raises(RuntimeError, match="sparse"):
-        optimizer.step()
-
-
-def test_complex_parameters_are_refused():
-    with pytest.raises((ValueError, RuntimeError, TypeError), match=r"(?i)complex"):
-        eager([nn.Parameter(torch.ones(3, dtype=torch.complex64))])
-
-
-def test_a_refused_group_leaves_the_optimizer_as_it_was():
-    params = parameters()
-    optimizer = eager(params)
-    for bad in (params, [nn.Parameter(torch.ones(3, dtype=torch.complex64))]):
-        with pytest.raises((ValueError, RuntimeError, TypeError)):
-            optimizer.add_param_group({"params": bad})
-    assert len(optimizer.param_groups) == 1
-    run(optimizer, params, 2)
 
 
 # --- direction ------------------------------------------------------------------------------------
@@ -144,20 +108,6 @@ SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
     ),
     "ReduceLROnPlateau": lambda o: schedulers.ReduceLROnPlateau(o, patience=0, threshold=1e6),
 }
-
-
-@every_genome
-@pytest.mark.parametrize(
-    "names",
-    [("ExponentialLR", "ReduceLROnPlateau"), ("StepLR",), ("OneCycleLR",), ("SequentialLR",)],
-    ids="+".join,
-)
-def test_param_group_with_lrscheduler_goes_right_direction(g, names):
-    for maximize in (False, True):
-        before, after = descend(
-            g, "cpu", torch.float64, maximize=maximize, chained=tuple(SCHEDULERS[n] for n in names)
-        )
-        assert (after > before) == maximize
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -258,28 +208,6 @@ def test_a_given_learning_rate_and_weight_decay_override_the_genomes():
     assert (group["lr"], group["weight_decay"]) == (adamw.lr, adamw.weight_decay)
     group = eager(parameters(), lr=0.0, weight_decay=0.0).param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (0.0, 0.0)
-
-
-@every_genome
-def test_tensor_lr(g):
-    plain, tensor = parameters(), parameters()
-    run(eager(plain, g, lr=2.0**-10), plain, 4)
-    lr = torch.tensor(2.0**-10)
-    optimizer = eager(tensor, g, lr=lr)
-    run(optimizer, tensor, 4)
-    assert optimizer.param_groups[0]["lr"] is lr
-    assert_close(values(tensor), values(plain), rtol=1e-6, atol=1e-9)
-
-
-def test_a_scheduler_updates_a_tensor_lr_in_place():
-    params = parameters()
-    lr = torch.tensor(2.0**-10)
-    optimizer = eager(params, lr=lr)
-    scheduler = schedulers.ExponentialLR(optimizer, gamma=0.5)
-    run(optimizer, params, 1)
-    scheduler.step()
-    assert optimizer.param_groups[0]["lr"] is lr
-    assert lr.item() == 2.0**-11
 
 
 @every_genome

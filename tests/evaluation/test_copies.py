@@ -60,11 +60,11 @@ def test_a_copy_names_an_earlier_generation_with_the_same_form_and_at_least_as_m
     assert len(copies) > 10
     for (g, _), found in copies.items():
         source = slots[found[keys.COPIED_FROM]]
-        assert source["generation"] < g
-        assert source["canonical"] == found["canonical"]
+        assert source[keys.GENERATION] < g
+        assert source[keys.CANONICAL] == found[keys.CANONICAL]
         n = found[keys.COPIED_RUNS]
-        assert 0 < n <= min(len(source["runs"]), len(found["runs"]))
-        assert found["runs"][:n] == source["runs"][:n]
+        assert 0 < n <= min(len(source[keys.RUNS]), len(found[keys.RUNS]))
+        assert found[keys.RUNS][:n] == source[keys.RUNS][:n]
 
 
 def test_a_form_known_from_an_earlier_generation_is_never_trained_again(played):
@@ -73,15 +73,15 @@ def test_a_form_known_from_an_earlier_generation_is_never_trained_again(played):
     for g in range(6):
         members = [found for (generation, _), found in slots.items() if generation == g]
         for found in members:
-            expected = min(known.get(found["canonical"], 0), len(found["runs"]))
+            expected = min(known.get(found[keys.CANONICAL], 0), len(found[keys.RUNS]))
             assert found.get(keys.COPIED_RUNS, 0) == expected
-            ended_badly = len(found["runs"]) - expected > 0 and "diverged_at" in found
-            steps = STEPS * (len(found["runs"]) - expected)
+            ended_badly = len(found[keys.RUNS]) - expected > 0 and keys.DIVERGED_AT in found
+            steps = STEPS * (len(found[keys.RUNS]) - expected)
             assert found[keys.TRAINED_STEPS] == (steps - STEPS + 7 if ended_badly else steps)
         for found in members:
-            known[found["canonical"]] = max(known.get(found["canonical"], 0), len(found["runs"]))
+            known[found[keys.CANONICAL]] = max(known.get(found[keys.CANONICAL], 0), len(found[keys.RUNS]))
     trained = sum(len(bench.trained) for bench in workers.benches)
-    taken = sum(len(found["runs"]) - found.get(keys.COPIED_RUNS, 0) for found in slots.values())
+    taken = sum(len(found[keys.RUNS]) - found.get(keys.COPIED_RUNS, 0) for found in slots.values())
     assert trained == taken
 
 
@@ -90,7 +90,7 @@ def test_nothing_is_copied_within_a_generation(played):
     twins = defaultdict(list)
     for (g, _), found in slots.items():
         if "gate" not in found.get(keys.PRUNED_BY, ""):
-            twins[g, found["canonical"]].append(found)
+            twins[g, found[keys.CANONICAL]].append(found)
     firsts = [
         found
         for (g, form), same in twins.items()
@@ -101,14 +101,14 @@ def test_nothing_is_copied_within_a_generation(played):
     assert all(keys.COPIED_FROM not in found for found in firsts)
 
 
-def test_a_copied_diverged_trial_is_pruned_with_minus_one_too(played):
+def test_a_copied_diverged_trial_is_pruned_without_a_value_too(played):
     slots, _ = played
     copied = [found for found in slots.values() if keys.COPIED_FROM in found]
     copies = [f for f in copied if keys.DIVERGED_AT in slots[f[keys.COPIED_FROM]] and not raced(f)]
     assert copies
     for found in copies:
         source = slots[found[keys.COPIED_FROM]]
-        assert (found["state"], found["value"]) == (TrialState.PRUNED, -1.0)
+        assert (found["state"], found["value"]) == (TrialState.PRUNED, None)
         assert found[keys.TRAINED_STEPS] == 0
         assert found[keys.PRUNED_BY] == source[keys.PRUNED_BY]
         assert found[keys.DIVERGED_AT] == source[keys.DIVERGED_AT]
@@ -121,7 +121,7 @@ def test_a_raced_trial_that_comes_back_goes_on_where_it_stopped():
     for found in continued:
         source = slots[found[keys.COPIED_FROM]]
         assert raced(source)
-        assert found[keys.COPIED_RUNS] == len(source["runs"]) < len(found["runs"])
+        assert found[keys.COPIED_RUNS] == len(source[keys.RUNS]) < len(found[keys.RUNS])
 
 
 def test_copying_changes_neither_genomes_nor_values_nor_verdicts(played, monkeypatch: pytest.MonkeyPatch):
@@ -138,7 +138,7 @@ def test_samplers_without_generations_copy_nothing():
     slots = Workers(
         config({"kind": "genetic", "population_size": 40, "n_generations": 1, "n_elites": 0})
     ).play()
-    assert len({found["canonical"] for found in slots.values()}) < 30
+    assert len({found[keys.CANONICAL] for found in slots.values()}) < 30
     assert not any(keys.COPIED_FROM in found for found in slots.values())
 
 
@@ -228,20 +228,23 @@ def test_a_copy_is_to_the_last_bit_what_training_gives():
     for source, copy, candidate in zip(trials[:3], trials[3:], GOOD, strict=True):
         assert copy.state == source.state == TrialState.COMPLETE
         assert copy.params != source.params
-        assert copy.user_attrs[keys.COPIED_FROM] == source.number
-        assert copy.user_attrs[keys.COPIED_RUNS] == 3
-        assert copy.user_attrs[keys.TRAINED_STEPS] == 0
+        assert keys.ours(copy)[keys.COPIED_FROM] == source.number
+        assert keys.ours(copy)[keys.COPIED_RUNS] == 3
+        assert keys.ours(copy)[keys.TRAINED_STEPS] == 0
         trained = [dataclasses.asdict(bench.run(twin(candidate), 0, seed)) for seed in (0, 1, 2)]
         assert [read_run(run) for run in but_for_time_zero(copy)] == [
             read_run({**run, "seconds": 0.0}) for run in trained
         ]
         assert copy.value == source.value
-        assert copy.user_attrs["fitness:digits"] == source.user_attrs["fitness:digits"]
+        assert (
+            keys.ours(copy)[keys.FITNESS_PREFIX + "digits"]
+            == keys.ours(source)[keys.FITNESS_PREFIX + "digits"]
+        )
         assert copy.intermediate_values[36] == copy.value
 
 
 def but_for_time_zero(trial: FrozenTrial) -> list[dict[str, Any]]:
-    return [{**run, "seconds": 0.0} for run in trial.user_attrs["runs"]]
+    return [{**run, "seconds": 0.0} for run in keys.ours(trial)[keys.RUNS]]
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -252,7 +255,7 @@ def test_another_schedule_or_decay_is_another_optimizer():
         dataclasses.replace(GOOD[0], lr=9.9e-3),
     ]
     trials = asked(real_config(seeds=[0]), GOOD, others)
-    assert not any(keys.COPIED_FROM in trial.user_attrs for trial in trials)
+    assert not any(keys.COPIED_FROM in keys.ours(trial) for trial in trials)
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -263,11 +266,11 @@ def test_a_copy_of_a_run_that_diverged_ends_as_it_did(monkeypatch: pytest.Monkey
     trials = asked(one, [wild, *GOOD[:2]], [GOOD[0], twin(wild), GOOD[1]])
     source, copy = trials[0], trials[4]
     assert copy.state == source.state == TrialState.PRUNED
-    assert copy.value == source.value == -1.0
-    assert copy.user_attrs[keys.TRAINED_STEPS] == 0
-    assert but_for_time(copy.user_attrs["runs"]) == but_for_time(source.user_attrs["runs"])
-    assert copy.user_attrs[keys.DIVERGED_AT] == source.user_attrs[keys.DIVERGED_AT]
-    assert copy.user_attrs[keys.PRUNED_BY] == source.user_attrs[keys.PRUNED_BY]
+    assert copy.value is source.value is None
+    assert keys.ours(copy)[keys.TRAINED_STEPS] == 0
+    assert but_for_time(keys.ours(copy)[keys.RUNS]) == but_for_time(keys.ours(source)[keys.RUNS])
+    assert keys.ours(copy)[keys.DIVERGED_AT] == keys.ours(source)[keys.DIVERGED_AT]
+    assert keys.ours(copy)[keys.PRUNED_BY] == keys.ours(source)[keys.PRUNED_BY]
 
 
 def test_a_stored_run_is_read_as_it_was():
@@ -292,4 +295,4 @@ def test_a_trial_that_failed_is_no_source():
     workers.studies[0].tell(0, state=TrialState.FAIL)
     slots = workers.play()
     assert slots == by_slot(workers.studies[0].trials)
-    assert all(len(found["runs"]) == 4 for found in slots.values())
+    assert all(len(found[keys.RUNS]) == 4 for found in slots.values())

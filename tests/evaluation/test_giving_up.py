@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from small_studies import GENETIC, RANDOM, TPE, config, create
 
 from optevo import keys
-from optevo.evaluation.objective import MAX_FAILURES, MAX_LOSSES, Objective
+from optevo.evaluation.objective import MAX_ATTEMPTS, MAX_FAILURES, MAX_LOSSES, Interrupted, Objective
 from optevo.liveness.lost import GONE, fail
 from optevo.spaces import Candidate
 from optevo.study.studies import counted, is_complete
@@ -57,7 +57,7 @@ def search(fault: Callable[[], None], sampler: dict[str, object], bad: tuple[int
     objective = Objective(ScoredBench(config(**changes), [task], Path()), config().make_space())
 
     def evaluate(trial: optuna.Trial) -> float:
-        if not form and (trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]) == bad:
+        if not form and (keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.SLOT]) == bad:
             form.append(config().make_space().candidate(config().make_space().suggest(trial)).canonical())
         return objective(trial)
 
@@ -66,32 +66,33 @@ def search(fault: Callable[[], None], sampler: dict[str, object], bad: tuple[int
             return study
         try:
             study.optimize(evaluate, n_trials=1, catch=(Exception,))
-        except ProcessLost:
+        except ProcessLost as lost:
+            why = "stands still (SIGSTOP)" if isinstance(lost, ProcessFrozen) else GONE
             for trial in study.get_trials(states=(TrialState.RUNNING,)):
-                fail(study, trial, f"process 4711 {GONE}")
+                fail(study, trial, f"process 4711 {why}")
     pytest.fail("the search does not end")
 
 
 def in_slot(study: optuna.Study, slot: tuple[int, int]) -> list[optuna.trial.FrozenTrial]:
     return [
-        t for t in study.trials if (t.user_attrs.get(keys.GENERATION), t.user_attrs.get(keys.SLOT)) == slot
+        t for t in study.trials if (keys.ours(t).get(keys.GENERATION), keys.ours(t).get(keys.SLOT)) == slot
     ]
 
 
 @pytest.mark.parametrize(
     ("sampler", "bad"), [(GENETIC, BAD), (RANDOM, (0, 5)), (TPE, (0, 5))], ids=["genetic", "random", "tpe"]
 )
-def test_three_exceptions_count_minus_one_with_their_tracebacks(
+def test_three_exceptions_end_a_slot_without_a_value_and_with_their_tracebacks(
     sampler: dict[str, object], bad: tuple[int, int]
 ):
     study = search(boom, sampler, bad)
     *failed, last = in_slot(study, bad)
     assert len(failed) == MAX_FAILURES
-    assert all("ZeroDivisionError: no such luck" in trial.user_attrs[keys.ERROR] for trial in failed)
+    assert all("ZeroDivisionError: no such luck" in keys.ours(trial)[keys.ERROR] for trial in failed)
     assert {str(trial.params) for trial in failed} == {str(last.params)}
-    assert (last.state, last.value) == (TrialState.PRUNED, -1.0)
-    assert last.user_attrs[keys.ATTEMPTS] == [trial.number for trial in failed]
-    assert last.user_attrs[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
+    assert (last.state, last.value) == (TrialState.PRUNED, None)
+    assert keys.ours(last)[keys.ATTEMPTS] == [trial.number for trial in failed]
+    assert keys.ours(last)[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
     assert counted(study) == config(sampler=sampler).n_trials
 
 
@@ -105,5 +106,38 @@ def test_a_genome_that_loses_its_process_every_time_is_given_up_too():
     study = search(lose, GENETIC, BAD)
     *lost, last = in_slot(study, BAD)
     assert len(lost) == MAX_LOSSES
-    assert (last.state, last.value) == (TrialState.PRUNED, -1.0)
-    assert "10 processes were lost" in last.user_attrs[keys.PRUNED_BY]
+    assert (last.state, last.value) == (TrialState.PRUNED, None)
+    assert "10 processes were lost" in keys.ours(last)[keys.PRUNED_BY]
+
+
+def interrupt() -> None:
+    raise Interrupted("and again")
+
+
+def freeze() -> None:
+    raise ProcessFrozen
+
+
+class ProcessFrozen(ProcessLost):
+    """Its trial is taken over, while it lives."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [(interrupt, "was interrupted"), (freeze, "lost its worker (process 4711 stands still (SIGSTOP))")],
+    ids=["interrupted", "standing still"],
+)
+def test_a_slot_is_not_tried_for_ever_whatever_ends_its_trials(
+    fault: Callable[[], None], why: str, caplog: pytest.LogCaptureFixture
+):
+    study = search(fault, GENETIC, BAD)
+    *ended, last = in_slot(study, BAD)
+    assert len(ended) == MAX_ATTEMPTS
+    assert (last.state, last.value) == (TrialState.PRUNED, None)
+    assert keys.ours(last)[keys.ATTEMPTS] == [trial.number for trial in ended]
+    assert keys.ours(last)[keys.PRUNED_BY] == (
+        f"{MAX_ATTEMPTS} trials came to nothing, the last: trial {ended[-1].number} {why}"
+    )
+    told = [line for line in caplog.messages if "is tried again" in line]
+    assert told[0] == f"slot 2 of generation 1 is tried again, attempt 2: trial {ended[0].number} {why}"
+    assert len(told) == MAX_ATTEMPTS - 1

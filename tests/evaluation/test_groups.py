@@ -102,9 +102,12 @@ def test_the_trials_that_a_leader_adds_are_like_any_other(unbroken: Slots):
     leader, *added = trials(world)
     assert len(added) == 3
     about_the_process = {keys.WORKER}
-    always = {"generation", "slot", "parents", "origin", "formula", "hyperparameters", "canonical", "runs"}
+    always = {keys.FORMULA, keys.HYPERPARAMETERS, keys.CANONICAL, keys.RUNS}
+    lineage = {keys.GENERATION, keys.SLOT, keys.PARENTS, keys.ORIGIN}
     for trial in added:
         assert set(trial.user_attrs) >= always | {keys.TRAINED_STEPS, keys.SECONDS}
+        assert set(keys.ours(trial)) >= lineage
+        assert set(trial.system_attrs) == set(leader.system_attrs)
         assert list(trial.params) == list(leader.params)
         assert trial.distributions == leader.distributions
         assert trial.intermediate_values == {4 * STEPS: trial.value}
@@ -125,7 +128,7 @@ def test_a_slot_in_a_group_gets_what_it_gets_alone(k: int):
     assert set(one) == set(several) == ALL
     for slot, found in one.items():
         assert several[slot] == found
-    assert {found["origin"] for found in one.values()} == {"random", "crossover+mutation"}
+    assert {found[keys.ORIGIN] for found in one.values()} == {"random", "crossover+mutation"}
 
 
 def test_presets_hold_the_first_slots_of_a_group():
@@ -137,8 +140,8 @@ def test_presets_hold_the_first_slots_of_a_group():
     world = Workers(one, make=make_sampler)
     world.ask(0)
     world.finish(0)
-    assert [t.user_attrs["origin"] for t in trials(world)] == ["preset", "preset", "random"]
-    assert [t.user_attrs["slot"] for t in trials(world)] == [0, 1, 2]
+    assert [keys.ours(t)[keys.ORIGIN] for t in trials(world)] == ["preset", "preset", "random"]
+    assert [keys.ours(t)[keys.SLOT] for t in trials(world)] == [0, 1, 2]
 
 
 # Who may claim what
@@ -331,4 +334,4 @@ def test_a_member_that_raises_costs_its_own_slot_and_not_those_of_its_group():
 
 
 def by_slot_of_first_generation() -> dict[tuple[int, int], str]:
-    return {slot: found["canonical"] for slot, found in workers(1).play().items() if slot[0] == 0}
+    return {slot: found[keys.CANONICAL] for slot, found in workers(1).play().items() if slot[0] == 0}

@@ -23,7 +23,6 @@ from optevo.study.config import StudyConfig, parse_config
 from optevo.study.studies import make_pruner, make_sampler
 from optevo.tasks import TASKS, Split, Task, build
 from optevo.training.bench import Bench, resolve_device
-from optevo.training.fitness import DIVERGED
 
 Loss = Callable[[int, int], float]
 
@@ -107,18 +106,18 @@ def test_a_trial_keeps_everything_the_design_promises(stub):
     study = search(config(), 6)
     for trial in study.trials:
         attrs = trial.user_attrs
-        assert set(attrs) >= {"generation", "slot", "parents", "origin", "formula", "hyperparameters"}
-        assert set(attrs) >= {"canonical", "fitness:stub", "runs", "seconds"}
-        (run,) = attrs["runs"]
+        assert set(attrs) >= {keys.GENERATION, keys.SLOT, keys.PARENTS, keys.ORIGIN, keys.FORMULA}
+        assert set(attrs) >= {keys.CANONICAL, keys.FITNESS_PREFIX + "stub", keys.RUNS, keys.SECONDS}
+        (run,) = attrs[keys.RUNS]
         assert set(run) >= {"task", "seed", "metric", "loss", "losses", "steps", "seconds", "diverged_at"}
         assert run["steps"] == 20
         assert len(run["losses"]) == 10
-        assert attrs["formula"].startswith("Δ")
+        assert attrs[keys.FORMULA].startswith("Δ")
         assert len(trial.params) == 22
-    assert {t.user_attrs["origin"] for t in study.trials} == {"preset", "random", "crossover+mutation"}
-    assert [len(t.user_attrs["parents"]) for t in study.trials] == [0, 0, 0, 0, 2, 2]
-    assert [t.user_attrs["generation"] for t in study.trials] == [0, 0, 0, 0, 1, 1]
-    assert [t.user_attrs["slot"] for t in study.trials] == [0, 1, 2, 3, 0, 1]
+    assert {keys.ours(t)[keys.ORIGIN] for t in study.trials} == {"preset", "random", "crossover+mutation"}
+    assert [len(keys.ours(t)[keys.PARENTS]) for t in study.trials] == [0, 0, 0, 0, 2, 2]
+    assert [keys.ours(t)[keys.GENERATION] for t in study.trials] == [0, 0, 0, 0, 1, 1]
+    assert [keys.ours(t)[keys.SLOT] for t in study.trials] == [0, 1, 2, 3, 0, 1]
 
 
 def test_the_attributes_of_every_trial_are_json_that_browsers_read(stub):
@@ -130,7 +129,7 @@ def test_the_attributes_of_every_trial_are_json_that_browsers_read(stub):
 def test_runs_go_seed_by_seed_through_tasks_that_cost_the_same(stub):
     stub("a")
     stub("b")
-    runs = trial_of(config(("a", "b"), seeds=[4, 2])).user_attrs["runs"]
+    runs = trial_of(config(("a", "b"), seeds=[4, 2])).user_attrs[keys.RUNS]
     assert [(run["task"], run["seed"]) for run in runs] == [("a", 4), ("b", 4), ("a", 2), ("b", 2)]
 
 
@@ -138,8 +137,8 @@ def test_fitness_is_the_mean_over_seeds_then_tasks(stub):
     stub("a")
     stub("b", lambda run, step: 0.5)
     trial = trial_of(config(("a", "b"), seeds=[0, 1]))
-    assert trial.user_attrs["fitness:a"] == pytest.approx(0.15)
-    assert trial.user_attrs["fitness:b"] == pytest.approx(0.15 + 0.05 * 0.5)
+    assert keys.ours(trial)[keys.FITNESS_PREFIX + "a"] == pytest.approx(0.15)
+    assert keys.ours(trial)[keys.FITNESS_PREFIX + "b"] == pytest.approx(0.15 + 0.05 * 0.5)
     assert trial.value == pytest.approx((0.15 + 0.175) / 2)
 
 
@@ -212,16 +211,18 @@ def test_a_loss_far_below_zero_is_no_divergence(stub):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 51.0])
-def test_a_diverged_trial_is_pruned_with_minus_one(stub, bad: float):
+def test_a_diverged_trial_is_pruned_and_has_no_value(stub, bad: float):
     task = stub(script=lambda run, step: bad if (run, step) == (1, 7) else 1.0)
     trial = trial_of(config(seeds=[0, 1, 2]))
     assert trial.state == TrialState.PRUNED
-    assert trial.value == DIVERGED == -1.0
+    assert trial.value is None
+    assert math.isnan(trial.intermediate_values[60])  # for samplers that rank pruned trials by it
+    assert keys.FITNESS_PREFIX + "stub" not in trial.user_attrs
     assert task.run == 1  # the third run was not begun
-    assert len(trial.user_attrs["runs"]) == 2
-    assert trial.user_attrs["runs"][1]["diverged_at"] == 7
-    assert trial.user_attrs["diverged_at"] == 20 + 7
-    assert trial.user_attrs["pruned_by"] == "diverged: stub, seed 1, step 7"
+    assert len(keys.ours(trial)[keys.RUNS]) == 2
+    assert keys.ours(trial)[keys.RUNS][1]["diverged_at"] == 7
+    assert keys.ours(trial)[keys.DIVERGED_AT] == 20 + 7
+    assert keys.ours(trial)[keys.PRUNED_BY] == "diverged: stub, seed 1, step 7"
     assert list(trial.intermediate_values) == sorted(trial.intermediate_values)
     assert len(trial.intermediate_values) <= CURVE_POINTS
 
@@ -230,7 +231,7 @@ def test_a_study_whose_every_trial_diverges_goes_through_its_generations(stub):
     stub(script=lambda run, step: math.nan)
     study = search(config(), 7)
     assert {trial.state for trial in study.trials} == {TrialState.PRUNED}
-    assert [trial.user_attrs["generation"] for trial in study.trials] == [0] * 4 + [1] * 3
+    assert [keys.ours(trial)[keys.GENERATION] for trial in study.trials] == [0] * 4 + [1] * 3
 
 
 # Failure
@@ -251,10 +252,10 @@ def test_an_exception_in_a_users_task_fails_the_trial_with_its_traceback(stub, e
     stub(script=boom(error))
     trial = trial_of(config())
     assert trial.state == TrialState.FAIL
-    assert "Traceback" in trial.user_attrs[keys.ERROR]
-    assert type(error).__name__ in trial.user_attrs[keys.ERROR]
-    assert "test_objective.py" in trial.user_attrs[keys.ERROR]
-    assert trial.user_attrs["formula"]
+    assert "Traceback" in keys.ours(trial)[keys.ERROR]
+    assert type(error).__name__ in keys.ours(trial)[keys.ERROR]
+    assert "test_objective.py" in keys.ours(trial)[keys.ERROR]
+    assert keys.ours(trial)[keys.FORMULA]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -262,7 +263,7 @@ def test_a_score_that_is_not_finite_does_not_fail_the_trial_in_silence(stub, mon
     task = stub()
     monkeypatch.setattr(task, "score", lambda model, split: value)
     trial = trial_of(config())
-    assert trial.state == TrialState.PRUNED or keys.ERROR in trial.user_attrs
+    assert trial.state == TrialState.PRUNED or keys.ERROR in keys.ours(trial)
 
 
 def test_a_failed_slot_is_evaluated_again_with_the_same_genome(stub):
@@ -270,16 +271,18 @@ def test_a_failed_slot_is_evaluated_again_with_the_same_genome(stub):
     task.script = lambda run, step: 1.0 if run else boom(RuntimeError("once"))(run, step)
     first, *others = search(config(), 5).trials
     (second,) = [
-        trial for trial in others if (trial.user_attrs["generation"], trial.user_attrs["slot"]) == (0, 0)
+        trial
+        for trial in others
+        if (keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.SLOT]) == (0, 0)
     ]
     assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert first.params == second.params
-    assert second.user_attrs["slot"] == first.user_attrs["slot"] == 0
+    assert keys.ours(second)[keys.SLOT] == keys.ours(first)[keys.SLOT] == 0
 
 
 def test_a_slot_is_given_up_after_three_failures(stub):
     stub(script=boom(RuntimeError("always")))
-    slots = [trial.user_attrs["slot"] for trial in search(config(), 12).trials]
+    slots = [keys.ours(trial)[keys.SLOT] for trial in search(config(), 12).trials]
     assert sorted(slots) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
@@ -293,9 +296,9 @@ def test_an_interrupted_trial_fails_and_does_not_count_against_its_slot(stub):
 
     trials = search(config(), 6, check).trials
     assert [trial.state for trial in trials] == [TrialState.FAIL] * 5 + [TrialState.COMPLETE]
-    assert {trial.user_attrs["slot"] for trial in trials} == {0}
-    assert all(trial.user_attrs["interrupted"] for trial in trials[:5])
-    assert keys.ERROR not in trials[0].user_attrs
+    assert {keys.ours(trial)[keys.SLOT] for trial in trials} == {0}
+    assert all(keys.ours(trial)[keys.INTERRUPTED] for trial in trials[:5])
+    assert keys.ERROR not in keys.ours(trials[0])
 
 
 # Devices

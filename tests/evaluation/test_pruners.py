@@ -137,9 +137,9 @@ def test_the_median_pruner_ends_a_hopeless_trial_within_its_first_run(monkeypatc
     *others, last = Search(monkeypatch, config("median"), losses(5)).run(6)
     assert all(trial.state == TrialState.COMPLETE for trial in others)
     assert last.state == TrialState.PRUNED
-    assert last.user_attrs[keys.PRUNED_BY].startswith("MedianPruner: ")
-    assert last.user_attrs[keys.PRUNED_BY].endswith("at step 2")
-    assert last.user_attrs[keys.RUNS] == []
+    assert keys.ours(last)[keys.PRUNED_BY].startswith("MedianPruner: ")
+    assert keys.ours(last)[keys.PRUNED_BY].endswith("at step 2")
+    assert keys.ours(last)[keys.RUNS] == []
     assert last.value == 0.0
 
 
@@ -151,10 +151,10 @@ def test_a_trial_that_the_median_pruner_ends_keeps_what_its_runs_were_worth(monk
     *others, last = Search(monkeypatch, config("median", n_runs=4), script).run(7)
     assert all(trial.state == TrialState.COMPLETE for trial in others)
     assert last.state == TrialState.PRUNED
-    assert len(last.user_attrs[keys.RUNS]) == 2
+    assert len(keys.ours(last)[keys.RUNS]) == 2
     assert last.value == pytest.approx((0.2 + 0.4) / 4)
-    assert last.user_attrs[keys.TRAINED_STEPS] == 2 * STEPS
-    assert last.user_attrs["fitness:scripted"] == pytest.approx(0.3)
+    assert keys.ours(last)[keys.TRAINED_STEPS] == 2 * STEPS
+    assert keys.ours(last)[keys.FITNESS_PREFIX + "scripted"] == pytest.approx(0.3)
 
 
 def test_a_pruned_trial_counts_in_its_generation_and_ranks_by_its_worth(monkeypatch: pytest.MonkeyPatch):
@@ -185,17 +185,17 @@ def test_the_wilcoxon_pruner_ends_a_hopeless_trial_after_a_run(monkeypatch: pyte
         TrialState.PRUNED,
         TrialState.COMPLETE,
     )
-    runs = second.user_attrs[keys.RUNS]
+    runs = keys.ours(second)[keys.RUNS]
     assert 2 <= len(runs) < 8
-    assert second.user_attrs[keys.PRUNED_BY].startswith("WilcoxonPruner: ")
+    assert keys.ours(second)[keys.PRUNED_BY].startswith("WilcoxonPruner: ")
     assert second.value == pytest.approx(math.fsum(run["fitness"] for run in runs) / 8)
 
 
 def test_the_wilcoxon_pruner_compares_runs_by_their_number(monkeypatch: pytest.MonkeyPatch):
     first, second = Search(monkeypatch, config("wilcoxon", n_runs=8), instances).run(2)
-    fitness = [run["fitness"] for run in first.user_attrs[keys.RUNS]]
+    fitness = [run["fitness"] for run in keys.ours(first)[keys.RUNS]]
     assert [first.intermediate_values[i] for i in range(7)] == fitness[:7]
-    n = len(second.user_attrs[keys.RUNS])
+    n = len(keys.ours(second)[keys.RUNS])
     assert {step for step in second.intermediate_values if step < 8} == set(range(n))
 
 
@@ -225,11 +225,11 @@ def test_copied_runs_that_the_pruner_frowns_on_do_not_fail_the_trial(
     search.run(8)
     search.study.enqueue_trial(space.params(genome("ADAM_TERM", clip_value=1.7)))
     source, *_, twin = search.run(1)
-    assert source.user_attrs[keys.CANONICAL] == twin.user_attrs[keys.CANONICAL]
+    assert keys.ours(source)[keys.CANONICAL] == keys.ours(twin)[keys.CANONICAL]
     assert source.state == TrialState.COMPLETE
-    assert keys.ERROR not in twin.user_attrs, twin.user_attrs[keys.ERROR]
+    assert keys.ERROR not in keys.ours(twin), keys.ours(twin)[keys.ERROR]
     assert twin.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    assert twin.user_attrs[keys.TRAINED_STEPS] == 0
+    assert keys.ours(twin)[keys.TRAINED_STEPS] == 0
 
 
 # What a study file may say

@@ -127,7 +127,10 @@ def test_a_dead_workers_trial_is_evaluated_again_with_the_same_genome(url: str):
     substitute = ask(again, worker_identity())
     assert substitute.number != lost.number
     assert again.trials[substitute.number].params == genome
-    assert again.trials[substitute.number].user_attrs["slot"] == study.trials[lost.number].user_attrs["slot"]
+    assert (
+        keys.ours(again.trials[substitute.number])[keys.SLOT]
+        == keys.ours(study.trials[lost.number])[keys.SLOT]
+    )
 
 
 def test_a_living_workers_trial_is_left_alone(url: str):

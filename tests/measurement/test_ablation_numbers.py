@@ -13,8 +13,8 @@ from comparing import a_run
 from optevo.optim.candidate import WINNER
 from optevo.optim.terms.presets import PRESETS
 from optevo.optim.terms.variants import HYPER, SCALED, SCHEDULED, TUNED, variants
-from optevo.reporting.ablation import ablation_frame, account, account_cells, difference
-from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE, holm
+from optevo.reporting.ablation import ablation_cells, ablation_frame, account, account_cells, difference
+from optevo.reporting.statistics import BETTER, UNDECIDED, UNTESTED, WORSE, holm
 from optevo.training.run import Run
 
 ACCOUNT = variants(PRESETS["adamw"], PRESETS["adamw"]).account
@@ -74,11 +74,17 @@ def test_a_variant_that_is_the_winner_is_no_different(runs: dict[str, tuple[Run,
     assert frame.loc[HYPER, "verdict"] == UNDECIDED
 
 
-def test_a_variant_that_diverges_counts_zero():
+@pytest.mark.parametrize("measure", ["metric", "fitness"])
+def test_a_variant_that_diverges_is_below_any_and_is_not_tested(measure: str):
     runs = {WINNER: runs_of({"a": [0.8, 0.9, 0.8]}), "without GRAD": runs_of({"a": [None, 0.9, 0.8]})}
-    row = ablation_frame(runs, "metric").set_index("variant").loc["without GRAD"]
-    assert row["mean"] == pytest.approx(1.7 / 3)
-    assert row["difference"] == pytest.approx(-0.8 / 3)
+    frame = ablation_frame(runs, measure)
+    row = frame.set_index("variant").loc["without GRAD"]
+    assert (row["mean"], row["difference"], row["p"]) == (-math.inf, -math.inf, 1.0)
+    assert (row["low"], row["high"], row["verdict"]) == (-math.inf, math.inf, UNTESTED)
+    assert math.isnan(row["sd"])
+    cells = dict(zip(*(ablation_cells(frame)[i] for i in (0, 2)), strict=True))
+    assert (cells["mean ± sd"], cells["− the winner"]) == ("diverged (1 of 3)", "diverged")
+    assert (cells["95 % interval"], cells["verdict"]) == ("none", UNTESTED)
 
 
 @pytest.mark.parametrize("measure", ["metric", "fitness"])
@@ -90,14 +96,14 @@ def test_the_accounts_three_parts_add_up_to_the_whole(runs: dict[str, tuple[Run,
     assert whole.mean == pytest.approx(gain)
 
 
-def test_the_accounts_parts_add_up_where_a_run_diverged(runs: dict[str, tuple[Run, ...]]):
-    runs[SCHEDULED] = (
-        dataclasses.replace(runs[SCHEDULED][0], metric=None, fitness=-1.0),
-        *runs[SCHEDULED][1:],
-    )
+def test_the_accounts_parts_are_not_tested_where_a_run_diverged(runs: dict[str, tuple[Run, ...]]):
+    first = dataclasses.replace(runs[SCHEDULED][0], metric=None, fitness=-1.0, diverged_at=3)
+    runs[SCHEDULED] = (first, *runs[SCHEDULED][1:])
     for measure in ("metric", "fitness"):
-        whole, *parts = [estimate.mean for _, estimate, _ in account(runs, measure, ACCOUNT)]
-        assert sum(parts) == pytest.approx(whole, abs=1e-12)
+        parts = account(runs, measure, ACCOUNT)
+        cells = [(cell[1], cell[3]) for cell in account_cells(parts)[2:]]
+        assert {("diverged", UNTESTED), ("the other diverged", UNTESTED)} < set(cells)
+        assert all(math.isfinite(e.mean) == (said != UNTESTED) for _, e, said in parts)
 
 
 def test_each_part_of_the_account_is_the_step_that_its_name_says(runs: dict[str, tuple[Run, ...]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -184,11 +185,21 @@ def test_a_row_averages_tasks_within_a_seed_and_then_seeds():
     assert row.metric("b") == pytest.approx((0.8, statistics.stdev([0.6, 1.0])))
 
 
-def test_a_row_with_a_diverged_run_counts_minus_one_for_that_seed_and_has_no_metric():
+def test_a_row_with_a_diverged_run_is_below_any_other_and_has_no_metric_of_its_task():
     row = Row("x", None, (run("a", 1, 0.2), run("a", 2, 0.4), run("b", 1, None), run("b", 2, 1.0)))
-    assert row.by_seed == pytest.approx([-1.0, 0.7])
+    assert row.by_seed == [-math.inf, 0.7]
+    assert (row.mean, row.diverged) == (-math.inf, 1)
+    assert math.isnan(row.sd)
     assert row.metric("b") is None
     assert row.metric("a") is not None
+
+
+def test_of_rows_the_one_with_the_fewest_diverged_seeds_ranks_first_on_any_scale():
+    def row(*metrics: float | None) -> Row:
+        return Row("x", None, tuple(run("a", seed, metric) for seed, metric in enumerate(metrics)))
+
+    ranked = [row(-5.0, -1e6), row(-1e7, -1e7), row(None, -2.0), row(0.9, None), row(None, None)]
+    assert sorted(ranked, key=lambda one: one.rank, reverse=True) == [ranked[i] for i in (0, 1, 3, 2, 4)]
 
 
 def test_a_measuring_process_that_is_killed_is_replaced_a_few_times():

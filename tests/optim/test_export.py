@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import inspect
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,50 +158,6 @@ def test_an_exported_optimizer_keeps_only_what_the_rule_reads(g, tmp_path):
     assert tensors == rule.reads_m + rule.reads_v
 
 
-@pytest.mark.parametrize("name", ["evolved", "adamw", "unit"])
-def test_an_exported_optimizer_goes_on_from_a_checkpoint(name, tmp_path):
-    module = load(export_source(GENOMES[name]), tmp_path)
-    whole = parameters(torch.float64)
-    expected = trajectory(built(module, whole), whole)[-1]
-    params = parameters(torch.float64)
-    optimizer, scheduler = built(module, params)
-    for step in range(STEPS):
-        if step == 5:
-            torch.save({"o": optimizer.state_dict(), "s": scheduler.state_dict()}, tmp_path / "checkpoint")
-            saved = torch.load(tmp_path / "checkpoint", weights_only=True)
-            optimizer, scheduler = built(module, params)
-            optimizer.load_state_dict(saved["o"])
-            scheduler.load_state_dict(saved["s"])
-        feed(params, step)
-        optimizer.step()
-        scheduler.step()
-    assert all(torch.equal(p, w) for p, w in zip(params, expected, strict=True))
-
-
-@pytest.mark.parametrize("name", ["evolved", "adamw", "unit"])
-def test_an_exported_optimizer_keeps_torchs_contract(name, tmp_path):
-    module = load(export_source(GENOMES[name]), tmp_path)
-    p = nn.Parameter(torch.ones(3))
-    optimizer = module.Evolved([p])
-    assert isinstance(optimizer, torch.optim.Optimizer)
-    assert isinstance(module.scheduler(optimizer, 10), LRScheduler)
-    optimizer.step()
-    assert not optimizer.state.get(p)
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = p.square().sum()
-        loss.backward()
-        return loss
-
-    assert optimizer.step(closure).item() == 3.0
-    p.grad = torch.ones(3).to_sparse()
-    with pytest.raises(RuntimeError, match="sparse"):
-        optimizer.step()
-    with pytest.raises(ValueError, match="Invalid learning rate: -1"):
-        module.Evolved([p], lr=-1.0)
-
-
 # --- a file of its own ----------------------------------------------------------------------------
 
 
@@ -267,12 +224,10 @@ def test_an_exported_file_is_readable():
     assert not any(line != line.rstrip() for line in source.splitlines())
 
 
-@pytest.mark.parametrize("line", ["@", "|"])
-def test_no_mark_of_the_template_is_left_in_the_file(line):
+def test_no_mark_of_the_template_is_left_in_the_file():
     for g in GENOMES.values():
-        source = export_source(g, provenance={"study": "s"}).replace("|g|", "")
-        code = [part for part in source.splitlines() if "@torch.no_grad" not in part]
-        assert not any(part.lstrip().startswith(line) for part in code)
+        source = export_source(g, provenance={"study": "s"})
+        assert not re.search(r"@[A-Z_]+@|^\|", source.replace("|g|", ""), re.MULTILINE)
 
 
 # --- provenance and names -------------------------------------------------------------------------

@@ -249,7 +249,7 @@ def search(config: StudyConfig, n: int) -> list[optuna.trial.FrozenTrial]:
 
 
 def turned_away(trial: optuna.trial.FrozenTrial) -> bool:
-    return trial.user_attrs.get(keys.PRUNED_BY, "").startswith("gate:")
+    return keys.ours(trial).get(keys.PRUNED_BY, "").startswith("gate:")
 
 
 @pytest.fixture(scope="module")
@@ -262,28 +262,28 @@ def test_a_gated_trial_is_pruned_with_minus_one_and_never_trained(gated):
     assert rejected
     for trial in rejected:
         assert (trial.state, trial.value) == (TrialState.PRUNED, -1.0)
-        assert trial.user_attrs[keys.TRAINED_STEPS] == 0
-        assert trial.user_attrs[keys.RUNS] == []
-        assert trial.user_attrs[keys.FORMULA].startswith("Δ")
+        assert keys.ours(trial)[keys.TRAINED_STEPS] == 0
+        assert keys.ours(trial)[keys.RUNS] == []
+        assert keys.ours(trial)[keys.FORMULA].startswith("Δ")
 
 
 def test_a_gated_trial_counts_in_its_generation(gated):
-    assert [trial.user_attrs["generation"] for trial in gated] == [0] * 12 + [1] * 11
-    assert sorted(t.user_attrs["slot"] for t in gated[:12]) == list(range(12))
+    assert [keys.ours(trial)[keys.GENERATION] for trial in gated] == [0] * 12 + [1] * 11
+    assert sorted(keys.ours(t)[keys.SLOT] for t in gated[:12]) == list(range(12))
 
 
 def test_the_gate_turns_away_exactly_whom_reject_rejects(gated):
     for trial in gated:
         reason = gate(TermSpace().candidate(trial.params).rule())
         assert turned_away(trial) == (reason is not None)
-        assert trial.user_attrs.get(keys.PRUNED_BY) == reason or not turned_away(trial)
+        assert keys.ours(trial).get(keys.PRUNED_BY) == reason or not turned_away(trial)
 
 
 def test_without_the_gate_everyone_is_trained(gated):
     trials = search(config(gate=False), 12)
     assert [t.params for t in trials] == [t.params for t in gated[:12]]
     assert not any(map(turned_away, trials))
-    assert all(trial.user_attrs[keys.TRAINED_STEPS] > 0 for trial in trials)
+    assert all(keys.ours(trial)[keys.TRAINED_STEPS] > 0 for trial in trials)
     for trial, other in zip(trials, gated, strict=False):  # those that pass are trained alike
         assert turned_away(other) or trial.value == other.value
 

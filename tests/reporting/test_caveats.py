@@ -34,7 +34,11 @@ def test_a_search_with_nothing_wrong_has_none():
         ({"space": {"presets": ["evolved"]}}, {}, "names the preset evolved"),
         ({}, {"loss": None, "losses": []}, "its tasks score by themselves"),
         ({}, {"attempt": 2}, "this is reading 2 of the test split"),
-        ({}, {"metric": None, "diverged_at": 3}, "2 of 2 runs diverged; they count 0"),
+        (
+            {},
+            {"metric": None, "diverged_at": 3},
+            "2 of 2 runs diverged, which counts as less than any metric",
+        ),
     ],
     ids=["selected on test", "evolved", "scored", "second reading", "diverged"],
 )

@@ -51,9 +51,9 @@ def test_a_trial_has_its_parameters_and_tasks_as_columns(complete):
     trial = complete[0].trials[5]
     row = frame[frame["number"] == 5].iloc[0]
     assert {name: row[name] for name in trial.params} == trial.params
-    assert row["fitness:digits"] == trial.user_attrs["fitness:digits"]
-    assert row["parents"] == tuple(trial.user_attrs["parents"])
-    assert row["formula"] == trial.user_attrs["formula"]
+    assert row["fitness:digits"] == keys.ours(trial)[keys.FITNESS_PREFIX + "digits"]
+    assert row["parents"] == tuple(keys.ours(trial)[keys.PARENTS])
+    assert row["formula"] == keys.ours(trial)[keys.FORMULA]
 
 
 def test_counted_trials_are_one_a_slot():

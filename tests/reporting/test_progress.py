@@ -15,6 +15,7 @@ from optevo import keys
 from optevo.measurement.fresh_seeds import Result, Row
 from optevo.reporting.progress import Progress, counting
 from optevo.reporting.text import TEST_MARK, result_markdown, result_table, trial_lines
+from optevo.samplers.slots import claimed
 from optevo.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
@@ -76,6 +77,32 @@ def test_a_failure_is_told_once_by_its_last_line():
     assert progress.lines() == []
 
 
+def test_a_slot_that_is_tried_again_is_told_once_with_attempt_and_reason():
+    loaded = search(n_trials=0)
+    progress = Progress(*loaded)
+    go_on(loaded, 1, fail)
+    go_on(loaded, 1, interrupted)
+    first, second = map(claimed, loaded[0].get_trials())
+    assert first is not None
+    assert second is not None
+    assert not [line for line in progress.lines() if "tried again" in line]
+    for _ in range(6):  # the whole generation
+        loaded[0].ask()
+    assert sorted(progress.lines()) == sorted(
+        f"slot {slot.index} of generation 0 is tried again, attempt 2: trial {number} {why}"
+        for number, slot, why in (
+            (0, first, "failed: RuntimeError: no <b>luck</b>"),
+            (1, second, "was interrupted"),
+        )
+    )
+    assert progress.lines() == []
+
+
+def interrupted(trial: optuna.Trial, config) -> float:
+    trial.set_user_attr(keys.INTERRUPTED, True)
+    raise RuntimeError
+
+
 def test_a_generation_without_any_fitness_is_told_as_such():
     loaded = search(n_trials=0)
     progress = Progress(*loaded)
@@ -132,7 +159,7 @@ def test_a_trial_in_words_tells_its_rule_origin_and_runs():
     assert lines[1].startswith("  Δ = ")
     assert "  generation 0, slot 1, preset adam" in lines
     assert sum(", seed " in line and "metric" in line for line in lines) == 4
-    parents = " and ".join(map(str, child.user_attrs["parents"]))
+    parents = " and ".join(map(str, keys.ours(child)[keys.PARENTS]))
     assert any(line.endswith(f"of trials {parents}") for line in trial_lines(study, config, child))
 
 

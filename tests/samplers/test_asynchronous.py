@@ -28,7 +28,7 @@ def tell(study: optuna.Study, trial: optuna.Trial) -> None:
 
 
 def slot(trial: optuna.Trial) -> tuple[int, int]:
-    return trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]
+    return keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.SLOT]
 
 
 def test_the_next_generation_begins_while_a_straggler_is_at_work(study: optuna.Study):
@@ -71,9 +71,9 @@ def test_children_are_bred_from_those_that_have_finished(study: optuna.Study):
         tell(study, trial)
         finished.append(trial.number)
     child = study.ask()
-    assert child.user_attrs[keys.ORIGIN] == "crossover+mutation"
-    assert set(child.user_attrs[keys.PARENTS]) <= set(finished)
-    assert straggler.number not in child.user_attrs[keys.PARENTS]
+    assert keys.ours(child)[keys.ORIGIN] == "crossover+mutation"
+    assert set(keys.ours(child)[keys.PARENTS]) <= set(finished)
+    assert straggler.number not in keys.ours(child)[keys.PARENTS]
 
 
 def test_a_straggler_that_finishes_becomes_a_parent(study: optuna.Study):

@@ -13,6 +13,7 @@ from genetic import (
 )
 from optuna.trial import Trial, TrialState
 
+from optevo import keys
 from optevo.samplers import GeneticSampler
 from optevo.spaces import TermSpace
 
@@ -24,7 +25,7 @@ def test_enqueued_trials_become_parents():
     for x in range(4):
         study.enqueue_trial({"x": x / 10, "y": 0.0})
     study.optimize(plain, n_trials=7)
-    parents = {number for trial in study.trials[4:] for number in trial.user_attrs["parents"]}
+    parents = {number for trial in study.trials[4:] for number in keys.ours(trial)[keys.PARENTS]}
     assert parents
     assert parents <= {0, 1, 2, 3}
 
@@ -36,7 +37,7 @@ def test_presets_hold_the_first_slots_of_generation_zero():
     )
     study.optimize(plain, n_trials=5)
     assert [trial.params for trial in study.trials[:2]] == presets
-    assert [trial.user_attrs["origin"] for trial in study.trials] == ["preset"] * 2 + ["random"] * 3
+    assert [keys.ours(trial)[keys.ORIGIN] for trial in study.trials] == ["preset"] * 2 + ["random"] * 3
 
 
 def test_presets_of_a_space_are_evaluated_exactly_as_given():
@@ -54,7 +55,7 @@ def test_parents_are_members_of_the_previous_generation(n_elites):
     study.optimize(plain, n_trials=40)
     ranked = populations(study, 6, n_elites)
     for trial in study.trials:
-        g, parents = trial.user_attrs["generation"], trial.user_attrs["parents"]
+        g, parents = keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.PARENTS]
         assert len(parents) == (2 if g else 0)
         assert not g or set(parents) <= set(ranked[g - 1])
 
@@ -64,9 +65,9 @@ def test_the_worst_member_never_wins_a_tournament_of_four():
     study.optimize(plain, n_trials=60)
     ranked = populations(study, 6, 2)
     for trial in study.trials:
-        if trial.user_attrs["generation"]:
-            worst = ranked[trial.user_attrs["generation"] - 1][3:]
-            assert not set(trial.user_attrs["parents"]) & set(worst)
+        if keys.ours(trial)[keys.GENERATION]:
+            worst = ranked[keys.ours(trial)[keys.GENERATION] - 1][3:]
+            assert not set(keys.ours(trial)[keys.PARENTS]) & set(worst)
 
 
 def test_elites_are_carried_over_without_a_new_trial():
@@ -83,8 +84,8 @@ def test_an_elite_breeds_generations_after_its_own():
     study = optuna.create_study(sampler=GeneticSampler(population_size=4, n_elites=1, seed=0))
     study.enqueue_trial({"x": 0.0, "y": 0.0})
     study.optimize(plain, n_trials=4 + 3 * 4)
-    last = [t for t in study.trials if t.user_attrs["generation"] == 4]
-    assert any(0 in trial.user_attrs["parents"] for trial in last)
+    last = [t for t in study.trials if keys.ours(t)[keys.GENERATION] == 4]
+    assert any(0 in keys.ours(trial)[keys.PARENTS] for trial in last)
 
 
 def test_an_enqueued_trial_does_not_claim_to_be_a_preset():
@@ -94,10 +95,10 @@ def test_an_enqueued_trial_does_not_claim_to_be_a_preset():
     study.enqueue_trial({"x": 3.0, "y": 3.0})
     study.optimize(plain, n_trials=1)
     assert study.trials[0].params == {"x": 3.0, "y": 3.0}
-    assert study.trials[0].user_attrs["origin"] != "preset"
+    assert keys.ours(study.trials[0])[keys.ORIGIN] != "preset"
 
 
-def test_pruned_trials_rank_by_what_they_earned():
+def test_pruned_trials_rank_below_complete_ones_by_what_they_earned():
     def objective(trial: Trial) -> float:
         value = plain(trial)
         trial.report(value, 0)

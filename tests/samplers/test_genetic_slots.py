@@ -20,6 +20,7 @@ from genetic import (
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import Trial, TrialState
 
+from optevo import keys
 from optevo.samplers import GeneticSampler, NoSlot
 from optevo.samplers import claiming as claims
 
@@ -137,7 +138,7 @@ def test_a_finite_search_raises_when_its_last_generation_is_full():
     surplus = study.trials[-1]
     assert sizes(study) == {0: 3, 1: 2, None: 1}
     assert surplus.state == TrialState.FAIL
-    assert surplus.user_attrs == {"surplus": True}
+    assert surplus.user_attrs == {keys.SURPLUS: True}
 
 
 def test_a_surplus_trial_holds_no_slot():

@@ -20,6 +20,7 @@ from optuna.samplers import PartialFixedSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import Trial, TrialState, create_trial
 
+from optevo import keys
 from optevo.samplers import GeneticSampler
 from optevo.samplers.slots import SlotTable
 from optevo.spaces import TermSpace
@@ -66,7 +67,7 @@ def test_minus_one_and_minus_two_are_different_proposals():
 
     study = optuna.create_study(sampler=GeneticSampler(population_size=9, n_elites=1, seed=0))
     study.optimize(objective, n_trials=57)
-    later = [tuple(t.params.values()) for t in study.trials if t.user_attrs["generation"]]
+    later = [tuple(t.params.values()) for t in study.trials if keys.ours(t)[keys.GENERATION]]
     assert len(set(later)) == len(later)
 
 
@@ -80,7 +81,7 @@ def test_conditional_parameters_are_inherited_where_a_parent_has_them():
     study.optimize(objective, n_trials=10 + 8 * 9)
     assert sizes(study) == {0: 10, **dict.fromkeys(range(1, 10), 8)}
     # "near" is better by 1 at least: selection must show in a parameter with two values.
-    later = [t for t in study.trials if t.user_attrs["generation"] >= 2]
+    later = [t for t in study.trials if keys.ours(t)[keys.GENERATION] >= 2]
     assert sum(t.params["kind"] == "near" for t in later) > 0.8 * len(later)
 
 
@@ -172,7 +173,7 @@ def test_a_preset_that_the_space_cannot_hold_is_refused():
 def test_a_small_space_that_is_exhausted_is_still_bred():
     study = optuna.create_study(sampler=GeneticSampler(population_size=12, n_elites=2, seed=0))
     study.optimize(lambda trial: trial.suggest_int("n", 0, 9), n_trials=12 + 10 * 9)
-    later = [t.params["n"] for t in study.trials if t.user_attrs["generation"] >= 5]
+    later = [t.params["n"] for t in study.trials if keys.ours(t)[keys.GENERATION] >= 5]
     assert sum(later) / len(later) < 3  # a blind draw has 4.5
 
 
@@ -180,7 +181,7 @@ def test_the_objective_can_read_its_generation_and_slot():
     seen = []
 
     def objective(trial: Trial) -> float:
-        seen.append((trial.user_attrs.get("generation"), trial.user_attrs.get("slot")))
+        seen.append((keys.ours(trial).get(keys.GENERATION), keys.ours(trial).get(keys.SLOT)))
         return plain(trial)
 
     study = optuna.create_study(sampler=GeneticSampler(population_size=2, n_elites=1, seed=0))

@@ -57,7 +57,7 @@ def test_a_slot_is_given_up_after_three_failures():
 
 
 def test_an_interruption_is_no_failure():
-    stopped = [trial(i, TrialState.FAIL, FIRST, user_attrs={"interrupted": True}) for i in range(9)]
+    stopped = [trial(i, TrialState.FAIL, FIRST, user_attrs={keys.INTERRUPTED: True}) for i in range(9)]
     assert FIRST in board(stopped).open(0)
 
 
@@ -77,7 +77,7 @@ def test_a_search_goes_on_after_a_generation_of_nothing_but_failures():
 
     study = optuna.create_study(sampler=GeneticSampler(population_size=3, n_elites=1, seed=0))
     study.optimize(objective, n_trials=9 + 4, catch=RuntimeError)
-    done = Counter(t.user_attrs["generation"] for t in study.trials)
+    done = Counter(keys.ours(t)[keys.GENERATION] for t in study.trials)
     assert done == {0: 9, 1: 2, 2: 2}
     first = {t.params["x"] for t in study.trials[:9]}
     assert len(first) == 3  # each substitute got its slot's parameters

@@ -157,7 +157,7 @@ class World:
     def decided(self, slot: Slot) -> bool:
         held = [t for t in self.trials() if claimed(t) == slot]
         failures = sum(
-            t.state == TrialState.FAIL and not t.user_attrs.get(keys.INTERRUPTED, False) for t in held
+            t.state == TrialState.FAIL and not keys.ours(t).get(keys.INTERRUPTED, False) for t in held
         )
         return any(t.state in FINISHED for t in held) or failures >= 3
 

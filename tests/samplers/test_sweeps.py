@@ -67,9 +67,9 @@ def test_a_point_that_failed_or_was_interrupted_is_evaluated_again(
         if interrupted:
             trial.set_user_attr(keys.INTERRUPTED, True)
         study.tell(trial, state=TrialState.FAIL)
-        lost.append((trial.user_attrs[keys.SLOT], trial.params["lr"]))
+        lost.append((keys.ours(trial)[keys.SLOT], trial.params["lr"]))
     assert Counter(complete(load_study(storage, one.name)[0], one)) == EVERY
-    by_slot = {t.user_attrs[keys.SLOT]: t.params["lr"] for t in study.trials if t.state.name == "COMPLETE"}
+    by_slot = {keys.ours(t)[keys.SLOT]: t.params["lr"] for t in study.trials if t.state.name == "COMPLETE"}
     assert all(by_slot[slot] == lr for slot, lr in lost)
 
 
@@ -83,9 +83,9 @@ def test_a_grid_is_optunas_and_writes_what_optunas_writes(quiet_optuna):
     for trial in study.trials:
         attrs = trial.system_attrs
         assert attrs["search_space"] == {"lr": SPACE["lr"], "weight_decay": SPACE["weight_decay"]}
-        assert attrs["grid_id"] == trial.user_attrs[keys.SLOT]
+        assert attrs["grid_id"] == keys.ours(trial)[keys.SLOT]
         assert grid[attrs["grid_id"]] == (trial.params["lr"], trial.params["weight_decay"])
-        assert trial.user_attrs[keys.ORIGIN] == "GridSampler"  # as Optuna calls it
+        assert keys.ours(trial)[keys.ORIGIN] == "GridSampler"  # as Optuna calls it
     assert theirs.is_exhausted(study)
 
 
@@ -151,5 +151,5 @@ def test_a_sweep_is_trained_by_the_objective(sampler, together: int, quiet_optun
             study.optimize(objective, n_trials=1, catch=(AssertionError,))
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
     for trial in study.trials:
-        assert trial.user_attrs[keys.FORMULA].startswith("adamw: ")
-        assert trial.user_attrs[keys.TRAINED_STEPS] == 3
+        assert keys.ours(trial)[keys.FORMULA].startswith("adamw: ")
+        assert keys.ours(trial)[keys.TRAINED_STEPS] == 3

@@ -34,7 +34,7 @@ def test_one_sampler_tells_studies_of_one_number_in_two_storages_apart():
         for study in (first, second):
             study.optimize(x_of, n_trials=1)
     for study in (first, second):
-        assert [trial.user_attrs[keys.SLOT] for trial in study.trials] == [0, 1, 2]
+        assert [keys.ours(trial)[keys.SLOT] for trial in study.trials] == [0, 1, 2]
     assert [t.params for t in first.trials] == [t.params for t in second.trials]
 
 
@@ -47,19 +47,19 @@ def test_a_study_deleted_and_made_anew_under_its_number_starts_with_its_first_sl
     again = optuna.create_study(study_name="one", storage=storage, sampler=shared)
     assert again._study_id == study._study_id
     again.optimize(x_of, n_trials=1)
-    assert again.trials[0].user_attrs[keys.SLOT] == 0
+    assert keys.ours(again.trials[0])[keys.SLOT] == 0
 
 
 def test_trials_of_threads_keep_their_own_presets():
     study, begun = optuna.create_study(sampler=sampler()), threading.Barrier(2)
 
     def objective(trial: optuna.Trial) -> float:
-        if trial.user_attrs[keys.SLOT] < 2:  # both have begun before either asks for its preset
+        if keys.ours(trial)[keys.SLOT] < 2:  # both have begun before either asks for its preset
             begun.wait(timeout=20)
         return x_of(trial)
 
     study.optimize(objective, n_trials=2, n_jobs=2)
-    assert {t.user_attrs[keys.SLOT]: t.params["x"] for t in study.trials} == {0: 0.25, 1: 0.75}
+    assert {keys.ours(t)[keys.SLOT]: t.params["x"] for t in study.trials} == {0: 0.25, 1: 0.75}
 
 
 def test_threads_propose_what_one_worker_proposes():
@@ -73,6 +73,6 @@ def test_threads_propose_what_one_worker_proposes():
 
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(lambda _: study.optimize(both, n_trials=1), range(12)))
-        return {trial.user_attrs[keys.SLOT]: trial.params for trial in study.trials}
+        return {keys.ours(trial)[keys.SLOT]: trial.params for trial in study.trials}
 
     assert proposed(4) == proposed(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 import re
 import sqlite3
 import tempfile
@@ -109,8 +110,45 @@ def test_no_message_shows_a_password(text: str):
     assert "topsecret" not in refused(text)
 
 
-def test_a_shown_url_hides_its_password():
-    assert shown("postgresql+psycopg://u:topsecret@h/d") == "postgresql+psycopg://u:***@h/d"
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("postgresql+psycopg://u:topsecret@h/d", "postgresql+psycopg://u:***@h/d"),
+        ("postgresql+psycopg://u@h:5/d?token=topsecret", "postgresql+psycopg://u@h:5/d?***"),
+        ("postgresql+psycopg://h/d?api_key=a&api_key=topsecret&x=topsecret", "postgresql+psycopg://h/d?***"),
+        ("postgresql+psycopg://u:p%40topsecret@h/d", "postgresql+psycopg://u:***@h/d"),
+        ("grpc://h:1/topsecret", "grpc://h:1"),
+        ("grpc://topsecret@h:1", "grpc://h:1"),
+        ("grpc://u:topsecret@h", "grpc://h"),
+        ("grpc://h:1/a/topsecret?token=topsecret", "grpc://h:1"),
+        ("grpc://[::1]:7", "grpc://[::1]:7"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+    ],
+)
+def test_a_shown_url_has_kind_user_host_port_and_database(text: str, said: str):
+    assert shown(text) == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grpc://127.0.0.1:1/topsecret",
+        "grpc://topsecret@127.0.0.1:1",
+        "grpc://127.0.0.1:1?token=topsecret",
+        "sqlite:///no.db?token=topsecret",
+        "postgresql+psycopg://127.0.0.1:1/d?api_key=topsecret",
+        "postgresql+psycopg://127.0.0.1:1/d?sslmode=topsecret",
+        "postgresql+psycopg://127.0.0.1:1/d?connect_timeout=topsecret",
+        "postgresql+psycopg://127.0.0.1:1/d?service=topsecret",
+    ],
+)
+@pytest.mark.parametrize("create", [True, False])
+def test_no_message_shows_a_parameter_or_what_stands_behind_a_proxy(
+    text: str, create: bool, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level("DEBUG"):
+        assert "topsecret" not in refused(text, create=create)
+    assert "topsecret" not in caplog.text
 
 
 @pytest.mark.parametrize("text", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///?mode=memory"])
@@ -243,8 +281,79 @@ def test_a_file_that_cannot_be_written_can_be_looked_at():
 
 def test_a_folder_that_cannot_be_written_is_refused():
     with _as_an_ordinary_user() as folder:
-        assert "new.db" in refused(url(folder / "new.db"))
+        assert "new.db is read-only here, or its folder is" in refused(url(folder / "new.db"))
         assert not (folder / "new.db").exists()
+
+
+@contextmanager
+def _logged_ahead(*, left: bool = False, rollback: bool = False) -> Iterator[Path]:
+    """A database as `optevo run` leaves it in a folder that the user can't write; or with changes `left`."""
+    with _as_an_ordinary_user() as folder:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        folder.chmod(0o755)
+        name = "b.db" if left else "ähnliche Größe % #.db"
+        storage = open_storage(url(folder / "b.db"), create=True)
+        optuna.create_study(study_name="ours", storage=storage)
+        storage.remove_session()
+        storage.engine.dispose()
+        if left:
+            journal = "-journal" if rollback else "-wal"
+            (folder / f"b.db{journal}").write_bytes(b"changes")
+        (folder / "b.db").rename(folder / name)
+        (folder / name).chmod(0o444)
+        folder.chmod(0o555)
+        if os.getuid() == 0:
+            folder.chmod(0o755)
+            os.seteuid(_NOBODY)
+        yield folder / name
+
+
+def test_a_log_ahead_in_a_folder_that_cannot_be_written_can_be_looked_at_and_copied(tmp_path: Path):
+    with _logged_ahead() as path:
+        before = sorted((file.name, file.read_bytes()) for file in path.parent.iterdir())
+        with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.OperationalError):
+            connection.execute("SELECT * FROM studies")  # SQLite by itself
+        storage = open_storage(url(path))
+        assert [study.study_name for study in storage.get_all_studies()] == ["ours"]
+        again = pickle.loads(pickle.dumps(storage))
+        assert [study.study_name for study in again.get_all_studies()] == ["ours"]
+        with pytest.raises(UserError, match=r"is read-only here.*copy it to a folder of your own"):
+            storage.set_study_user_attr(1, "a", 1)
+        assert sorted((file.name, file.read_bytes()) for file in path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("rollback", [True, False])
+def test_changes_beside_a_file_that_only_a_writer_could_take_in_are_not_passed_over(rollback: bool):
+    with _logged_ahead(left=True, rollback=rollback) as path:
+        journal = "-journal" if rollback else "-wal"
+        assert f"b.db{journal} holds changes" in refused(url(path), create=False)
+
+
+def test_a_file_that_may_not_be_read_is_refused_without_advice_about_backups():
+    with _as_an_ordinary_user() as folder:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        (folder / "a.db").chmod(0)
+        if os.getuid() == 0:
+            os.seteuid(_NOBODY)
+        message = refused(url(folder / "a.db"), create=False)
+        assert "permission denied" in message
+        assert "backup" not in message
+
+
+def test_a_tilde_is_nobodys_home_in_a_url(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for create in (True, False):
+        assert "write sqlite:////home/somebody/no/a.db" in refused("sqlite:///~/no/a.db", create=create)
+    monkeypatch.delenv("HOME")
+    assert "no database ~" in refused("sqlite:///~nobody-of-that-name/a.db", create=False)
+
+
+def test_a_question_mark_does_not_cut_a_files_name(tmp_path: Path):
+    for create in (True, False):
+        assert "no ? here" in refused(url(tmp_path / "a?b.db"), create=create)
+    assert list(tmp_path.iterdir()) == []
 
 
 # What several workers need

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 import signal
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import RDBStorage
+from optuna.storages import GrpcStorageProxy, RDBStorage
+from optuna.trial import TrialState
 from storages import failing, logged
 from stored_studies import content, made
 
@@ -31,11 +33,17 @@ _LONG = 120  # seconds that nothing takes but a hang
 
 
 @contextmanager
-def served(url: str, port: int) -> Iterator[subprocess.Popen[str]]:
-    """`optevo storage serve` in a process of its own; killed in the end where it still runs."""
+def served(url: str, port: int, zone: str = "UTC") -> Iterator[subprocess.Popen[str]]:
+    """`optevo storage serve` in a process of its own, in a time zone; killed in the end if it still runs."""
     code = "from optevo.cli.storage import app; app()"
     command = [sys.executable, "-c", code, "serve", "--storage", url, "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TZ": zone},
+    )
     try:
         assert process.stdout is not None
         assert "serving" in process.stdout.readline()
@@ -166,3 +174,35 @@ def test_a_proxy_of_a_proxy_is_refused(tmp_path: Path):
     proxy = pytest.importorskip("optevo.storage.proxy")
     with pytest.raises(UserError, match="not another proxy"):
         proxy.start_server(optuna.storages.InMemoryStorage(), "127.0.0.1", 1)
+
+
+def test_a_proxy_in_another_time_zone_tells_and_takes_instants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("grpc")
+    first, port = f"sqlite:///{tmp_path / 'a.db'}", free_port()
+    made(first)
+    with served(first, port, "Asia/Tokyo"):
+        proxy = f"grpc://127.0.0.1:{port}"
+        try:
+            monkeypatch.setenv("TZ", "America/New_York")
+            time.tzset()
+            assert content(proxy) == content(first)
+            study = optuna.load_study(study_name="one", storage=open_storage(proxy))
+            study.add_trial(study.get_trials(states=(TrialState.COMPLETE,))[0])
+            number = study.ask().number
+            assert content(proxy) == content(first)
+            stored = optuna.load_study(study_name="one", storage=open_storage(first)).trials
+            assert stored[-1].datetime_complete == stored[0].datetime_complete
+            started = stored[number].datetime_start
+            assert started is not None
+            assert abs((datetime.datetime.now() - started).total_seconds()) < 600
+            theirs = GrpcStorageProxy(host="127.0.0.1", port=port)  # as before: the server's local time
+            (trial, *_) = theirs.get_all_trials(study._study_id)
+            assert trial.datetime_start is not None
+            assert stored[0].datetime_start is not None
+            assert (trial.datetime_start - stored[0].datetime_start).total_seconds() in (13 * 3600, 14 * 3600)
+            assert theirs.create_new_trial(study._study_id, trial)
+        finally:
+            monkeypatch.undo()
+            time.tzset()

@@ -43,7 +43,8 @@ def _sqlite_error(code: int, message: str = "it hurts") -> sqlite3.OperationalEr
         (sqlite3.SQLITE_IOERR_WRITE, 10**9, None),
         (sqlite3.SQLITE_CORRUPT, 10**9, "damaged"),
         (sqlite3.SQLITE_NOTADB, 10**9, "damaged"),
-        (sqlite3.SQLITE_READONLY, 10**9, None),
+        (sqlite3.SQLITE_READONLY, 10**9, "read-only"),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, 10**9, "read-only"),
     ],
 )
 def test_sqlites_errors_are_told_apart_by_their_code(

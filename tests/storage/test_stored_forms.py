@@ -21,4 +21,4 @@ def test_a_stored_form_is_one_of_the_candidate_of_its_parameters(path: Path, qui
     assert trials
     for trial in trials:
         candidate = config.make_space().candidate(trial.params)
-        assert trial.user_attrs[keys.CANONICAL] == candidate.canonical()
+        assert keys.ours(trial)[keys.CANONICAL] == candidate.canonical()

@@ -183,7 +183,7 @@ def test_attributes_of_others_that_are_nested_too_deeply_are_not_written(url: st
     for _ in range(600):
         deep = [deep]
     study._storage.set_study_user_attr(study._study_id, "theirs", deep)
-    with pytest.raises(UserError, match=r"without a loss: .*Recursion"):
+    with pytest.raises(UserError, match=r"study 'one' .*Recursion"):
         study_file.save_study(url, "one", file)
 
 

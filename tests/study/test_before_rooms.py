@@ -49,7 +49,7 @@ def test_a_study_begun_then_goes_on_to_the_parameters_of_then(name: str):
     while not is_complete(study):
         trial = study.ask()
         params = space.suggest(trial)
-        row = expected[trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]]
+        row = expected[keys.ours(trial)[keys.GENERATION], keys.ours(trial)[keys.SLOT]]
         assert params == row["params"]
         trial.set_user_attr(keys.CANONICAL, space.candidate(params).canonical())
         study.tell(trial, row["value"])

@@ -103,7 +103,7 @@ def test_every_field_of_a_run_has_a_shape():
 def test_every_attribute_that_optevo_writes_has_a_shape():
     names = {value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)}
     beginnings = {keys.ACCEPTED, keys.FRESH, keys.FINAL, keys.ABLATION}  # of names; LINES is a file's alone
-    assert names - {keys.SCHEMA, keys.LINES, *beginnings} == {*STUDY, *SYSTEM, *TRIAL}
+    assert names - {keys.PREFIX, keys.SCHEMA, keys.LINES, *beginnings} == {*STUDY, *SYSTEM, *TRIAL}
 
 
 @pytest.mark.parametrize("key", sorted({*STUDY, keys.SCHEMA} - {keys.CONFIG, keys.SCHEMA}))
@@ -141,7 +141,7 @@ def test_a_trials_attribute_of_another_shape_is_named(key, study):
 
 @pytest.mark.parametrize("field", [*StoredRun.__annotations__])
 def test_a_run_with_a_wrong_field_is_refused_with_its_place(field, study):
-    run, refused = study.trials[1].user_attrs[keys.RUNS][1], 0
+    run, refused = keys.ours(study.trials[1])[keys.RUNS][1], 0
     right = run[field]
     for value in WRONG:
         run[field] = value
@@ -156,7 +156,7 @@ def test_a_run_with_a_wrong_field_is_refused_with_its_place(field, study):
     assert f"{keys.RUNS!r} is wrong at 1.{field}: " in study.refusal()
 
 
-@pytest.mark.parametrize("key", [keys.GENERATION, keys.SLOT, keys.PARENTS, keys.CANONICAL])
+@pytest.mark.parametrize("key", [keys.PARENTS, keys.CANONICAL])
 def test_a_complete_trial_lacks_nothing_that_is_read_of_it(key, study):
     del study.trials[2].user_attrs[key]
     assert re.search(f"trial 2: '{key}' is missing", study.refusal())

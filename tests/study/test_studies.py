@@ -116,7 +116,7 @@ def test_an_empty_study_with_attributes_of_another_program_is_left_alone(url: st
     refused(url)
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 4, None])
+@pytest.mark.parametrize("version", [0, 1, 2, keys.SCHEMA_VERSION + 1, None])
 def test_a_study_of_another_schema_version_is_refused_for_running_and_reading(url: str, version: Any):
     create(url).set_user_attr(keys.SCHEMA, version)
     assert "schema version" in refused(url)
@@ -201,7 +201,7 @@ def test_a_random_study_is_the_generation_0_of_a_genetic_one(memory: InMemorySto
     other = create(memory, name="two", sampler={**GENETIC, "population_size": 15})
     other.optimize(fitness, n_trials=15)
     assert slots(study) == slots(other)
-    assert {trial.user_attrs["origin"] for trial in study.trials} == {"preset", "random"}
+    assert {keys.ours(trial)[keys.ORIGIN] for trial in study.trials} == {"preset", "random"}
 
 
 @pytest.mark.parametrize("sampler", [RANDOM, TPE], ids=lambda sampler: sampler["kind"])
@@ -257,7 +257,7 @@ def test_the_best_trials_are_distinct_optimizers_best_first(memory: InMemoryStor
     finish(study)
     best = best_trials(study, 5)
     assert [t.value for t in best] == sorted((t.value for t in best), reverse=True)
-    assert len({t.user_attrs[keys.CANONICAL] for t in best}) == 5
+    assert len({keys.ours(t)[keys.CANONICAL] for t in best}) == 5
     assert best[0].value == study.best_value
 
 
@@ -270,12 +270,12 @@ def test_a_study_without_a_complete_trial_has_no_best(memory: InMemoryStorage):
 def test_a_trial_knows_its_lineage_while_it_runs(memory: InMemoryStorage, sampler: dict[str, Any]):
     # A worker counts failures by slot, which it reads from the trial at hand.
     def objective(trial: optuna.Trial) -> float:
-        assert {"generation", "slot", "parents", "origin"} <= set(trial.user_attrs)
+        assert {keys.GENERATION, keys.SLOT, keys.PARENTS, keys.ORIGIN} <= set(trial.user_attrs)
         return fitness(trial)
 
     study = create(memory, sampler=sampler)
     study.optimize(objective, n_trials=4)
-    assert [trial.user_attrs["slot"] for trial in study.trials] == [0, 1, 2, 3]
+    assert [keys.ours(trial)[keys.SLOT] for trial in study.trials] == [0, 1, 2, 3]
 
 
 def test_equally_fit_trials_rank_by_slot_whichever_trial_evaluated_them(memory: InMemoryStorage):
@@ -290,7 +290,7 @@ def test_equally_fit_trials_rank_by_slot_whichever_trial_evaluated_them(memory: 
 
     study.optimize(objective, n_trials=6)
     ranked = best_trials(study, 6)
-    assert [trial.user_attrs["slot"] for trial in ranked] == list(range(6))
+    assert [keys.ours(trial)[keys.SLOT] for trial in ranked] == list(range(6))
     assert [trial.number for trial in ranked] != sorted(trial.number for trial in ranked)
 
 

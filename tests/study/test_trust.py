@@ -148,7 +148,7 @@ def hostile_study(request: pytest.FixtureRequest) -> tuple[optuna.Study, FrozenT
     texts = (keys.ORIGIN, keys.FORMULA, keys.HYPERPARAMETERS, keys.PRUNED_BY, keys.ERROR)
     trial = study.trials[6]
     trial.user_attrs = {**trial.user_attrs, **dict.fromkeys(texts, text)}
-    trial.user_attrs[keys.RUNS] = [{**trial.user_attrs[keys.RUNS][0], "task": text}]
+    trial.user_attrs[keys.RUNS] = [{**keys.ours(trial)[keys.RUNS][0], "task": text}]
     return study, trial
 
 
@@ -165,7 +165,7 @@ def test_a_running_search_shows_printable_text(hostile_study, monkeypatch):
     study, trial = hostile_study
     trial.state = optuna.trial.TrialState.FAIL
     best = study.trials[0]
-    best.user_attrs = {**best.user_attrs, keys.FORMULA: trial.user_attrs[keys.FORMULA]}
+    best.user_attrs = {**best.user_attrs, keys.FORMULA: keys.ours(trial)[keys.FORMULA]}
     progress = Progress(study, parse_config(CONFIG, "test"))
     trials = [best, trial]
     monkeypatch.setattr(study, "get_trials", lambda deepcopy: trials)

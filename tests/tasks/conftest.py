@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from small_tasks import idx_bytes
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +40,27 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("OPTEVO_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    """A small set in MNIST's layout; returns the folder of its files."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for prefix, count in (("train", 30), ("t10k", 10)):
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(noise.integers(0, 256, (count, 28, 28))))
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(count) % 10))
+    return raw
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A small set in the layout of image folders; returns the folder of its parts."""
+    noise = np.random.default_rng(0)
+    for part, kind, number in itertools.product(("train", "test"), range(10), range(2)):
+        place = tmp_path / "cifar10" / part / f"kind{kind}"
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / (f"{number}.png" if number else f"{number}.jpg"))
+    return tmp_path / "cifar10"

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import itertools
-import pickle
-import struct
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -16,43 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from small_tasks import SETS
+from small_tasks import SETS, idx_bytes
 
 from optevo.errors import UserError
-from optevo.tasks import data, folders, get_task, roots
-from optevo.tasks.data import check, get, load_images
+from optevo.tasks import data, get_task, roots
+from optevo.tasks.data import check, get, load_images, load_text
 
 pytestmark = pytest.mark.usefixtures("cache")
-
-
-def idx_bytes(array: np.ndarray) -> bytes:
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    return header + array.astype(np.uint8).tobytes()
-
-
-@pytest.fixture
-def mnist(tmp_path: Path) -> Path:
-    """A small set in MNIST's layout; returns the folder of its files."""
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    noise = np.random.default_rng(0)
-    for prefix, count in (("train", 30), ("t10k", 10)):
-        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(noise.integers(0, 256, (count, 28, 28))))
-        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(count) % 10))
-    return raw
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """A small set in the layout of image folders; returns the folder of its parts."""
-    noise = np.random.default_rng(0)
-    for part, kind, number in itertools.product(("train", "test"), range(10), range(2)):
-        place = tmp_path / "cifar10" / part / f"kind{kind}"
-        place.mkdir(parents=True, exist_ok=True)
-        pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / (f"{number}.png" if number else f"{number}.jpg"))
-    return tmp_path / "cifar10"
 
 
 # --- where things are -------------------------------------------------------------------------------------
@@ -72,6 +38,31 @@ def test_the_data_root_is_the_argument_then_the_variable_then_the_users_cache(
     assert roots.data_root() == tmp_path / ".cache" / "optevo" / "data"
     monkeypatch.delenv("OPTEVO_CACHE")
     assert roots.decoded_root() == tmp_path / ".cache" / "optevo" / "decoded"
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_only_what_needs_one_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPTEVO_CACHE")
+    for needs in (
+        roots.data_root,
+        roots.decoded_root,
+        lambda: roots.data_root("~/data"),
+        lambda: roots.data_root("~nobody/data", needed=False),
+        lambda: load_images("cifar10", roots.data_root(needed=False), "train"),
+        lambda: load_text(roots.data_root(needed=False), 1),
+        lambda: check("mnist", roots.data_root(needed=False)),
+        lambda: get("char_lm", roots.data_root(needed=False)),
+    ):
+        with pytest.raises(UserError, match=r"no home folder.* set OPTEVO_DATA .*OPTEVO_CACHE"):
+            needs()
+    assert get_task("digits").load(roots.data_root(needed=False)).keys() == {"train", "validation", "test"}
+    assert check("digits", roots.data_root(needed=False))[0].found
+    monkeypatch.setenv("OPTEVO_DATA", str(tmp_path))
+    assert roots.data_root() == tmp_path
+    monkeypatch.setenv("OPTEVO_DATA", "~/data")
+    assert roots.data_root(needed=False) == roots.NOWHERE
 
 
 @pytest.mark.parametrize("name", sorted(SETS))
@@ -153,146 +144,6 @@ def test_check_tells_size_checksum_and_whether_bytes_are_the_published_ones(mnis
     assert row.published is False
 
 
-# --- folders of images ------------------------------------------------------------------------------------
-
-
-def test_a_folder_of_images_is_read_in_order_of_class_and_name(images: Path) -> None:
-    inputs, targets = load_images("cifar10", images.parent, "train")
-    assert inputs.shape == (20, 3, 32, 32)
-    assert targets.tolist() == [kind for kind in range(10) for _ in range(2)]
-    with Image.open(images / "train" / "kind3" / "1.png") as image:
-        assert np.array_equal(inputs[7].permute(1, 2, 0).numpy(), np.asarray(image))
-    assert [(row.found, row.count) for row in check("cifar10", images.parent)] == [(True, 20), (True, 20)]
-
-
-def test_grey_sets_may_be_folders_of_images_too(tmp_path: Path) -> None:
-    for part, kind in itertools.product(("train", "test"), range(10)):
-        place = tmp_path / "fashion_mnist" / part / str(kind)
-        place.mkdir(parents=True)
-        Image.fromarray(np.full((28, 28), kind, dtype=np.uint8)).save(place / "a.png")
-    inputs, targets = load_images("fashion_mnist", tmp_path, "test")
-    assert inputs.shape == (10, 1, 28, 28)
-    assert torch.equal(inputs[:, 0, 5, 5].long(), targets)
-
-
-def test_images_are_decoded_once(images: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load_images("cifar10", images.parent, "train")
-    assert len(list((cache / "decoded").iterdir())) == 1
-    monkeypatch.setattr(folders, "_decode", None)  # a second decoding would fail
-    second = load_images("cifar10", images.parent, "train")
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-def test_a_changed_image_is_decoded_again(images: Path) -> None:
-    first, _ = load_images("cifar10", images.parent, "train")
-    Image.fromarray(np.full((32, 32, 3), 9, dtype=np.uint8)).save(images / "train" / "kind0" / "1.png")
-    second, _ = load_images("cifar10", images.parent, "train")
-    assert (second[1] == 9).all()
-    assert torch.equal(first[2:], second[2:])
-
-
-def _flip_a_pixel(path: Path) -> None:
-    kept = torch.load(path, weights_only=True)
-    kept["inputs"][0, 0, 0, 0] ^= 1
-    torch.save(kept, path)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        _flip_a_pixel,
-        lambda path: path.write_bytes(path.read_bytes()[:-500]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"nonsense"),
-        lambda path: path.write_bytes(pickle.dumps({"inputs": 1}, protocol=2)),
-        lambda path: torch.save({"inputs": torch.zeros(1)}, path),
-        lambda path: torch.save([1, 2], path),
-    ],
-)
-def test_a_damaged_cache_is_decoded_again(
-    images: Path, cache: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
-) -> None:
-    first, _ = load_images("cifar10", images.parent, "train")
-    (kept,) = (cache / "decoded").iterdir()
-    damage(kept)
-    second, _ = load_images("cifar10", images.parent, "train")
-    assert torch.equal(first, second)
-    assert "damaged" in caplog.text
-    caplog.clear()
-    assert torch.equal(first, load_images("cifar10", images.parent, "train")[0])
-    assert not caplog.text  # mended
-
-
-def test_workers_that_decode_at_once_agree_and_leave_one_whole_file(images: Path, cache: Path) -> None:
-    results: list[torch.Tensor] = []
-    workers = [
-        threading.Thread(target=lambda: results.append(load_images("cifar10", images.parent, "train")[0]))
-        for _ in range(6)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert len(results) == 6
-    assert all(torch.equal(results[0], result) for result in results)
-    assert [path.suffix for path in (cache / "decoded").iterdir()] == [".pt"]
-
-
-def test_a_cache_that_cannot_be_written_only_warns(
-    images: Path, cache: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (cache / "decoded").write_text("a file where a folder should be")
-    assert len(load_images("cifar10", images.parent, "train")[0]) == 20
-    assert "can't keep" in caplog.text
-
-
-def _write(path: Path, pixels: np.ndarray) -> None:
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (
-            lambda p: _write(p / "kind2/1.png", np.zeros((28, 28, 3))),
-            r"kind2/1\.png is 28 x 28 .* not 32 x 32",
-        ),
-        (lambda p: _write(p / "kind2/1.png", np.zeros((32, 32))), r"in mode L, not 32 x 32 in mode RGB"),
-        (lambda p: (p / "kind2/0.jpg").write_bytes(b"no image"), r"0\.jpg can't be decoded"),
-        (
-            lambda p: (p / "kind2/0.jpg").write_bytes((p / "kind2/0.jpg").read_bytes()[:-400]),
-            r"0\.jpg can't be decoded",
-        ),
-        (
-            lambda p: (p / "kind2/1.png").write_bytes((p / "kind2/1.png").read_bytes()[:-400]),
-            r"1\.png can't be decoded",
-        ),
-        (lambda p: [path.unlink() for path in (p / "kind2").iterdir()], r"kind2 has no \.jpg"),
-        (lambda p: (p / "kind2").rename(p.parent / "away"), "has 9 class folders"),
-        (lambda p: (p / "kind2").rename(p / "kindred"), "classes of train .* and test .* differ"),
-        (lambda p: p.rename(p.parent / "other"), "is missing"),
-    ],
-)
-def test_a_damaged_folder_of_images_is_explained(
-    images: Path, damage: Callable[[Path], object], words: str
-) -> None:
-    damage(images / "train")
-    with pytest.raises(UserError, match=words) as fault:
-        get_task("cifar10", train_examples=10, validation_examples=5).load(images.parent)
-    assert str(images) in str(fault.value)
-    assert "optevo data get cifar10" in str(fault.value)
-
-
-def test_a_damaged_cifar10_archive_is_never_unpickled(tmp_path: Path) -> None:
-    archive = tmp_path / "cifar-10-batches-py"
-    archive.mkdir()
-    bomb = b"cos\nsystem\n(S'touch pwned'\ntR."
-    for name in ("data_batch_1", "test_batch", "batches.meta"):
-        (archive / name).write_bytes(bomb)
-    with pytest.raises(UserError, match="cifar-10-batches-py is incomplete or damaged"):
-        load_images("cifar10", tmp_path, "train")
-
-
 # --- text -------------------------------------------------------------------------------------------------
 
 
@@ -355,15 +206,6 @@ def test_get_reports_damage_in_what_is_there(mnist: Path) -> None:
     (mnist / IMAGES_FILE).write_bytes(b"short")
     with pytest.raises(UserError, match="truncated"):
         get("mnist", mnist.parents[1])
-
-
-def test_the_empty_folder_of_a_failed_download_hides_no_image_folder(tmp_path: Path) -> None:
-    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
-    with pytest.raises(UserError, match="there is neither"):
-        load_images("mnist", tmp_path, "train")
-    (tmp_path / "mnist" / "train").mkdir(parents=True)
-    with pytest.raises(UserError, match="0 class folders"):
-        load_images("mnist", tmp_path, "train")
 
 
 @pytest.mark.parametrize("command", [check, get])

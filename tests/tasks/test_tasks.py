@@ -320,9 +320,10 @@ def test_a_wrong_name_is_explained(own: str, reference: str, words: str) -> None
         get_task(reference)
 
 
-def test_a_fault_inside_a_users_module_keeps_its_traceback(own: str) -> None:
-    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+def test_a_fault_inside_a_users_module_is_told_and_its_traceback_kept(own: str) -> None:
+    with pytest.raises(UserError, match=r"own_broken:f.*no_such_dependency.*own_broken.py, line 1") as told:
         get_task("own_broken:f")
+    assert isinstance(told.value.__cause__, ModuleNotFoundError)
 
 
 def test_an_unknown_option_is_named() -> None:

@@ -168,13 +168,13 @@ def test_a_score_is_metric_and_fitness_and_sees_seed_and_steps(stub: Callable[..
     assert json.loads(json.dumps(run.fitness)) == 703.25
 
 
-@pytest.mark.parametrize("score", [None, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("score", [None, math.nan, math.inf, -math.inf, -1e301])
 def test_no_finite_score_is_a_diverged_run(stub: Callable[..., Stub], score: float | None):
     stub(score=lambda *_: score)
     run = make_bench(config(), "cpu", Path()).run(PRESETS["adam"], 0, 0)
     assert (run.metric, run.fitness, run.diverged_at) == (None, DIVERGED, 7)
     trial = search(config(sampler={"kind": "random", "n_trials": 2})).trials[0]
-    assert (trial.state, trial.value) == (TrialState.PRUNED, DIVERGED)
+    assert (trial.state, trial.value) == (TrialState.PRUNED, None)
 
 
 def test_a_run_does_not_begin_once_the_worker_is_to_stop(stub: Callable[..., Stub]):
@@ -213,8 +213,12 @@ def test_a_trials_fitness_is_the_mean_over_seeds_then_tasks(stub: Callable[..., 
     stub("a", lambda candidate, seed, steps: float(seed))
     stub("b", lambda candidate, seed, steps: 10.0)
     trial = search(config("a", "b", seeds=[0, 1], pruner="none")).trials[0]
-    assert (trial.user_attrs["fitness:a"], trial.user_attrs["fitness:b"], trial.value) == (0.5, 10.0, 5.25)
-    assert trial.user_attrs[keys.TRAINED_STEPS] == 4 * 7
+    assert (
+        keys.ours(trial)[keys.FITNESS_PREFIX + "a"],
+        keys.ours(trial)[keys.FITNESS_PREFIX + "b"],
+        trial.value,
+    ) == (0.5, 10.0, 5.25)
+    assert keys.ours(trial)[keys.TRAINED_STEPS] == 4 * 7
 
 
 @pytest.mark.parametrize("together", [1, 3])
@@ -222,18 +226,18 @@ def test_a_scored_study_copies_and_races(stub: Callable[..., Stub], together: in
     stub(score=lambda candidate, seed, steps: 0.5 + candidate.lr + 0.1 * seed)
     sizes = {"kind": "genetic", "population_size": 12, "n_generations": 6, "n_elites": 2}
     trials = search(config(sampler=sizes, batch_candidates=together)).trials
-    assert any(t.user_attrs.get(keys.PRUNED_BY, "").startswith("racing") for t in trials)
+    assert any(keys.ours(t).get(keys.PRUNED_BY, "").startswith("racing") for t in trials)
     counted = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    slots = [(t.user_attrs[keys.GENERATION], t.user_attrs[keys.SLOT]) for t in counted]
+    slots = [(keys.ours(t)[keys.GENERATION], keys.ours(t)[keys.SLOT]) for t in counted]
     assert len(set(slots)) == len(slots) == 12 + 5 * 10
 
 
 def test_the_gate_turns_rules_away_where_the_study_wants_it(stub: Callable[..., Stub]):
     stub(score=lambda candidate, seed, steps: 0.5)
     trials = search(config(sampler={"kind": "random", "n_trials": 12}, gate=True)).trials
-    gated = [t for t in trials if t.user_attrs.get(keys.PRUNED_BY, "").startswith("gate")]
+    gated = [t for t in trials if keys.ours(t).get(keys.PRUNED_BY, "").startswith("gate")]
     assert gated
-    assert all(t.value == DIVERGED and t.user_attrs[keys.TRAINED_STEPS] == 0 for t in gated)
+    assert all(t.value is None and keys.ours(t)[keys.TRAINED_STEPS] == 0 for t in gated)
 
 
 def test_the_best_is_measured_on_fresh_seeds_in_processes_without_torch(own: Path):

@@ -110,7 +110,7 @@ def test_a_worker_killed_by_a_signal_is_replaced(cluster: InnerCluster):
 
 def test_a_worker_that_ended_with_an_error_is_reported_and_not_replaced(cluster: InnerCluster):
     cluster.worker()
-    with closing(cluster.pool(then="print('the data is missing'); sys.exit(2)")) as pool:
+    with closing(cluster.pool(then="print('the data is missing'); done(2)")) as pool:
         ended = tend_until(pool, lambda: not pool.working)
         assert [(e.status, e.replaced) for e in ended] == [(2, False)]
         assert "the data is missing" in ended[0].output_tail
@@ -129,7 +129,7 @@ def test_a_worker_that_cannot_be_started_is_reported(cluster: InnerCluster, monk
 
 def test_workers_that_are_done_leave_the_pool_idle(cluster: InnerCluster):
     cluster.worker(2)
-    with closing(cluster.pool(then="sys.exit(0)")) as pool:
+    with closing(cluster.pool(then="done(0)")) as pool:
         ended = tend_until(pool, lambda: not pool.working)
         assert [e.status for e in ended] == [0, 0]
         assert len(cluster.started()) == 2

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from study_folders import FILE, Slots, StudyFolder, ending
 
+from optevo import keys
 from optevo.errors import UserError
 
 pytest.importorskip("distributed")
@@ -52,7 +53,7 @@ def test_a_search_that_loses_a_dask_worker_ends_as_the_unbroken_one(unbroken: Sl
 def _workers(study: optuna.Study) -> set[int]:
     """Those who have said that a trial is theirs."""
     trials = study.get_trials(deepcopy=False)
-    return {trial.user_attrs["worker"]["pid"] for trial in trials if "worker" in trial.user_attrs}
+    return {keys.ours(trial)[keys.WORKER]["pid"] for trial in trials if "worker" in keys.ours(trial)}
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from optevo.workers.pool import (
     EXIT_TASK_BROKEN,
     EXIT_TERMINATED,
     EXIT_USER_ERROR,
+    FAREWELL,
     Replacements,
     WorkerExit,
 )
@@ -31,6 +32,8 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit({EXIT_TERMINATED}))
 print('up', flush=True)
 while True: signal.pause()
 """
+# Says with which status it is about to end, as a worker does that has its reasons.
+SAY = f"import os, sys; say = lambda status: print('\\n' + os.environ['{FAREWELL}'], status, flush=True); "
 DEAF = SLEEP.replace(f"lambda *_: sys.exit({EXIT_TERMINATED})", "signal.SIG_IGN")
 SECONDS = 60
 
@@ -89,21 +92,47 @@ def test_a_worker_asked_to_end_by_somebody_else_is_replaced(start: Callable[...,
 
 
 @pytest.mark.parametrize("status", [0, EXIT_USER_ERROR, EXIT_TASK_BROKEN])
-def test_a_worker_that_ends_by_itself_is_not_replaced_and_its_output_is_kept(
-    start: Callable[..., LocalPool], status: int
+@pytest.mark.parametrize("end", ["sys.exit(STATUS)", "os.abort()", "os._exit(0)"])
+def test_a_worker_that_says_why_it_ends_is_not_replaced_and_its_output_is_kept(
+    start: Callable[..., LocalPool], status: int, end: str
 ):
-    pool = start(f"import sys; print('it says why'); sys.exit({status})")
+    pool = start(f"{SAY}print('it says why'); say({status}); {end.replace('STATUS', str(status))}")
     (ended,) = tend_until(pool, len)
-    assert (ended.status, ended.replaced) == (status, False)
-    assert "it says why" in ended.output_tail
+    assert (ended.status, ended.replaced, ended.crashed) == (status, False, False)
+    assert ended.output_tail.strip() == "it says why"
     assert not pool.working
 
 
-@pytest.mark.parametrize("status", [1, 3])
-def test_a_worker_that_crashes_is_replaced(start: Callable[..., LocalPool], status: int):
-    pool = start(f"import os; os._exit({status})")
+@pytest.mark.parametrize("status", [0, 1, EXIT_USER_ERROR, 3, EXIT_TASK_BROKEN])
+def test_a_worker_whose_process_just_ends_has_crashed_whatever_its_status(
+    start: Callable[..., LocalPool], status: int
+):
+    pool = start(f"import os; print('last words', flush=True); os._exit({status})")
     ended = tend_until(pool, len)
-    assert (ended[0].status, ended[0].replaced) == (status, True)
+    assert (ended[0].status, ended[0].replaced, ended[0].crashed) == (status, True, True)
+    assert "last words" in ended[0].output_tail
+
+
+def test_a_worker_that_has_said_its_farewell_and_does_not_end_is_ended(
+    start: Callable[..., LocalPool], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pools, "_LINGER_SECONDS", 0.1)
+    pool = start(f"{SAY}say(0); import time; time.sleep({10 * SECONDS})")
+    (ended,) = tend_until(pool, len)
+    assert (ended.status, ended.replaced, ended.crashed) == (0, False, False)
+
+
+def test_a_farewell_needs_no_streams_of_python(start: Callable[..., LocalPool]):
+    program = """
+import os, sys
+from optevo.workers.pool import farewell
+say = farewell()
+sys.stdout.close()
+os.close(1)
+say(2)
+"""
+    (ended,) = tend_until(start(program), len)
+    assert (ended.status, ended.replaced, ended.crashed) == (2, False, False)
 
 
 def test_a_worker_that_cannot_be_started_for_now_is_started_later(
@@ -116,6 +145,19 @@ def test_a_worker_that_cannot_be_started_for_now_is_started_later(
         tend_until(pool, len)
         assert pool.working
     tend_until(pool, lambda _: pids(pool))
+
+
+def test_a_worker_that_can_never_be_started_is_given_up(
+    start: Callable[..., LocalPool], monkeypatch: pytest.MonkeyPatch, caplog
+):
+    monkeypatch.setattr(pools, "_VACANT_SECONDS", 0.1)
+    pool = start(SLEEP)
+    monkeypatch.setattr(pools.subprocess, "Popen", _no_memory)
+    os.kill(pids(pool)[0], signal.SIGKILL)
+    ended = tend_until(pool, lambda _: not pool.working)
+    assert [(one.status, one.crashed) for one in ended] == [(-signal.SIGKILL, True), (1, True)]
+    assert "Resource temporarily unavailable" in ended[-1].output_tail
+    assert "worker 1 cannot be started" in caplog.text
 
 
 def _no_memory(*_: object, **__: object) -> None:
@@ -149,6 +191,12 @@ def test_replacing_goes_on_where_trials_finish_in_between():
     replacements = Replacements(limit=2)
     assert all(replacements.allow(counted) for counted in range(20))
     assert [replacements.allow(19) for _ in range(3)] == [True, False, False]
+
+
+def test_replacing_ends_where_only_every_tenth_makes_a_trial():
+    replacements = Replacements(limit=pools.IN_VAIN + 1)
+    allowed = [replacements.allow(i // MAX_LOSSES) for i in range(100)]
+    assert allowed.index(False) < 40
 
 
 def test_a_stopped_pool_ends_politely_and_is_not_replaced(start: Callable[..., LocalPool]):

@@ -16,6 +16,8 @@ import pytest
 from optuna.trial import TrialState
 from study_folders import FILE, SECONDS, Slots, StudyFolder, ending
 
+from optevo import keys
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and sessions of POSIX")
 
 
@@ -36,7 +38,7 @@ def test_two_workers_find_what_one_finds(unbroken: Slots, folder: StudyFolder):
     for worker in [folder.worker(), folder.worker()]:
         assert worker.wait(SECONDS) == 0, folder.log.read_text()
     folder.check_complete(unbroken)
-    assert len({t.user_attrs["worker"]["pid"] for t in folder.study().trials}) == 2
+    assert len({keys.ours(t)[keys.WORKER]["pid"] for t in folder.study().trials}) == 2
 
 
 def test_a_search_killed_twice_ends_as_the_unbroken_one(unbroken: Slots, folder: StudyFolder):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from optevo import keys
 from optevo.storage.opening import open_storage
 from optevo.study.studies import load_study
 
@@ -45,7 +46,7 @@ def outcome(folder: Path, name: str) -> dict[tuple[int, int], tuple[dict, float]
     study, _ = load_study(open_storage(f"sqlite:///{folder / name}"), None)
     trials = [t for t in study.trials if t.state.name in ("COMPLETE", "PRUNED")]
     assert not [t for t in study.trials if t.state.name == "RUNNING"]
-    slots = {(t.user_attrs["generation"], t.user_attrs["slot"]): (t.params, t.value) for t in trials}
+    slots = {(keys.ours(t)[keys.GENERATION], keys.ours(t)[keys.SLOT]): (t.params, t.value) for t in trials}
     assert len(slots) == len(trials) == 18
     return slots
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from rich.console import Console
 from small_studies import config, create, finish
 
 from optevo.errors import RunFailed, UserError
+from optevo.liveness.processes import STOPS
 from optevo.reporting.progress import Progress
 from optevo.run import run
 from optevo.workers import supervisor
@@ -72,6 +76,30 @@ def test_workers_that_died_for_good_are_a_failure_without_our_traceback(study: o
         see(study, Script(0, status))
 
 
+def test_a_worker_whose_process_a_task_ended_is_no_refusal_and_no_success(study: optuna.Study):
+    for status in (0, EXIT_USER_ERROR, EXIT_TERMINATED):
+        pool = Script(0)
+        pool.ends = [WorkerExit("worker 7", status, "last words", crashed=True)]
+        with pytest.raises(RunFailed, match=f"worker 7 ended with status {status} before .* os._exit"):
+            see(study, pool)
+
+
+def test_workers_that_something_else_stops_again_and_again_are_no_success(study: optuna.Study):
+    with pytest.raises(RunFailed, match="the same command goes on"):
+        see(study, Script(EXIT_TERMINATED))
+
+
+def test_of_a_worker_that_crashed_and_is_replaced_the_last_lines_are_shown(study: optuna.Study):
+    finish(study)
+    pool = Script(0)
+    tail = "".join(f"line {i} [/]\n" for i in range(10))
+    pool.ends = [WorkerExit("worker 7", 0, tail, replaced=True, crashed=True)]
+    shown = see(study, pool)[1]
+    assert "worker 7 ended with status 0 before it was done; another takes its place" in shown
+    assert "line 9 [/]" in shown
+    assert "line 4 [/]" not in shown
+
+
 def test_what_a_dead_worker_said_is_shown(study: optuna.Study):
     finish(study)
     assert "output 1" in see(study, Script(0, 1))[1]
@@ -116,16 +144,45 @@ def test_a_worker_that_was_replaced_is_told_of_without_its_output(study: optuna.
     assert "its output" not in shown
 
 
-def test_workers_that_leave_without_a_word_are_no_success(
+@pytest.fixture
+def fruitless(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, quiet_optuna: None
-):
+) -> Callable[[], None]:
+    """A run whose workers end, with nothing done."""
     monkeypatch.setattr("optevo.run._worker_pool", lambda *_, **__: Script(0))
-    before = signal.getsignal(signal.SIGTERM)
     options: dict[str, Any] = {"workers": 1, "device": "cpu", "data_root": tmp_path}
+    return lambda: run(
+        config(), storage_url=f"sqlite:///{tmp_path / 'a.db'}", console=Console(quiet=True), **options
+    )
+
+
+def test_workers_that_leave_without_a_word_are_no_success(fruitless: Callable[[], None]):
+    with pytest.raises(RunFailed, match="before the search was complete"):
+        fruitless()
+
+
+def test_a_run_gives_its_callers_signal_handlers_back(fruitless: Callable[[], None]):
+    received: list[int] = []
+    before = {s: signal.signal(s, lambda signum, frame: received.append(signum)) for s in STOPS}
     try:
-        with pytest.raises(RunFailed, match="before the search was complete"):
-            run(
-                config(), storage_url=f"sqlite:///{tmp_path / 'a.db'}", console=Console(quiet=True), **options
-            )
+        with pytest.raises(RunFailed):
+            fruitless()
+        for number in STOPS:
+            os.kill(os.getpid(), number)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert received == [*STOPS]
+
+
+def test_a_run_in_another_thread_does_without_handlers(fruitless: Callable[[], None]):
+    with ThreadPoolExecutor() as threads:
+        assert isinstance(threads.submit(fruitless).exception(), RunFailed)
+
+
+def test_a_task_that_exits_when_it_is_tried_is_a_fault_of_its_own(
+    fruitless: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("optevo.run.make_bench", lambda *_: sys.exit(0))
+    with pytest.raises(UserError, match=r"a task called sys.exit\(0\)"):
+        fruitless()

@@ -97,7 +97,7 @@ def test_a_task_that_raises_what_ends_processes_ends_its_trial_only(folder: Path
     study = run(folder, CANCELLED)
     assert is_complete(study)
     (failed,) = (t for t in study.trials if t.state == TrialState.FAIL)
-    assert "CancelledError" in failed.user_attrs[keys.ERROR]
+    assert "CancelledError" in keys.ours(failed)[keys.ERROR]
 
 
 def test_a_worker_in_which_trial_after_trial_fails_gives_up(folder: Path):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from optevo.optim.baselines.registry import WARMUP_SHARE, TunedBaseline
-from optevo.optim.source import check_class_name, provenance_entries
+from optevo.optim.checked import CheckedOptimizer
+from optevo.optim.source import fill, range_entries
 
 _TEMPLATE = '''"""@NAME@: @FACTORY@ as tuned by optevo. This file needs @PACKAGE@.
 
@@ -19,32 +22,64 @@ Found with @DESCRIPTION@.
 
 from __future__ import annotations
 
-import math
-
-import @MODULE@
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+|unchecked|@IMPORTS@
+|checked|import math
+|checked|
+|checked|from torch.optim import Optimizer
+|checked|from torch.optim.lr_scheduler import LambdaLR
+|checked|
+|foreign|import @MODULE@
 
 PROVENANCE = {@PROVENANCE@}
 OPTIONS = @OPTIONS@
 
 
-class @NAME@(@FACTORY@):
-    """@FACTORY@ with tuned defaults; `options` are its other arguments."""
+|unchecked|@CHECKED@
+|unchecked|
+|unchecked|
+|unchecked|class @NAME@(CheckedOptimizer, @FACTORY@):
+|checked|class @NAME@(@FACTORY@):
+    """@FACTORY@ with tuned defaults; `options` are its other arguments.
 
+    float16 and bfloat16 parameters are updated in float32 and rounded once; their state is float32.
+
+    Raises:
+        ValueError: A hyperparameter is out of range.
+    """
+
+|unchecked|    RANGES = {@RANGES@}
+|unchecked|    TAKES_COMPLEX = True  # as far as @FACTORY@ does
+|native|    TAKES_SPARSE = True
+|unchecked|
     def __init__(self, params, lr=@LR@, weight_decay=@WEIGHT_DECAY@, **options):
-        super().__init__(params, lr=lr, weight_decay=weight_decay, **{**OPTIONS, **options})
+        tuned = {**OPTIONS, **options}
+|unchecked|        self._check({"lr": lr, "weight_decay": weight_decay})
+|unchecked|        try:
+|unchecked|            super().__init__(params, lr=lr, weight_decay=weight_decay, **tuned)
+|unchecked|        except IndexError:  # a pair that is none
+|unchecked|            self._check(tuned)
+|unchecked|            raise
+|checked|        super().__init__(params, lr=lr, weight_decay=weight_decay, **tuned)
+|unchecked|
+|unchecked|    def _step(self):
+|unchecked|        step = @FACTORY@.step
+|unchecked|        if getattr(step, "hooked", False):  # by torch, for optimizers of that class itself
+|unchecked|            step = step.__wrapped__
+|unchecked|        # Counters are made where the default device is, and read at every step.
+|unchecked|        on_cpu = torch.get_default_device().type == "cpu"
+|unchecked|        with self._widened(), nullcontext() if on_cpu else torch.device("cpu"):
+|unchecked|            step(self)
+
+
+@WARMUP_COSINE@
 
 
 def scheduler(optimizer: Optimizer, total_steps: int) -> LambdaLR:
     """@SCHEDULE@; step it once a training step."""
-    return LambdaLR(optimizer, lambda step: @FACTOR@)
+    schedule = WarmupCosine(total_steps, cosine=@COSINE@)
+    schedule.warmup_steps = @WARMUP@
+    return LambdaLR(optimizer, schedule)
 '''
-_CONSTANT = "1.0"
-_WARMUP_COSINE = (
-    "min(1.0, (step + 1) / max(1, round(@SHARE@ * total_steps))) "
-    "* 0.5 * (1 + math.cos(math.pi * min(step, total_steps) / total_steps))"
-)
 
 
 def export_baseline(
@@ -60,7 +95,6 @@ def export_baseline(
     Raises:
         ValueError: `class_name` is useless, or the optimizer wants to know more than a class alone can.
     """
-    check_class_name(class_name, _TEMPLATE)
     baseline = tuned.baseline
     if baseline.wants is not None:
         raise ValueError(
@@ -69,8 +103,15 @@ def export_baseline(
         )
     package = baseline.factory.partition(".")[0]
     constant = tuned.schedule_name == "none"
+    optimizer = tuned.optimizer([torch.nn.Parameter(torch.ones(1))], 1)
+    checked = isinstance(optimizer, CheckedOptimizer)
+    facts = {
+        "checked": checked,
+        "unchecked": not checked,
+        "foreign": package != "torch",
+        "native": package == "torch",
+    }
     words = {
-        "NAME": class_name,
         "FACTORY": baseline.factory,
         "PACKAGE": "torch alone" if baseline.factory.startswith("torch.") else f"{package} and torch",
         "MODULE": baseline.factory.rpartition(".")[0],
@@ -83,9 +124,8 @@ def export_baseline(
         "SCHEDULE": "A constant rate"
         if constant
         else "Linear warmup over a tenth of the run, times half a cosine",
-        "FACTOR": _CONSTANT if constant else _WARMUP_COSINE.replace("@SHARE@", repr(WARMUP_SHARE)),
+        "COSINE": repr(not constant),
+        "WARMUP": "0" if constant else f"round({WARMUP_SHARE!r} * total_steps)",
+        "RANGES": range_entries(optimizer.defaults),
     }
-    text = _TEMPLATE
-    for word, value in words.items():
-        text = text.replace(f"@{word}@", value)
-    return text.replace("@PROVENANCE@", provenance_entries(provenance or {}))
+    return fill(_TEMPLATE, facts, words, class_name, provenance or {})

@@ -120,6 +120,13 @@ BASELINES |= {
         {"momentum": 0.95, "nesterov": True, **_ADAM},
         weight_decay=_DECOUPLED,
     ),
+    "muon_conv": Baseline(
+        "optevo.optim.muon.MuonConvAdamW",
+        "as muon, with convolutions as matrices and the last layer left to AdamW",
+        "decoupled",
+        {"momentum": 0.95, "nesterov": True, **_ADAM},
+        weight_decay=_DECOUPLED,
+    ),
     "lion": Baseline(
         "pytorch_optimizer.Lion",
         "Δ = sign(β₁·m + (1 − β₁)·g); m ← β₂·m + (1 − β₂)·g",

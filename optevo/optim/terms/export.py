@@ -7,15 +7,16 @@ operations, so it equals `GenomeOptimizer(..., compiled=False)` bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
-from optevo.optim.source import check_class_name, provenance_entries
+from optevo.optim.source import fill, range_entries
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.rule import Rule
 from optevo.optim.terms.table import BASIS, FUSED, Basis, reads_of
 
-# A line that starts with |words| is written only where all these facts hold of the genome.
+# See `optevo.optim.source.fill`.
 _TEMPLATE = '''"""@NAME@: an optimizer discovered by optevo. This file needs torch alone.
 
     w ← (1 − η·λ)·w − η·Δ
@@ -34,17 +35,18 @@ Found with @DESCRIPTION@.
 
 from __future__ import annotations
 
-import math
-
-import torch
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+@IMPORTS@
 
 PROVENANCE = {@PROVENANCE@}
 
 
-class @NAME@(Optimizer):
+@CHECKED@
+
+
+class @NAME@(CheckedOptimizer):
     """@FORMULA@
+
+    float16 and bfloat16 parameters are updated in float32 and rounded once; their state is float32.
 
     Args:
         params: Parameters, named parameters or groups.
@@ -54,7 +56,13 @@ class @NAME@(Optimizer):
 |eps|        eps: ε, added to the root. Default: @EPS@.
         weight_decay: Decoupled weight decay λ. Default: @WEIGHT_DECAY@.
         maximize: Ascend instead of descend. Default: False.
+
+    Raises:
+        ValueError: A hyperparameter is out of range, or a parameter is complex.
+        RuntimeError: In `step`, a gradient is sparse.
     """
+
+    RANGES = {@RANGES@}
 
     def __init__(
         self,
@@ -66,100 +74,69 @@ class @NAME@(Optimizer):
         *,
         maximize=False,
     ):
-        if not 0 <= lr < math.inf:
-            raise ValueError(f"Invalid learning rate: {lr}")
-        if not 0 <= weight_decay < math.inf:
-            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
-        defaults = {"lr": lr, "weight_decay": weight_decay, "maximize": maximize}
-|betas|        defaults["betas"] = betas
-|eps|        defaults["eps"] = eps
+        defaults = {
+            "lr": lr,
+|betas|            "betas": betas,
+|eps|            "eps": eps,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+        }
+        self._check(defaults)
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure=None):
-        """One optimization step; returns the closure's loss, if there is a closure."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            buckets = {}
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if p.grad.is_sparse:
-                    raise RuntimeError("@NAME@ does not support sparse gradients")
-                state, k = self.state[p], 0
-|m|                if "exp_avg" not in state:
-|m|                    state["exp_avg"] = torch.zeros_like(p)
-|v|                if "exp_avg_sq" not in state:
-|v|                    state["exp_avg_sq"] = torch.zeros_like(p)
-|k|                if "step" not in state:
-|k|                    state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
-|k|                state["step"] += 1
-|k|                k = int(state["step"])
-                buckets.setdefault((p.device, p.dtype, k), []).append((p, state))
-            for (_, _, k), members in buckets.items():
-                self._update(*zip(*members), group, k)
-        return loss
+    def _step(self):
+        with self._widened():
+            for group in self.param_groups:
+                buckets = {}
+                for p in group["params"]:
+                    if p.grad is None:
+                        continue
+                    state, k = self.state[p], 0
+|m|                    if "exp_avg" not in state:
+|m|                        state["exp_avg"] = torch.zeros_like(p)
+|v|                    if "exp_avg_sq" not in state:
+|v|                        state["exp_avg_sq"] = torch.zeros_like(p)
+|k|                    if "step" not in state:
+|k|                        state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
+|k|                    k = int(state["step"].item()) + 1
+                    buckets.setdefault((p.device, p.dtype, k), []).append((p, state))
+                for (_, _, k), members in buckets.items():
+                    self._update(*zip(*members), group, k)
 
     def _update(self, params, states, group, k):
+        lr = float(group["lr"])
         grads = [p.grad for p in params]
 |m|        m = [state["exp_avg"] for state in states]
 |v|        v = [state["exp_avg_sq"] for state in states]
-        if params[0].dtype in (torch.float16, torch.bfloat16):  # update in float32, round once
-            narrow = [params@STATES@]
-            params, grads = [p.float() for p in params], [g.float() for g in grads]
-|m|            m = [x.float() for x in m]
-|v|            v = [x.float() for x in v]
-            self._change(params, grads, group, k@STATES@)
-            for tensors, values in zip(narrow, [params@STATES@]):
-                torch._foreach_copy_(tensors, values)
-        else:
-            self._change(params, grads, group, k@STATES@)
-
-    def _change(self, params, grads, group, k@STATES@):
-        lr = float(group["lr"])
-|m|        beta1 = group["betas"][0]
-|v|        beta2 = group["betas"][1]
+|m|        beta1 = float(group["betas"][0])
+|v|        beta2 = float(group["betas"][1])
+|eps|        eps = float(group["eps"])
+|k|        for state in states:
+|k|            state["step"].add_(1)
         if group["maximize"]:
             grads = torch._foreach_neg(grads)
 |clip|        grads = torch._foreach_clamp_max(grads, @CLIP@)
 |clip|        torch._foreach_clamp_min_(grads, -@CLIP@)
-        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        torch._foreach_mul_(params, 1 - lr * float(group["weight_decay"]))
 |m|        torch._foreach_lerp_(m, grads, 1 - beta1)
 |v|        torch._foreach_mul_(v, beta2)
 |v|        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
 |root v|        root = torch._foreach_sqrt(v)
 |root v k|        torch._foreach_div_(root, (1 - beta2**k) ** 0.5)
 |root no-v|        root = torch._foreach_abs(grads)
-|root|        torch._foreach_add_(root, group["eps"])
+|root|        torch._foreach_add_(root, eps)
 |magnitude|        magnitude = torch._foreach_abs(grads)
-|magnitude|        torch._foreach_add_(magnitude, group["eps"])
+|magnitude|        torch._foreach_add_(magnitude, eps)
 |m-hat k|        m_hat = torch._foreach_mul(m, 1 / (1 - beta1**k))
 |m-hat no-k|        m_hat = m
 @UPDATES@
 
-class Schedule:
-    """The factor on the learning rate at step t = 0, 1, …: @SCHEDULE@."""
-
-    def __init__(self, total_steps):
-        if total_steps < 1:
-            raise ValueError(f"Invalid total_steps: {total_steps}, expected at least 1")
-        self.total_steps = total_steps
-
-    def __call__(self, step):
-        factor = 1.0
-|warmup|        if step < @WARMUP@:
-|warmup|            factor = (step + 1) / @WARMUP@
-|cosine|        position = min(step, self.total_steps) / self.total_steps
-|cosine|        factor *= 0.5 * (1 + math.cos(math.pi * position))
-        return factor
+@WARMUP_COSINE@
 
 
 def scheduler(optimizer: Optimizer, total_steps: int) -> LambdaLR:
-    """The schedule that @NAME@ was found with; step it once a training step."""
-    return LambdaLR(optimizer, Schedule(total_steps))
+    """What @NAME@ was found with, @SCHEDULE@; step it once a training step."""
+    return LambdaLR(optimizer, WarmupCosine(total_steps, warmup_steps=@WARMUP@, cosine=@COSINE@))
 
 
 def self_check() -> None:
@@ -192,12 +169,11 @@ def export_source(
             `PROVENANCE`, escaped, whatever the strings hold. Default: nothing.
 
     Returns:
-        Source code that imports torch and math only.
+        Source code that imports torch and the standard library only.
 
     Raises:
         ValueError: `class_name` is not an identifier or is a name that the file itself needs.
     """
-    check_class_name(class_name, _TEMPLATE)
     rule = genome.rule()
     used = [(BASIS[name], c) for name, c in zip(BASIS, rule.coefficients, strict=True) if c]
     reads = reads_of(rule.coefficients)
@@ -213,34 +189,28 @@ def export_source(
         "root": "root" in reads,
         "magnitude": "magnitude" in reads,
         "m-hat": "m-hat" in reads,
-        "warmup": genome.warmup,
-        "cosine": genome.cosine_decay,
     }
+    defaults: dict[str, Any] = {"lr": genome.lr, "weight_decay": genome.weight_decay}
+    if facts["betas"]:
+        defaults["betas"] = (rule.beta1 or 0.0, rule.beta2 or 0.0)
+    if facts["eps"]:
+        defaults["eps"] = rule.eps
     words = {
-        "NAME": class_name,
         "FORMULA": rule.formula(),
         "DESCRIPTION": genome.describe(),
         "SCHEDULE": genome.describe_schedule(),
         "LR": repr(genome.lr),
-        "BETAS": repr((rule.beta1 or 0.0, rule.beta2 or 0.0)),
+        "BETAS": repr(defaults.get("betas")),
         "EPS": repr(rule.eps),
         "WEIGHT_DECAY": repr(genome.weight_decay),
         "CLIP": repr(rule.clip_value),
         "UPDATES": "".join(f"        {_line(entry, c, rule)}\n" for entry, c in used),
-        "STATES": ", m" * rule.reads_m + ", v" * rule.reads_v,
-        "WARMUP": repr(genome.warmup_steps),
+        "WARMUP": repr(genome.warmup_steps * genome.warmup),
+        "COSINE": repr(genome.cosine_decay),
+        "RANGES": range_entries(defaults),
         "RECORDED": "".join(f"        {value!r},\n" for value in _recorded(genome)),
     }
-    lines = []
-    for line in _TEMPLATE.splitlines(keepends=True):
-        tags, rest = line[1:].split("|", 1) if line.startswith("|") else ("", line)
-        if all(facts[tag] for tag in tags.split()):
-            lines.append(rest)
-    text = "".join(lines)
-    for word, value in words.items():
-        text = text.replace(f"@{word}@", value)
-    # Last, so that nothing in these strings is taken for a word of the template.
-    return text.replace("@PROVENANCE@", provenance_entries(provenance or {}))
+    return fill(_TEMPLATE, facts, words, class_name, provenance or {})
 
 
 def _line(entry: Basis, coefficient: float, rule: Rule) -> str:

@@ -149,16 +149,15 @@ def foreach_update(
 ) -> None:
     """Update `params` and the moments in place; an empty list of moments means that none is kept.
 
-    Terms whose coefficient is zero are not computed. All tensors are of one device and dtype. Half-precision
-    ones are updated in float32 and rounded once, as the compiled kernel does.
+    Terms whose coefficient is zero are not computed. All parameters and gradients are of one device and
+    dtype; half-precision ones are updated in float32 and rounded once, as the compiled kernel does, and
+    their moments are float32.
     """
     if params[0].dtype not in (torch.float16, torch.bfloat16):
         return _foreach(params, grads, exp_avgs, exp_avg_sqs, k)
-    wide = [[t.float() for t in tensors] for tensors in (params, grads, exp_avgs, exp_avg_sqs)]
-    _foreach(wide[0], wide[1], wide[2], wide[3], k)
-    for tensors, values in ((params, wide[0]), (exp_avgs, wide[2]), (exp_avg_sqs, wide[3])):
-        if tensors:
-            torch._foreach_copy_(tensors, values)
+    wide = [p.float() for p in params]
+    _foreach(wide, [g.float() for g in grads], exp_avgs, exp_avg_sqs, k)
+    torch._foreach_copy_(params, wide)
     return None
 
 
@@ -277,16 +276,10 @@ def _kernel(
         if p.dtype == scalars.dtype:
             _apply(p, grads[i], m, v, k, clips=clips)
             continue
-        # Half-precision parameters are updated in float32 and rounded once.
+        # Half-precision parameters are updated in float32 and rounded once; their moments are float32.
         wide = p.to(scalars.dtype)
-        wide_m = None if m is None else m.to(scalars.dtype)
-        wide_v = None if v is None else v.to(scalars.dtype)
-        _apply(wide, grads[i].to(scalars.dtype), wide_m, wide_v, k, clips=clips)
+        _apply(wide, grads[i].to(scalars.dtype), m, v, k, clips=clips)
         p.copy_(wide)
-        if m is not None and wide_m is not None:
-            m.copy_(wide_m)
-        if v is not None and wide_v is not None:
-            v.copy_(wide_v)
 
 
 _kernels: dict[Hashable, Callable[..., None]] = {}

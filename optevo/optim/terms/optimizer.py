@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from optevo.naming import explain_keywords, nearest
+from optevo.optim.checked import CheckedOptimizer, ranges
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.kernels import Scalars, update
 from optevo.optim.terms.presets import PRESETS
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @explain_keywords
-class GenomeOptimizer(Optimizer):
+class GenomeOptimizer(CheckedOptimizer):
     r"""The update of a genome's canonical rule.
 
         w ← (1 − η·λ)·w − η·Δ,   Δ = a·g + b·m̂ + (c·g + d·m̂)/(√v̂ + ε) + s·sign(g) + u·g/(|g| + ε)
@@ -30,6 +31,10 @@ class GenomeOptimizer(Optimizer):
     work as with any torch optimizer. `coefficients` are what NESTEROV split into under the genome's β₁;
     cycling `betas` later moves the averages alone. State is kept only for what the rule reads: `exp_avg`,
     `exp_avg_sq`, and `step` where moments are bias-corrected.
+
+    float16 and bfloat16 parameters are updated in float32 and rounded once, and their moments are float32:
+    4 bytes a number instead of 2, so up to 8 bytes a parameter. In their own dtype, the moments of small
+    gradients would be 0.
 
     The genome's warmup and cosine decay are not in here: take them from `genome.scheduler`.
 
@@ -43,7 +48,8 @@ class GenomeOptimizer(Optimizer):
         maximize: Ascend instead of descend. Default: False.
 
     Raises:
-        ValueError: A hyperparameter of a group is out of range, or a parameter is complex.
+        ValueError: A hyperparameter of a group, or of a checkpoint, is out of range, or a parameter is
+            complex.
         TypeError: `genome` is no genome, but a preset's name, say.
         RuntimeError: In `step`, a gradient is sparse.
 
@@ -52,6 +58,8 @@ class GenomeOptimizer(Optimizer):
         >>> model = torch.nn.Linear(4, 2)
         >>> optimizer = PRESETS["adamw"].optimizer(model.parameters(), lr=3e-4)
     """
+
+    RANGES = ranges({"lr": 1e-3, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8})
 
     def __init__(
         self,
@@ -81,38 +89,26 @@ class GenomeOptimizer(Optimizer):
             "compiled": compiled,
         }
         self._layouts: set[Hashable] = set()
+        self._check(defaults)
         super().__init__(params, defaults)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, also after steps were taken."""
-        super().add_param_group(param_group)
-        try:
-            _check_group(self.param_groups[-1])
-        except ValueError:
-            self.param_groups.pop()
-            raise
+    def _check(self, group: Mapping[str, Any]) -> None:
+        super()._check(group)
+        clip_value = group.get("clip_value")
+        if clip_value is not None and not self._within(clip_value, 0.0, math.inf):
+            raise ValueError(f"Invalid clip_value value: {clip_value}")
+        for index, coefficient in enumerate(group.get("coefficients", ())):
+            if not self._within(coefficient, -math.inf, math.inf):
+                raise ValueError(f"Invalid coefficient at index {index}: {coefficient}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
         self._layouts = set()
+        super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("maximize", False)
             group.setdefault("compiled", None)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One optimization step.
-
-        Args:
-            closure: Re-evaluates the model and returns the loss. Default: None.
-
-        Returns:
-            The closure's loss, None without a closure.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def _step(self) -> None:
         for group in self.param_groups:
             for (*_, k), (params, gradients, exp_avgs, exp_avg_sqs) in self._buckets(group).items():
                 grads = list(torch._foreach_neg(gradients)) if group["maximize"] else gradients
@@ -122,7 +118,6 @@ class GenomeOptimizer(Optimizer):
                     compiled=group["compiled"],
                     layouts=self._layouts,
                 )
-        return loss
 
     def _buckets(self, group: dict[str, Any]) -> dict[tuple[torch.device, torch.dtype, int], _Tensors]:
         """What has a gradient by (device, dtype, step count); creates and counts the state."""
@@ -135,16 +130,13 @@ class GenomeOptimizer(Optimizer):
             g = p.grad
             if g is None:
                 continue
-            if g.is_sparse:
-                raise RuntimeError("GenomeOptimizer does not support sparse gradients")
             state, k = self.state[p], 0
             if counts:
-                counter = state.get("step")
-                if not isinstance(counter, Tensor):  # none yet, or a number out of somebody's checkpoint
-                    counter = torch.tensor(float(counter or 0), dtype=torch.float32, device="cpu")
-                    state["step"] = counter
-                counters.append(counter)
-                k = int(counter.item()) + 1
+                if "step" not in state:
+                    # A constant on the CPU, so that reading it is no wait, nor an error with fake tensors.
+                    state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
+                k = int(state["step"].item()) + 1
+                counters.append(state["step"])
             bucket = buckets.get((p.device, p.dtype, k))
             if bucket is None:
                 bucket = buckets[p.device, p.dtype, k] = _Tensors([], [], [], [])
@@ -154,8 +146,8 @@ class GenomeOptimizer(Optimizer):
                 bucket.exp_avgs.append(_moment(state, "exp_avg", p))
             if reads_v:
                 bucket.exp_avg_sqs.append(_moment(state, "exp_avg_sq", p))
-        if counters:
-            torch._foreach_add_(counters, 1)
+        for counter in counters:
+            counter.add_(1)
         return buckets
 
 
@@ -169,35 +161,22 @@ class _Tensors(NamedTuple):
 def _moment(state: dict[str, Any], name: str, p: Tensor) -> Tensor:
     moment: Tensor | None = state.get(name)
     if moment is None:
-        moment = state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        dtype = torch.float32 if p.dtype in CheckedOptimizer.NARROW else p.dtype
+        moment = state[name] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
     return moment
 
 
-def _check_group(group: dict[str, Any]) -> None:
-    lr, betas = group["lr"], group["betas"]
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"Invalid learning rate: a tensor of {lr.numel()} elements, expected 1")
-    if not 0 <= lr < float("inf"):
-        raise ValueError(f"Invalid learning rate: {lr}")
-    if not 0 <= group["weight_decay"] < float("inf"):
-        raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
-    for i, beta in enumerate(betas):
-        if not 0 <= beta < 1:
-            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
-    if not group["eps"] >= 0:
-        raise ValueError(f"Invalid epsilon value: {group['eps']}")
-    if any(p.is_complex() for p in group["params"]):
-        raise ValueError("GenomeOptimizer has no update for complex parameters: sign(g) is not defined")
-
-
 def _group_scalars(group: dict[str, Any], k: int) -> Scalars:
+    beta1, beta2 = group["betas"]
+    clip_value = group["clip_value"]
+    # Tensors and NumPy's numbers become Python's.
     return step_scalars(
-        group["coefficients"],
+        tuple(map(float, group["coefficients"])),
         lr=float(group["lr"]),
-        betas=group["betas"],
-        eps=group["eps"],
-        weight_decay=group["weight_decay"],
-        clip_value=group["clip_value"],
+        betas=(float(beta1), float(beta2)),
+        eps=float(group["eps"]),
+        weight_decay=float(group["weight_decay"]),
+        clip_value=None if clip_value is None else float(clip_value),
         k=k,
     )
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from optevo.escaping import printable
-from optevo.reporting.text import result_cells
+from optevo.reporting.comparison import OVERALL
+from optevo.reporting.text import result_cells, told, told_difference
 
 if TYPE_CHECKING:
     from optevo.measurement.fresh_seeds import Result
@@ -74,6 +75,11 @@ def comparison_tables(
     if summary is not None and not summary.empty:
         header = ["study", "task", "mean", "sd", "n"]
         rows = [[_cell(name, row[name]) for name in header] for row in summary.to_dict("records")]
+        n_tasks = max(1, summary["task"].ne(OVERALL).groupby(summary["study"]).sum().max())
+        for cells, row in zip(rows, summary.to_dict("records"), strict=True):
+            if not math.isfinite(row["mean"]) and "diverged" in row:
+                n = row["n"] * (n_tasks if row["task"] == OVERALL else 1)
+                cells[2] = told(row["mean"], row["sd"], row["diverged"], n)
         places = [i for i, row in enumerate(rows) if row[0] in on_test]
         caption = "Mean and sample standard deviation over n runs."
         text += table(header, rows, caption, numbers=(2, 3, 4), on_test=places)
@@ -94,8 +100,10 @@ def _difference(row: Mapping[Any, Any]) -> list[str]:
     return [
         f"{row['study']} − {row['reference']}",
         str(row["task"]),
-        _cell("mean", row["mean"]),
-        f"{_cell('low', row['low'])} to {_cell('high', row['high'])}",
+        _cell("mean", row["mean"]) if math.isfinite(row["mean"]) else told_difference(row["mean"]),
+        f"{_cell('low', row['low'])} to {_cell('high', row['high'])}"
+        if math.isfinite(row["mean"])
+        else "none",
         *(_cell(name, row[name]) for name in ("p", "p_holm", "n", "verdict")),
     ]
 

@@ -16,7 +16,7 @@ from optevo.reporting.page.html_tables import BADGE, escape, rule_text
 if TYPE_CHECKING:
     import optuna
 
-    from optevo.measurement.fresh_seeds import Result
+    from optevo.measurement.fresh_seeds import Result, Row
     from optevo.study.config import StudyConfig
 _NOT_FRESH = (
     "<b>It has not been trained on fresh seeds yet</b>: the fittest of many noisy trials owes part of "
@@ -90,16 +90,16 @@ def _winner(frame: pd.DataFrame, result: Result | None) -> dict[Any, Any] | None
 
 def _fresh(result: Result) -> str:
     row, others = result.rows[-1], result.rows[:-1]
-    text = f"On {len(row.by_seed)} other fresh seeds, which had no say in choosing it, it earns "
-    text += f"{_pm(row.mean, row.sd)} (mean ± sd)"
-    if row.search is not None:
+    text = f"On {len(row.by_seed)} other fresh seeds, which had no say in choosing it, it {_earns(row)}"
+    text += "" if row.diverged else " (mean ± sd)"
+    if row.search is not None and not row.diverged:
         gap = row.mean - row.search
         text += f", {abs(gap):.4f} {'less' if gap < 0 else 'more'} than in the search"
     text += "."
     if others:
-        top = max(others, key=lambda other: other.mean)
+        top = max(others, key=lambda other: other.rank)
         known = f"the best of the {len(others)} presets" if len(others) > 1 else "the preset"
-        text += f" There {known}, {escape(top.name)}, earns {_pm(top.mean, top.sd)}."
+        text += f" There {known}, {escape(top.name)}, {_earns(top)}."
     return text
 
 
@@ -117,8 +117,10 @@ def _hours(hours: float) -> str:
     return f"{hours * 60:.1f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.0f} seconds"
 
 
-def _pm(mean: float, sd: float) -> str:
-    return f"{mean:.4f} ± {sd:.4f}"
+def _earns(row: Row) -> str:
+    if row.diverged:
+        return f"diverged in {row.diverged} of {len(row.runs)} runs"
+    return f"earns {row.mean:.4f} ± {row.sd:.4f}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,0 +1,100 @@
+"""How far a study is: counts and the best, which a relational database tells without a trial being read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from optevo import keys
+from optevo.optuna_private import all_trials, database_of, study_id
+from optevo.storage.optuna_rdb import SystemAttr, Trial, UserAttr, Value
+
+_DECIDING = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of a study's trials.
+
+    Attributes:
+        states: How many are in each state.
+        decided: Slots in which a trial is complete or pruned.
+        errors: Failed trials that raised something.
+        lost: Failed trials whose worker was gone.
+        generation: The last of which a trial has a slot, None where there is none.
+        best: The highest value of a complete trial, None where there is none.
+    """
+
+    states: Counter[TrialState]
+    decided: int
+    errors: int
+    lost: int
+    generation: int | None
+    best: float | None
+
+
+def count(study: optuna.Study) -> Counts:
+    """What there is to count of a study of ours, by query where the storage is a relational database.
+
+    Raises:
+        ValueError: What is stored as a number is none.
+        TypeError: Likewise.
+    """
+    counted = getattr(database_of(study), "counts", None)
+    made: Counts = count_trials(all_trials(study)) if counted is None else counted(study_id(study))
+    return made
+
+
+def count_trials(trials: Sequence[FrozenTrial]) -> Counts:
+    """The same of trials that were read."""
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    ours = map(keys.ours, trials)
+    generations = [attrs[keys.GENERATION] for attrs in ours if keys.GENERATION in attrs]
+    values = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    claims = (trial.system_attrs.get(keys.CLAIM) for trial in trials if trial.state in _DECIDING)
+    return Counts(
+        Counter(trial.state for trial in trials),
+        len({tuple(claim) for claim in claims if claim is not None}),
+        sum(keys.ERROR in keys.ours(trial) for trial in failed),
+        sum(keys.LOST in trial.system_attrs for trial in failed),
+        max(generations, default=None),
+        max(values, default=None),
+    )
+
+
+def _named(key: str) -> ColumnElement[bool]:
+    """A user attribute of ours, by its present or its earlier name."""
+    return UserAttr.key.in_((key, key.removeprefix(keys.PREFIX)))
+
+
+def count_rows(connection: Connection, study_id: int) -> Counts:
+    """The same by query."""
+    of_study, failed = Trial.study_id == study_id, Trial.state == TrialState.FAIL
+
+    def one(what: Any, of: Any, *where: ColumnElement[bool], last: Sequence[Any] = ()) -> Any:
+        """A value of the rows of a table of trials' things; `last` sorts them, and the first one counts."""
+        query = (
+            select(what).select_from(of).join(Trial, of.trial_id == Trial.trial_id).where(of_study, *where)
+        )
+        return connection.execute(query.order_by(*last).limit(1)).scalar()
+
+    states = select(Trial.state, func.count()).where(of_study).group_by(Trial.state)
+    decided = (SystemAttr.key == keys.CLAIM, SystemAttr.value_json != "null", Trial.state.in_(_DECIDING))
+    # Of two numbers in JSON the longer is the larger; a database's own cast would stop at what is none.
+    longest = (func.length(UserAttr.value_json).desc(), UserAttr.value_json.desc())
+    generation = one(UserAttr.value_json, UserAttr, _named(keys.GENERATION), last=longest)
+    best = one(func.max(Value.value), Value, Trial.state == TrialState.COMPLETE)
+    return Counts(
+        Counter(dict(tuple(row) for row in connection.execute(states))),
+        one(func.count(SystemAttr.value_json.distinct()), SystemAttr, *decided),
+        one(func.count(), UserAttr, _named(keys.ERROR), failed),
+        one(func.count(), SystemAttr, SystemAttr.key == keys.LOST, failed),
+        None if generation is None else int(generation),
+        None if best is None else float(best),
+    )

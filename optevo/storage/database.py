@@ -1,0 +1,226 @@
+"""Optuna's relational storage with fewer statements: to read trials, to write them, to count them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import threading
+from collections.abc import Container, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from optevo.optuna_private import Gate, trial_id
+from optevo.storage.counting import Counts, count_rows
+from optevo.storage.optuna_rdb import NOT_FOUND, Trial, transaction
+from optevo.storage.reading import Batch, Part, completed, read_heads, read_part, read_user_attr
+from optevo.storage.writing import INSERT, Writes
+
+
+class Database(RDBStorage):
+    """As Optuna's, whose arguments it takes.
+
+    Attributes:
+        gates: By study's id, what old trials must pass when they are read.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._prepare()
+        super().__init__(url, **options)
+
+    def _prepare(self) -> None:
+        self.gates: dict[int, Gate] = {}
+        self._block = threading.local()  # what the thread keeps within `together`, by trial's id
+        self._pending: dict[int, Writes] = {}  # what is to be written with a trial's state
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()  # type: ignore[no-untyped-call, unused-ignore]
+        return {key: value for key, value in state.items() if key not in ("gates", "_block", "_pending")}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        self._prepare()
+        super().__setstate__(state)  # type: ignore[no-untyped-call, unused-ignore]
+
+    @contextlib.contextmanager
+    def together(self, *, with_state: bool = False) -> Iterator[None]:
+        """Keep what this thread writes to trials within the block, and write it in one transaction.
+
+        That is at the block's end, or `with_state` when the trial's state is set: then with it. Who reads the
+        trial through this storage sees it at once. A finished trial is told at the end, or with the state.
+        """
+        if self.engine.name not in INSERT or getattr(self._block, "kept", None) is not None:
+            yield
+            return
+        self._block.kept = kept = {}
+        try:
+            yield
+        finally:
+            self._block.kept = None
+            if with_state:
+                self._pending.update(kept)
+            else:
+                for trial_id, writes in kept.items():
+                    self._write(trial_id, writes)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As Optuna's; see `together`."""
+        kept = self._kept(trial_id)
+        if kept is None:
+            super().set_trial_user_attr(trial_id, key, value)
+        else:
+            kept.user_attrs[key] = json.dumps(value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As Optuna's; see `together`."""
+        kept = self._kept(trial_id)
+        if kept is None:
+            super().set_trial_system_attr(trial_id, key, value)
+        else:
+            kept.system_attrs[key] = json.dumps(value)
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """As Optuna's; see `together`."""
+        kept = self._kept(trial_id)
+        if kept is None:
+            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+        else:
+            kept.reports[step] = float(intermediate_value)
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        kept = self._kept(trial_id)
+        # Without a previous one Optuna looks for it in the database, once a process and parameter.
+        if kept is None or previous_distribution is None:
+            args = (trial_id, param_name, param_value_internal, distribution, previous_distribution)
+            super()._set_trial_param(*args)
+        else:
+            check_distribution_compatibility(previous_distribution, distribution)
+            kept.params[param_name] = (param_value_internal, distribution)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """As Optuna's, but in one transaction on SQLite too, which knows no FOR UPDATE.
+
+        Else of two processes that finish a trial, one completing it and one failing it, both succeed. What
+        `together` kept for it is written with it.
+        """
+        kept = self._pending.get(trial_id)
+        try:
+            if kept is not None or self.engine.name == "sqlite":
+                self._begin(trial_id, kept)
+            done = super().set_trial_state_values(trial_id, state, values)
+        except (UpdateFinishedTrialError, KeyError):
+            self._pending.pop(trial_id, None)
+            raise
+        self._pending.pop(trial_id, None)
+        return done
+
+    def _begin(self, trial_id: int, kept: Writes | None) -> None:
+        """Begin a transaction in the session that Optuna's methods then use and end."""
+        session = self.scoped_session()
+        try:
+            connection = session.connection()
+            if self.engine.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if kept is not None:
+                kept.write(connection, trial_id, self.check_trial_is_updatable)
+        except BaseException:
+            session.rollback()
+            raise
+
+    def _write(self, trial_id: int, writes: Writes) -> None:
+        self._begin(trial_id, writes)
+        with transaction(self.scoped_session):
+            pass  # which commits
+
+    def _kept(self, trial_id: int) -> Writes | None:
+        """What this thread keeps of a trial's, None where it keeps nothing."""
+        kept: dict[int, Writes] | None = getattr(self._block, "kept", None)
+        return None if kept is None else kept.setdefault(trial_id, Writes())
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """As Optuna's, and what `together` has kept."""
+        with self._reading() as connection:
+            heads = read_heads(connection, Trial.trial_id == trial_id)
+            trials, _ = completed(connection, heads)
+        if not trials:
+            raise KeyError(NOT_FOUND)
+        self._show_kept(trials)
+        return trials[0]
+
+    def _show_kept(self, trials: list[FrozenTrial]) -> None:
+        known = {**self._pending, **(getattr(self._block, "kept", None) or {})}
+        for trial in trials if known else []:
+            if trial.state.is_finished():  # by somebody else
+                self._pending.pop(trial_id(trial), None)
+            elif trial_id(trial) in known:
+                known[trial_id(trial)].show(trial)
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """As Optuna's, faster, and of many finished trials the most when asked for; see `reading`."""
+        of_study = Trial.study_id == study_id
+        newer = [Trial.trial_id > trial_id_greater_than] if trial_id_greater_than >= 0 else []
+        of_state = [] if states is None else [Trial.state.in_([s for s in TrialState if s in states])]
+        older = [one for one in included_trial_ids if one <= trial_id_greater_than]
+        with self._reading() as connection:
+            heads = read_heads(connection, of_study, *of_state, ids=older) if older else []
+            heads += read_heads(connection, of_study, *newer, *of_state)
+            trials, later = completed(connection, heads)
+        if not heads:
+            self.get_study_name_from_id(study_id)  # raises a KeyError where there is no such study
+        if later:
+            read = functools.partial(self._read_part, study_id)
+            Batch(read, later, functools.partial(self.gates.get, study_id))
+        self._show_kept(trials)
+        return trials
+
+    def _read_part(self, study_id: int, part: Part, ids: list[int]) -> dict[int, dict[str, Any]]:
+        """A part of those of a study's trials that are still there."""
+        with self._reading() as connection:
+            there = {
+                head["_trial_id"] for head in read_heads(connection, Trial.study_id == study_id, ids=ids)
+            }
+            return read_part(connection, part, [one for one in ids if one in there])
+
+    def user_attr_of_all(self, study_id: int, key: str) -> dict[int, Any]:
+        """One user attribute of each trial of a study that has it, by the trial's id."""
+        with self._reading() as connection:
+            return read_user_attr(connection, study_id, key)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlalchemy.Connection]:
+        """A connection of its own: a session of Optuna's may be open, with a lock that it must keep."""
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise StorageInternalError("trials cannot be read") from error
+
+    def counts(self, study_id: int) -> Counts:
+        """How far a study is."""
+        with self._reading() as connection:
+            return count_rows(connection, study_id)
+
+    def count_states(self, study_id: int) -> dict[str, int]:
+        """How many trials are in each state; a hundredth of the cost of reading those that run."""
+        query = sqlalchemy.text("SELECT state, COUNT(*) FROM trials WHERE study_id = :id GROUP BY state")
+        with self._reading() as connection:
+            return {str(state): count for state, count in connection.execute(query, {"id": study_id})}

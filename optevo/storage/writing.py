@@ -1,0 +1,86 @@
+"""What is written of a trial in one transaction, where Optuna takes one for every attribute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from optevo.storage.optuna_rdb import NOT_FOUND, Param, Report, SystemAttr, Trial, UserAttr
+
+INSERT: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+@dataclass
+class Writes:
+    """What a trial is to get, the later of two values for one name."""
+
+    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)  # as a database has them
+    user_attrs: dict[str, str] = field(default_factory=dict)  # JSON
+    system_attrs: dict[str, str] = field(default_factory=dict)  # JSON
+    reports: dict[int, float] = field(default_factory=dict)
+
+    def show(self, trial: FrozenTrial) -> None:
+        """Give them to a trial as it was read, which has not got them yet."""
+        for name, (value, distribution) in self.params.items():
+            trial.params[name] = distribution.to_external_repr(value)
+            trial.distributions[name] = distribution
+        trial.user_attrs.update({key: json.loads(text) for key, text in self.user_attrs.items()})
+        trial.system_attrs.update({key: json.loads(text) for key, text in self.system_attrs.items()})
+        trial.intermediate_values.update(self.reports)
+
+    def write(
+        self, connection: Connection, trial_id: int, updatable: Callable[[int, TrialState], None]
+    ) -> None:
+        """Write them within the connection's transaction.
+
+        Args:
+            connection: To SQLite or PostgreSQL.
+            trial_id: The trial's.
+            updatable: Raises for a finished trial.
+
+        Raises:
+            KeyError: There is no such trial.
+            optuna.exceptions.UpdateFinishedTrialError: It is finished.
+        """
+        query = select(Trial.state).where(Trial.trial_id == trial_id).with_for_update()
+        state = connection.execute(query).scalar_one_or_none()
+        if state is None:
+            raise KeyError(NOT_FOUND)
+        updatable(trial_id, state)
+        params = [
+            {
+                "param_name": name,
+                "param_value": value,
+                "distribution_json": distribution_to_json(distribution),
+            }
+            for name, (value, distribution) in self.params.items()
+        ]
+        stored = Report.intermediate_value_to_stored_repr
+        reports = [
+            dict(
+                zip(
+                    ("step", "intermediate_value", "intermediate_value_type"),
+                    (step, *stored(value)),
+                    strict=True,
+                )
+            )
+            for step, value in self.reports.items()
+        ]
+        for model, name, rows in (
+            (Param, "param_name", params),
+            (UserAttr, "key", [{"key": k, "value_json": text} for k, text in self.user_attrs.items()]),
+            (SystemAttr, "key", [{"key": k, "value_json": text} for k, text in self.system_attrs.items()]),
+            (Report, "step", reports),
+        ):
+            if rows:
+                statement = INSERT[connection.dialect.name](model)
+                new = {column: statement.excluded[column] for column in rows[0] if column != name}
+                statement = statement.on_conflict_do_update(index_elements=["trial_id", name], set_=new)
+                connection.execute(statement, [{"trial_id": trial_id, **row} for row in rows])

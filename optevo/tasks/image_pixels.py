@@ -1,0 +1,121 @@
+"""One image file as 8-bit pixels: exactly those that it shows, or a message that says why not."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optevo.errors import UserError
+from optevo.tasks.image_files import FORMATS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_MODES = {1: "L", 3: "RGB"}
+_EXACT = {
+    "1",
+    "L",
+    "P",
+    "RGB",
+    "RGBX",
+    "LA",
+    "PA",
+    "RGBA",
+}  # Pillow's modes that 8-bit RGB holds without loss
+
+
+def read_pixels(path: Path, shape: tuple[int, int, int], remedy: str) -> np.ndarray[Any, Any]:
+    """Decode one image file.
+
+    Grey, palettes, an alpha channel that hides nothing and EXIF's orientation are resolved without loss.
+    What would lose something is refused: 16 bits a channel, CMYK, transparency, several frames, colours in
+    a set of grey images.
+
+    Args:
+        path: The file, in one of `FORMATS`, whatever it is called (but a TIFF must be called one).
+        shape: (channels, height, width) that it must have; 1 channel means grey, 3 mean RGB.
+        remedy: What the user can do, the end of every error message.
+
+    Returns:
+        uint8 (height, width, channels).
+
+    Raises:
+        UserError: The file can't be read or decoded, or holds something else.
+    """
+    from PIL import Image  # noqa: PLC0415 - only who has image files needs it
+
+    channels, height, width = shape
+    # TIFF's reader is the widest door, and is opened only to files that say so.
+    formats = [name for name in FORMATS if name != "TIFF" or path.suffix.lower() in FORMATS[name]]
+    try:
+        with Image.open(path, formats=formats) as image:
+            return _exactly(image, shape)
+    except _Unfit as fault:
+        kind = "grey" if channels == 1 else "RGB"
+        raise UserError(
+            f"{path} {fault}: save it as an 8-bit {kind} image of {width} x {height} pixels, or {remedy}"
+        ) from None
+    except (
+        *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError),
+        *(zlib.error, struct.error, Image.DecompressionBombError),
+    ) as error:  # all of these come out of PIL's readers
+        raise UserError(f"{path} can't be decoded as an image ({error}): {remedy}") from error
+
+
+class _Unfit(Exception):
+    """What is wrong with an image that can be decoded, as a sentence without its subject."""
+
+
+def _exactly(image: Image, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
+    from PIL import ImageOps  # noqa: PLC0415 - as above
+
+    channels, height, width = shape
+    wanted = f"{width} x {height} in mode {_MODES[channels]}"
+    if {*image.size} != {width, height}:  # before anything large is decoded
+        raise _Unfit(_other(image, wanted))
+    # A phone's JPEG of several pictures (MPO) shows its first.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise _Unfit("holds several frames")
+    if (bits := _bits(image)) > 8:
+        raise _Unfit(f"has {bits} bits a channel, of which only 8 would be kept")
+    if image.mode not in _EXACT:
+        raise _Unfit(_other(image, wanted))
+    image.load()
+    # Damaged notes beside a sound picture are no reason to refuse it.
+    with contextlib.suppress(SyntaxError, struct.error, ValueError, LookupError, TypeError, OSError):
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.size != (width, height):
+        raise _Unfit(_other(image, wanted))
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[0] != 255:
+            raise _Unfit("is transparent in places, and what is behind them is not said")
+    if image.mode == _MODES[channels]:
+        return np.asarray(image).reshape(height, width, channels)
+    rgb = np.asarray(image.convert("RGB"))
+    if channels == 1 and (rgb != rgb[..., :1]).any():
+        raise _Unfit(_other(image, wanted))
+    return rgb[..., :channels]
+
+
+def _other(image: Image, wanted: str) -> str:
+    return f"is {image.width} x {image.height} pixels in mode {image.mode}, not {wanted}"
+
+
+def _bits(image: Image) -> int:
+    """How many bits the file has a channel: Pillow drops all but eight without a word."""
+    if image.mode.startswith("I;16"):
+        return 16
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined]  # BitsPerSample
+    layout = image.tile[0].args if image.tile else ""  # type: ignore[attr-defined]
+    if image.format == "PNG":
+        return 16 if "16" in str(layout) else 8
+    if image.format == "PPM" and isinstance(layout, tuple) and isinstance(layout[-1], int):
+        return layout[-1].bit_length()  # of the largest value
+    return 8

@@ -1,0 +1,177 @@
+"""What is written of a trial in one transaction: all of it or nothing, and nobody sees the difference else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.trial import TrialState
+from small_studies import config, create
+from storages import failing
+
+from optevo import keys
+from optevo.optuna_private import database_of, written_together
+from optevo.storage.opening import open_storage
+
+pytestmark = pytest.mark.usefixtures("quiet_optuna")
+
+
+def outcome(trial: optuna.Trial) -> None:
+    """What is to be written."""
+    trial.set_user_attr("a", [1, {"b": None}])
+    trial.set_user_attr("a", [2])
+    trial.report(0.25, 3)
+    trial.report(float("inf"), 4)
+    trial.study._storage.set_trial_system_attr(trial._trial_id, "s", "t")
+
+
+@contextmanager
+def commits(study: optuna.Study) -> Iterator[list[Any]]:
+    """The transactions within the block."""
+    engine, seen = database_of(study).engine, []  # type: ignore[attr-defined]
+    sqlalchemy.event.listen(engine, "commit", seen.append)
+    yield seen
+    sqlalchemy.event.remove(engine, "commit", seen.append)
+
+
+def stored(study: optuna.Study) -> tuple[Any, ...]:
+    """The last trial as another process sees it."""
+    backend = database_of(study)
+    other = RDBStorage(backend.url) if isinstance(backend, RDBStorage) else backend
+    trial = other.get_all_trials(study._study_id)[-1]
+    tables = (trial.params, trial.user_attrs, trial.system_attrs, trial.intermediate_values)
+    return trial.state, trial.values, *tables
+
+
+WRITTEN = ({"a": [2]}, {"s": "t"}, {3: 0.25, 4: float("inf")})
+
+
+@pytest.fixture(params=["sqlite", "memory", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def study(request: pytest.FixtureRequest, url: str) -> optuna.Study:
+    if request.param == "memory":
+        return optuna.create_study()
+    place = url if request.param == "sqlite" else request.getfixturevalue("postgres").fresh_url()
+    return optuna.create_study(storage=open_storage(place, create=True))
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+def test_what_is_written_together_is_written(study: optuna.Study, with_state: bool):
+    trial = study.ask()
+    with written_together(study, with_state=with_state):
+        outcome(trial)
+    own = study._storage.get_trial(trial._trial_id)
+    assert (own.user_attrs, own.system_attrs, own.intermediate_values) == WRITTEN  # its own process sees it
+    assert study.trials[-1] == own
+    with written_together(study, with_state=with_state):
+        trial.set_user_attr("later", 1)
+    study.tell(trial, 0.5)
+    assert stored(study) == (TrialState.COMPLETE, [0.5], {}, {**WRITTEN[0], "later": 1}, *WRITTEN[1:])
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+def test_it_is_one_transaction(url: str, with_state: bool):
+    study = optuna.create_study(storage=open_storage(url, create=True))
+    trial = study.ask()
+    with commits(study) as seen:
+        with written_together(study, with_state=with_state):
+            outcome(trial)
+            assert not seen
+        assert len(seen) == (not with_state)
+        assert stored(study)[3:] == (({}, {}, {}) if with_state else WRITTEN)
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+    assert len(seen) == 1 + (not with_state)
+    assert stored(study) == (TrialState.COMPLETE, [0.5], {}, *WRITTEN)
+
+
+def test_parameters_are_written_together(study: optuna.Study):
+    distributions: dict[str, Any] = {"x": FloatDistribution(0, 1), "c": CategoricalDistribution(["a", None])}
+    for _ in range(2):  # for the second one the distributions are known
+        trial = study.ask()
+        with written_together(study):
+            for name, distribution in distributions.items():
+                trial._suggest(name, distribution)
+            with pytest.raises(ValueError, match="dynamic value space"):
+                study._storage.set_trial_param(trial._trial_id, "c", 0.0, CategoricalDistribution(["b"]))
+        assert stored(study)[2] == trial.params
+        assert [*stored(study)[2]] == ["x", "c"]
+        assert study._storage.get_trial(trial._trial_id).distributions == distributions
+        study.tell(trial, 1.0)
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+def test_a_trial_that_somebody_else_has_finished_gets_nothing(study: optuna.Study, with_state: bool):
+    trial = study.ask()
+    database = database_of(study)
+    other = open_storage(f"{database.url}") if isinstance(database, RDBStorage) else database
+    kept = written_together(study, with_state=with_state)
+    kept.__enter__()
+    if not isinstance(database, InMemoryStorage):  # which writes at once
+        outcome(trial)
+    other.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    if isinstance(database, InMemoryStorage):
+        with pytest.raises(UpdateFinishedTrialError):
+            outcome(trial)
+        return
+    if with_state:
+        kept.__exit__(None, None, None)
+        with pytest.raises(UpdateFinishedTrialError):
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+    else:
+        with pytest.raises(UpdateFinishedTrialError):
+            kept.__exit__(None, None, None)
+    assert stored(study) == (TrialState.FAIL, None, {}, {}, {}, {})
+    assert study.trials[-1].user_attrs == {}
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("after", [False, True], ids=["lost", "acknowledgement lost"])
+def test_an_outage_doubles_and_loses_nothing(url: str, after: bool):
+    study = optuna.create_study(storage=open_storage(url, create=True))
+    trial = study.ask()
+    with written_together(study, with_state=True):
+        outcome(trial)
+    failed = failing(database_of(study), 1, OSError("gone"), after=after)  # type: ignore[arg-type]
+    study.tell(trial, 0.5)
+    assert failed
+    assert stored(study) == (TrialState.COMPLETE, [0.5], {}, *WRITTEN)
+
+
+def test_an_error_within_the_block_loses_nothing_that_was_set_before(study: optuna.Study):
+    trial = study.ask()
+    with pytest.raises(ZeroDivisionError), written_together(study):
+        outcome(trial)
+        1 / 0  # noqa: B018
+    assert stored(study)[3:] == WRITTEN
+
+
+def test_what_is_no_json_is_told_at_once(study: optuna.Study):
+    if isinstance(database_of(study), InMemoryStorage):
+        pytest.skip("a storage in memory takes any object")
+    trial = study.ask()
+    with pytest.raises(TypeError), written_together(study):
+        trial.set_user_attr("a", object())
+
+
+def test_a_trial_of_a_search_takes_six_transactions(url: str):
+    """Created, named, claimed, its lineage, its parameters, its outcome with its state."""
+    study, space = create(url), config().make_space()
+
+    def evaluate(trial: optuna.Trial) -> float:
+        with written_together(study):
+            space.suggest(trial)
+            trial.set_user_attr(keys.CANONICAL, "form")
+        with written_together(study, with_state=True):
+            outcome(trial)
+        return 0.5
+
+    study.optimize(evaluate, n_trials=1)
+    with commits(study) as seen:
+        study.optimize(evaluate, n_trials=2)
+    assert len(seen) == 2 * 6
