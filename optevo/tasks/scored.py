@@ -58,6 +58,6 @@ class ScoredTask(abc.ABC):
             steps: The study's `evaluation.steps`.
 
         Returns:
-            The metric, which is the run's fitness too. Higher is better, from 0 to 1: racing counts a run
-            that was not made as 0. None, or a number that is not finite, for a diverged run, which counts −1.
+            The metric, which is the run's fitness too. Higher is better, on whatever scale. None, or a number
+            that is not finite, for a diverged run, which is below any score.
         """

@@ -144,6 +144,18 @@ def test_the_lineage_s_bold_line_follows_the_fitter_parent():
     assert list(zip(bold.x, bold.y, strict=True))[:2] == [place["2"], place["3"]]
 
 
+def test_a_lineage_is_coloured_and_followed_by_its_complete_trials():
+    rows = [(4, 1, 1, -2.0, "COMPLETE"), (4, 2, 1, -2.0, "COMPLETE"), (4, 3, 1, -2.0, "COMPLETE")]
+    rows += [(1, None, 0, -3.0, "COMPLETE"), (2, None, 0, 0.0, "PRUNED"), (3, None, 0, math.nan, "PRUNED")]
+    frame = pd.DataFrame(rows, columns=["trial", "parent", "generation", "fitness", "state"])
+    figure = drawn.lineage_graph(frame.assign(origin="random", formula="Δ = 1·g"))
+    bold = next(trace for trace in figure.data if trace.name == "fitter parent")
+    random = next(trace for trace in figure.data if trace.name == "random")
+    assert (random.marker.cmin, random.marker.cmax) == (-3.0, -2.0)
+    place = dict(zip(random.text, zip(random.x, random.y, strict=True), strict=True))
+    assert list(zip(bold.x, bold.y, strict=True))[:2] == [place["1"], place["4"]]
+
+
 def test_a_long_lineage_is_cut_but_for_the_bold_line():
     parents = [(n, parent) for n in range(1000, 0, -1) for parent in sorted({n - 1, max(0, n - 7)})]
     frame = pd.DataFrame([*parents, (0, None)], columns=["trial", "parent"])
@@ -212,3 +224,26 @@ def test_nothing_out_of_a_database_is_markup_in_a_figure():
             tags = set(re.findall(r"<[^>]*>", json.dumps(json.loads(figure.to_json()), ensure_ascii=False)))
             assert tags <= {"<br>", "<extra>", "</extra>", "<sup>", "</sup>"}
     assert text("a<b\n") == "a&lt;b\\n"
+
+
+def test_a_study_with_a_diverged_run_is_a_mark_at_the_edge_of_a_comparison():
+    summary = SUMMARY.assign(mean=[-math.inf, *SUMMARY["mean"][1:]], sd=[math.nan, *SUMMARY["sd"][1:]])
+    differences = DIFFERENCES.assign(mean=math.inf, low=-math.inf, high=math.inf)
+    figure = drawn.comparison(summary, differences)
+    json.loads(figure.to_json(), parse_constant=pytest.fail)
+    above = [trace for trace in figure.data if trace.xaxis in (None, "x")]
+    marks = {x: symbol for trace in above for x, symbol in zip(trace.x, trace.marker.symbol, strict=True)}
+    assert [x for x, symbol in marks.items() if symbol == "x-thin"] == [min(marks)]
+    finite = [x for x, symbol in marks.items() if symbol != "x-thin"]
+    assert min(finite) - min(marks) <= 1.0
+    assert all("diverged" in trace.hovertext[0] for trace in figure.data[-1:])
+    assert "a run diverged" in str(figure.data[0].hovertext)
+
+
+def test_trials_without_any_complete_one_are_drawn_on_the_scale_of_the_stopped():
+    frame = trials(*search(n_trials=8)).assign(state="PRUNED", counted=True)
+    frame.loc[3, "fitness"] = math.nan
+    figure = drawn.fitness_by_trial(frame)
+    low, high = figure.layout.yaxis.range
+    assert low < frame["fitness"].min() < frame["fitness"].max() < high
+    assert drawn.fitness_by_trial(frame.assign(fitness=math.nan)) is None

@@ -42,7 +42,9 @@ def lineage_graph(lineage: pd.DataFrame) -> go.Figure | None:
     ]
     if not edges:
         return None
-    main = _main_line(int(lineage["trial"].iloc[0]), edges, nodes["fitness"].to_dict())
+    fitter = nodes["fitness"].fillna(-math.inf)
+    ranks = dict(zip(nodes.index, zip(_complete(nodes), fitter, strict=True), strict=True))
+    main = _main_line(int(lineage["trial"].iloc[0]), edges, ranks)
     kept = {*main, *(int(trial) for trial in nodes.index[:_MOST])}  # rows go from near to far
     nodes = nodes.loc[[trial for trial in nodes.index if trial in kept]]
     edges = [(child, parent) for child, parent in edges if child in kept and parent in kept]
@@ -63,7 +65,8 @@ def lineage_graph(lineage: pd.DataFrame) -> go.Figure | None:
             hoverinfo="skip",
         )
     origins = nodes["origin"].fillna("unknown")
-    low, high = _limits(nodes["fitness"])
+    whole = nodes["fitness"].where(_complete(nodes))
+    low, high = _limits(nodes["fitness"] if whole.isna().all() else whole)
     for i, origin in enumerate(sorted(origins.unique())):
         part = nodes[origins == origin]
         figure.add_scatter(
@@ -93,6 +96,11 @@ def lineage_graph(lineage: pd.DataFrame) -> go.Figure | None:
     return figure
 
 
+def _complete(nodes: pd.DataFrame) -> pd.Series:
+    """Which trials are complete; all, where nothing is said of their states."""
+    return nodes["state"] == "COMPLETE" if "state" in nodes else nodes["fitness"].notna()
+
+
 def _limits(fitness: pd.Series) -> tuple[float, float]:
     """Ends of the colour scale, NaN without any fitness; one far below the rest must not use it up."""
     lower, upper = fitness.quantile(0.25), fitness.quantile(0.75)
@@ -107,14 +115,14 @@ def _hover(trial: object, row: pd.Series) -> str:
     return lines(first, f"fitness {number(row['fitness'])}", formula)
 
 
-def _main_line(start: int, edges: list[tuple[int, int]], fitness: dict[int, float]) -> list[int]:
+def _main_line(start: int, edges: list[tuple[int, int]], ranks: dict[int, tuple[bool, float]]) -> list[int]:
     """From a trial to the fitter of its parents, to that one's, and so on."""
     parents: dict[int, list[int]] = {}
     for child, parent in edges:
         parents.setdefault(child, []).append(parent)
     line = [start]
     while options := [parent for parent in parents.get(line[-1], []) if parent not in line]:
-        line.append(max(options, key=lambda n: (-1e9 if math.isnan(fitness[n]) else fitness[n], -n)))
+        line.append(max(options, key=lambda n: (ranks[n], -n)))
     return line
 
 

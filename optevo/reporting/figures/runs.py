@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 from optevo.reporting.comparison import OVERALL
 from optevo.reporting.figures.drawing import BLUE, DASHES, GREY, blank, colour, lines, log_ticks, number, text
 
-_FAR = 1e3  # an interval without an end goes on beyond the axis
 _LABEL = 22  # characters of a name at an axis
 
 
@@ -31,7 +30,7 @@ def fitness_by_task(runs: pd.DataFrame, numbers: Sequence[int]) -> go.Figure | N
         x, y, above, below, hover = [], [], [], [], []
         for place, trial in enumerate(numbers):
             values = runs.loc[(runs["trial"] == trial) & (runs["task"] == task), "fitness"]
-            if values.empty:
+            if values.empty or values.isna().any():  # it diverged
                 continue
             x.append(values.mean())
             y.append(place + _offset(i, len(tasks)))
@@ -94,7 +93,7 @@ def learning_curves(curves: pd.DataFrame, numbers: Sequence[int]) -> go.Figure |
             _add(figure, trace, place, len(tasks))
     for place, task in enumerate(tasks):
         axes = {"row": place + 1, "col": 1} if len(tasks) > 1 else {}
-        title = f"{text(task, _LABEL)}: loss, nats"
+        title = f"{text(task, _LABEL)}: loss"
         figure.update_yaxes(
             title_text=title, **(log_ticks(means[task]) if min(means[task]) > 0 else {}), **axes
         )
@@ -161,15 +160,26 @@ def comparison(
     heights = [size / sum(sizes) for size in sizes]
     gap = {"vertical_spacing": 70 / (sum(sizes) + 60), "row_heights": heights} if len(panels) > 1 else {}
     figure = blank(sum(sizes) + 60, rows=len(panels), **gap)
-    for place, (rows, title) in enumerate(panels):
-        labels = list(dict.fromkeys(rows["label"]))
+    for place, (given, title) in enumerate(panels):
+        labels = list(dict.fromkeys(given["label"]))
+        # Where a run diverged, there is a mark at the edge of what the others span.
+        off = ~given["mean"].map(math.isfinite)
+        edges = _edges(given[~off])
+        rows = given.assign(
+            mean=[edges[mean > 0] if out else mean for mean, out in zip(given["mean"], off, strict=True)],
+            diverged_runs=off,
+        )
+        ends = rows[["low", "high"]]
+        finite = [0.0, *(v for v in [*rows["mean"], *ends.to_numpy().ravel()] if math.isfinite(v))]
+        room = 0.1 * (max(finite) - min(finite)) or 0.1
         for i, task in enumerate(tasks):
             part = rows[rows["task"] == task]
             if part.empty:
                 continue
             spread = {
-                "array": (part["high"] - part["mean"]).fillna(0.0).clip(upper=_FAR).tolist(),
-                "arrayminus": (part["mean"] - part["low"]).fillna(0.0).clip(upper=_FAR).tolist(),
+                # An interval without an end goes on beyond the axis.
+                "array": _bar(part["high"] - part["mean"], part["diverged_runs"], 100 * room),
+                "arrayminus": _bar(part["mean"] - part["low"], part["diverged_runs"], 100 * room),
                 "thickness": 2 if task == OVERALL else 1.3,
                 "width": 4,
             }
@@ -182,7 +192,11 @@ def comparison(
                 showlegend=not any(other.legendgroup == str(i) for other in figure.data),
                 marker={
                     "color": BLUE if task == OVERALL else colour(i),
-                    "symbol": "diamond" if task == OVERALL else "circle",
+                    "symbol": [
+                        "x-thin" if out else "diamond" if task == OVERALL else "circle"
+                        for out in part["diverged_runs"]
+                    ],
+                    "line": {"color": BLUE if task == OVERALL else colour(i), "width": 2},
                     "size": 11 if task == OVERALL else 7,
                 },
                 error_x=spread,
@@ -200,10 +214,7 @@ def comparison(
         figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=ticks, showgrid=False, **axes)
         figure.update_yaxes(range=[len(labels) - 0.5, -0.5], **axes)
         figure.update_xaxes(title_text=title, **axes)
-        ends = rows[["low", "high"]]
         if ends.isin([math.inf, -math.inf]).any(axis=None):  # plotly would show all of them
-            finite = [0.0, *(v for v in [*rows["mean"], *ends.to_numpy().ravel()] if math.isfinite(v))]
-            room = 0.1 * (max(finite) - min(finite)) or 0.1
             figure.update_xaxes(range=[min(finite) - room, max(finite) + room], **axes)
     figure.update_layout(showlegend=len(tasks) > 1)
     return figure
@@ -219,6 +230,8 @@ def _compared(row: dict[str, object]) -> str:
     def value(name: str) -> str:
         return number(row[name])  # type: ignore[arg-type]
 
+    if row["diverged_runs"]:
+        return lines(f"{row['label']}, {row['task']}", "a run diverged")
     if "reference" not in row:
         return lines(f"{row['study']}, {row['task']}", f"{value('mean')} ± {value('sd')}, n = {row['n']}")
     return lines(
@@ -227,6 +240,19 @@ def _compared(row: dict[str, object]) -> str:
         f"p {value('p')}, Holm {value('p_holm')}",
         str(row["verdict"]),
     )
+
+
+def _edges(rows: pd.DataFrame) -> tuple[float, float]:
+    """The ends of what a panel's means span."""
+    if rows.empty:
+        return 0.0, 0.0
+    low, high = float(rows["mean"].min()), float(rows["mean"].max())
+    room = (high - low) or abs(high) or 1.0
+    return low - 0.2 * room, high + 0.2 * room
+
+
+def _bar(lengths: pd.Series, none: pd.Series, most: float) -> list[float]:
+    return lengths.mask(none, 0.0).fillna(0.0).clip(upper=most).tolist()
 
 
 def _offset(i: int, n: int) -> float:

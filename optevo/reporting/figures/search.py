@@ -25,7 +25,6 @@ from optevo.reporting.figures.drawing import (
     colour,
     fade,
     lines,
-    number,
     text,
     trial_hover,
     whole_ticks,
@@ -53,13 +52,13 @@ _MOST_BARS = 12
 
 
 def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
-    """Best so far above; below it each generation's mean, with the middle half of its members as a band."""
-    known = generations[generations["mean"].notna()]
+    """Best so far above; below it the mean of a generation's complete members, and their middle half."""
+    known = generations[generations["complete_mean"].notna()]
     if len(known) < 2:
         return None
     x = known["generation"].tolist()
     figure = blank(430, rows=2, shared_xaxes=True, vertical_spacing=0.07, row_heights=[0.45, 0.55])
-    for name, edge in (("q75", None), ("q25", "tonexty")):
+    for name, edge in (("complete_q75", None), ("complete_q25", "tonexty")):
         figure.add_scatter(
             x=x,
             y=known[name].tolist(),
@@ -77,9 +76,9 @@ def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
     hover = [
         lines(
             f"generation {row.generation}" + ("" if row.finished else ", in progress"),
-            f"best {row.best:.4f}, mean {row.mean:.4f}, sd {number(row.sd)}",
-            f"middle half {row.q25:.4f} to {row.q75:.4f}",
-            f"{row.n} members"
+            f"best {row.best:.4f}, mean of the complete {row.complete_mean:.4f}",
+            f"their middle half {row.complete_q25:.4f} to {row.complete_q75:.4f}",
+            f"{row.complete} complete of {row.n} members"
             + ("" if math.isnan(row.pruned_share) else f", {row.pruned_share:.0%} of its own trials pruned"),
             f"{row.cumulative_steps:,} training steps so far",
         )
@@ -88,7 +87,8 @@ def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
     common = {"x": x, "mode": "lines+markers", "marker": marker, "hovertext": hover, "hoverinfo": "text"}
     best = {"color": VERMILLION, "shape": "hv"}
     figure.add_scatter(y=known["best_so_far"].tolist(), line=best, name="best so far", **common, row=1, col=1)
-    figure.add_scatter(y=known["mean"].tolist(), line={"color": BLUE}, name="mean", **common, row=2, col=1)
+    mean = known["complete_mean"].tolist()
+    figure.add_scatter(y=mean, line={"color": BLUE}, name="mean", **common, row=2, col=1)
     figure.update_yaxes(title_text="best fitness", row=1, col=1)
     figure.update_yaxes(title_text="fitness", row=2, col=1)
     figure.update_xaxes(title_text="generation", row=2, col=1, **whole_ticks(x))
@@ -96,26 +96,37 @@ def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
 
 
 def fitness_by_trial(trials: pd.DataFrame) -> go.Figure | None:
-    """Every counted trial's fitness in the order of their numbers, and the best so far."""
-    counted = trials[trials["counted"] & trials["fitness"].notna()].sort_values("number")
-    if len(counted) < 2:
+    """Every counted trial's fitness in the order of their numbers, and the best so far.
+
+    The scale is that of the complete ones: marks at its lower end are trials that were stopped, whose fitness
+    is of a part of their runs, and those that have none.
+    """
+    counted = trials[trials["counted"]].sort_values("number")
+    whole = counted["state"] == "COMPLETE"
+    known = counted["fitness"].notna()
+    shown = whole & known if (whole & known).any() else known
+    if len(counted) < 2 or not shown.any():
         return None
+    low, high = _scale(counted.loc[shown, "fitness"])
     figure = blank(340)
-    for state, name, symbol, ink in (
-        ("COMPLETE", "complete", "circle", BLUE),
-        ("PRUNED", "pruned", "x-thin", GREY),
+    for part, name, symbol, ink in (
+        (counted[shown], "complete" if whole.any() else "stopped", "circle", BLUE),
+        (counted[known & ~shown], "stopped", "x-thin", GREY),
+        (counted[~known], "no fitness", "triangle-down-open", VERMILLION),
     ):
-        part = counted[counted["state"] == state]
-        figure.add_scatter(
-            x=part["number"].tolist(),
-            y=part["fitness"].tolist(),
-            mode="markers",
-            name=name,
-            marker={"symbol": symbol, "color": ink, "size": 7, "line": {"color": ink, "width": 1.5}},
-            hovertext=[trial_hover(row) for row in part.to_dict("records")],
-            hoverinfo="text",
-        )
-    complete = counted[counted["state"] == "COMPLETE"]
+        edge = part["number"].isin(counted.loc[~shown, "number"])
+        if len(part):
+            figure.add_scatter(
+                x=part["number"].tolist(),
+                y=part["fitness"].mask(edge, low).tolist(),
+                mode="markers",
+                name=name + " (at the edge)" * bool(edge.all()),
+                marker={"symbol": symbol, "color": ink, "size": 7, "line": {"color": ink, "width": 1.5}},
+                hovertext=[trial_hover(row) for row in part.to_dict("records")],
+                hoverinfo="text",
+                cliponaxis=False,
+            )
+    complete = counted[whole]
     figure.add_scatter(
         x=complete["number"].tolist(),
         y=complete["fitness"].cummax().tolist(),
@@ -125,8 +136,15 @@ def fitness_by_trial(trials: pd.DataFrame) -> go.Figure | None:
         hoverinfo="skip",
     )
     figure.update_xaxes(title_text="trial")
-    figure.update_yaxes(title_text="fitness")
+    figure.update_yaxes(title_text="fitness", range=[low, high])
     return figure
+
+
+def _scale(fitness: pd.Series) -> tuple[float, float]:
+    """An axis from below the least to above the greatest, with room for marks at its lower end."""
+    low, high = float(fitness.min()), float(fitness.max())
+    room = (high - low) or abs(high) or 1.0
+    return low - 0.12 * room, high + 0.06 * room
 
 
 def parts_by_generation(parts: pd.DataFrame) -> go.Figure | None:

@@ -182,13 +182,15 @@ def _figures(
     generation = generations(study, config)
     yield (
         figures.fitness_by_generation(generation),
-        "Above, the best fitness so far; below, the mean of each generation’s population, elites included, "
-        "with a band from its lower to its upper quartile. A pruned member counts with what it had earned.",
+        "Above, the best fitness so far; below, the mean of each generation’s complete members, elites "
+        "included, with a band from their lower to their upper quartile. Pruned members are left out: they "
+        "were stopped early, or have no fitness.",
     )
     if len(generation) < 2:
         yield (
             figures.fitness_by_trial(frame),
-            "Each point is a trial, crosses are pruned ones; the line is the best complete one so far.",
+            "Each point is a complete trial, the line the best so far. Crosses at the lower edge are trials "
+            "that were stopped early; triangles have no fitness, as where a run diverged.",
         )
     if config.make_space().grid() is not None:
         yield (
