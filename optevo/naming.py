@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 V = TypeVar("V")
-C = TypeVar("C", bound=type)
 _SHORTEST = 3  # characters of a name that may shorten another
 _LONGEST = 100  # characters of a name that is compared; the cost grows with the square
 
@@ -64,9 +63,10 @@ class Registry(dict[str, V]):
         raise KeyError(f"unknown {self.kind} {name!r}: {hint(name, self)}")
 
 
-def explain_keywords(cls: C) -> C:
+def explain_keywords(cls: type[V]) -> type[V]:
     """Class decorator: the TypeError for an unknown keyword argument says the nearest known one."""
-    init = cls.__init__
+    made: Any = cls
+    init = made.__init__
     known = [*inspect.signature(init).parameters][1:]
 
     @functools.wraps(init)
@@ -77,5 +77,5 @@ def explain_keywords(cls: C) -> C:
                 raise TypeError(f"{cls.__name__}() {said}")
         init(self, *args, **kwargs)
 
-    cls.__init__ = __init__
+    made.__init__ = __init__
     return cls

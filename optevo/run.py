@@ -13,8 +13,8 @@ from rich.console import Console
 
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import fenced
-from optevo.measurement.fresh_seeds import Result, measure, store_result, stored_result
-from optevo.reporting.progress import Progress
+from optevo.measurement.fresh_seeds import Result, measure, planned_runs, store_result, stored_result
+from optevo.reporting.progress import Progress, counting
 from optevo.reporting.text import TEST_MARK, result_markdown, trial_lines
 from optevo.storage.opening import open_storage, shown
 from optevo.study.config import StudyConfig
@@ -131,14 +131,8 @@ def run(
             console.print(line, highlight=False)
         return None
     console.print("the search is complete; measuring its best on fresh seeds …")
-    with console.status("starting") as status:
-        return measure_best(
-            study,
-            config,
-            devices=devices,
-            data_root=data_root,
-            progress=lambda done: status.update(f"{done} runs measured"),
-        )
+    with counting(console, "fresh seeds", planned_runs(study, config)) as progress:
+        return measure_best(study, config, devices=devices, data_root=data_root, progress=progress)
 
 
 def measure_best(

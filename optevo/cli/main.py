@@ -91,8 +91,8 @@ def run(
 
 
 for command in (
-    *(status.status, status.repair, trials.show, trials.export),
-    *(results.compare, results.ablate, results.report),
+    *(status.status, trials.show, trials.export),
+    *(results.compare, results.ablate, results.report, status.repair),
 ):
     app.command()(command)
 

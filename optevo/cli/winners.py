@@ -57,11 +57,12 @@ class Machine:
 
     def train(self, measure: Callable[..., T], what: str, n_runs: int) -> T:
         """What `measure` returns when it is given `progress`, with a line that says how far it is."""
+        from optevo.reporting.progress import counting
         from optevo.workers.supervisor import terminable
 
         try:
-            with terminable(), console.status(f"{what}: starting") as status:
-                return measure(progress=lambda done: status.update(f"{what}: {done} of {n_runs} runs done"))
+            with terminable(), counting(console, what, n_runs) as progress:
+                return measure(progress=progress)
         except KeyboardInterrupt:
             console.print("interrupted; what was recorded stays, the same command goes on")
             raise typer.Exit(130) from None
@@ -140,7 +141,7 @@ def load_complete(storage: str, names: Sequence[str]) -> list[Loaded]:
 
 def result_of(study: optuna.Study, config: StudyConfig, machine: Machine) -> Result:
     """How the study's best did on fresh seeds; measured now, where `run` was stopped before."""
-    from optevo.measurement.fresh_seeds import stored_result
+    from optevo.measurement.fresh_seeds import planned_runs, stored_result
     from optevo.run import measure_best
 
     result = stored_result(study, config)
@@ -154,14 +155,9 @@ def result_of(study: optuna.Study, config: StudyConfig, machine: Machine) -> Res
         measure = functools.partial(
             measure_best, study, config, devices=machine.devices, data_root=machine.data_root
         )
-        # The winner is measured twice, on seeds of which it is named by one half; of presets some may be it.
-        named = config.rerun.candidates if config.rerun.candidates > 1 else 0
-        n = (
-            (named + 1 + len(config.make_space().presets()))
-            * config.rerun.seeds
-            * len(config.evaluation.tasks)
+        result = machine.train(
+            measure, f"the best of {study.study_name} on fresh seeds", planned_runs(study, config)
         )
-        result = machine.train(measure, f"the best of {study.study_name} on fresh seeds", n)
     return result
 
 

@@ -150,6 +150,13 @@ def measure(
     return Result(shortlist[winner].number, tuple(rows))
 
 
+def planned_runs(study: optuna.Study, config: StudyConfig) -> int:
+    """Runs that `measure` needs, at most: of presets some may be the winner."""
+    named = len(best_trials(study, config.rerun.candidates))
+    each = (named if named > 1 else 0) + 1 + len(config.make_space().presets())
+    return each * config.rerun.seeds * len(config.evaluation.tasks)
+
+
 def store_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
     """Keep the result with the study, under the settings that it was measured with."""
     settings = config.rerun.model_dump(mode="json")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -147,6 +149,18 @@ class Progress:
             return "time left unknown yet"
         rate = (time.monotonic() - self.start) / done
         return f"{_duration(rate * max(0, self.total - self.counted))} left"
+
+
+@contextlib.contextmanager
+def counting(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A line on a terminal that says how many of `total` runs are done; yields what to tell that number."""
+
+    def line(done: int) -> Text:  # as Text: a study's name is no markup
+        return Text(f"{printable(what)}: {min(done, total)} of {total} runs done")
+
+    dots = "dots" if console.encoding.startswith("utf") else "line"
+    with console.status(line(0), spinner=dots) as status:
+        yield lambda done: status.update(line(done))
 
 
 def _last_line(text: str) -> str:

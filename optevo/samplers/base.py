@@ -264,12 +264,12 @@ def whole_number(name: str, value: T, least: int) -> T:
     if value is None:
         return value
     try:
-        number = operator.index(cast(Any, value))
+        number: Any = operator.index(cast(Any, value))
     except TypeError:
         raise TypeError(f"Invalid {name}: {value!r}, expected a whole number") from None
     if number < least:
         raise ValueError(f"Invalid {name}: {value}, expected at least {least}")
-    return cast(T, number)
+    return number
 
 
 def sampler_of(study: Study) -> SlotSampler:

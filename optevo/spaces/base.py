@@ -103,6 +103,10 @@ class Space(abc.ABC):
         """How often each building block is in use in a trial's parameters, complete or not. Default: none."""
         return Counter()
 
+    def expressed(self, params: Params) -> Params:
+        """Those of a trial's parameters that its candidate uses. Default: all."""
+        return params
+
     def stack(self, candidates: Sequence[Candidate], steps: int) -> Callable[[Tensor], Stacked] | None:
         """What makes the rules of several candidates as one, so that they can train together.
 

@@ -191,6 +191,19 @@ class TermSpace(Space):
         terms = (params.get(f"term_{i}") for i in range(min(int(n), MAX_TERMS)))
         return Counter(term for term in terms if isinstance(term, str))
 
+    def expressed(self, params: Params) -> Params:
+        """All but dormant slots, numbers that the rule never reads, and flags that would change nothing."""
+        genome = self.candidate(params)
+        rule, form = genome.rule(), genome.canonical()
+        unused = {f"{gene}_{i}" for i in range(len(genome.terms), MAX_TERMS) for gene in ("term", "alpha")}
+        unused |= {name for name in ("beta1", "beta2", "eps", "clip_value") if getattr(rule, name) is None}
+        unused |= set() if genome.warmup else {"warmup_steps"}
+        for flag in FLAGS:
+            other = {flag: not getattr(genome, flag)}
+            if dataclasses.replace(genome, **cast("dict[str, Any]", other)).canonical() == form:
+                unused.add(flag)
+        return {name: value for name, value in params.items() if name not in unused}
+
     def stack(self, candidates: Sequence[Candidate], steps: int) -> Callable[[Tensor], Stacked]:
         """See `optevo.optim.terms.stacked.StackedTerms`; imports torch."""
         from optevo.optim.terms.stacked import StackedTerms  # noqa: PLC0415  torch only where it is needed

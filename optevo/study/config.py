@@ -182,7 +182,7 @@ def parse_config(data: dict[str, Any], source: str) -> StudyConfig:
         if key in values:
             section, wrong = _section(key, values[key], kinds)
             problems += wrong
-            if wrong:
+            if section is None or wrong:
                 sections.pop(key, None)
                 values[key] = (TermsSection if key == "space" else RandomSection).model_construct()
             else:

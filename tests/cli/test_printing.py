@@ -175,6 +175,13 @@ def test_a_file_is_utf_8_and_takes_any_text(tmp_path: Path):
     assert (tmp_path / "a").read_bytes() == b"\xce\x94 \\ud800"
 
 
+def test_commands_are_listed_in_the_order_of_their_use(typed):
+    _, out, _ = typed("utf-8", "--help")
+    listed = re.findall(r"^│ ([a-z]+)  ", out, flags=re.MULTILINE)
+    first = ["run", "status", "show", "export", "compare", "ablate", "report"]
+    assert listed == [*first, "repair", "dashboard", "data", "storage"]
+
+
 LONG = "word " * 60
 
 

@@ -6,6 +6,7 @@ import html
 import re
 from pathlib import Path
 
+import pytest
 from comparing import (
     a_run,
     config,
@@ -13,6 +14,7 @@ from comparing import (
     drawn,
     measured,
     searched,
+    tables,
 )
 
 from optevo.measurement.fresh_seeds import Result, Row, store_result
@@ -41,6 +43,30 @@ def test_a_report_says_which_studies_it_does_not_compare(compare, optevo):
     assert answer.status == 0, answer
     assert "b is not compared: `optevo compare` has not measured its winner" in words()
     assert "c is not compared: trial 1 was measured, and is not its winner now" in words()
+
+
+@pytest.mark.parametrize("order", [("search", "sweep"), ("sweep", "search")])
+def test_differences_have_one_sign_in_whatever_order_studies_are_named(compare, optevo, order):
+    measured("search", drawn(0))
+    measured("sweep", drawn(1), space={"kind": "adamw"}, sampler={"kind": "tpe", "n_trials": 2})
+    assert compare(*order).status == 0
+    (row,) = tables()["differences"].to_dict("records")
+    assert (row["study"], row["reference"]) == ("search", "sweep")
+    assert optevo("report", *reversed(order)).status == 0
+    assert "search − sweep" in words()
+    assert f"{row['mean']:.4f}".replace("-", "−") in words()
+    assert "the first study minus the second" in words()
+
+
+def test_a_report_takes_the_reference_that_compare_took(compare, optevo):
+    for i, name in enumerate("abc"):
+        measured(name, drawn(i)) if name != "c" else searched(name)
+    assert compare("a", "b", "--reference", "b").status == 0
+    assert optevo("report", "a", "b", "--reference", "b").status == 0
+    assert "a − b" in words()
+    assert optevo("report", "a", "b", "c", "--reference", "c").status == 0  # which has not been measured
+    assert "c is not compared" in words()
+    assert "b − a" in words()
 
 
 def test_a_report_of_measured_studies_compares_them(compare, optevo):

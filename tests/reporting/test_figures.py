@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 
+import optuna
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
@@ -16,6 +17,7 @@ from optevo import keys
 from optevo.reporting import best, curves, generations, lineage, parts, runs, schedules, trials
 from optevo.reporting.figures import search as drawn
 from optevo.reporting.figures.drawing import PALETTE, log_ticks, text
+from optevo.study.config import StudyConfig
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
@@ -53,6 +55,24 @@ def test_an_empty_study_has_none():
 @pytest.mark.parametrize("n", [1, 8])
 def test_few_trials_have_no_importances(n):
     assert drawn.importances(search(n_trials=n)[0]) is None
+
+
+def test_importances_are_of_parameters_that_a_trial_uses():
+    def luck(trial: optuna.Trial, settings: StudyConfig) -> float:
+        evaluate(trial, settings)
+        if trial.params["n_terms"] == 4:
+            raise optuna.TrialPruned
+        return trial.params["alpha_3"]
+
+    study, config = search(luck, space={"presets": []}, sampler={"kind": "tpe", "n_trials": 40})
+    complete = [trial for trial in study.trials if trial.value is not None and trial.params["n_terms"] < 4]
+    assert len(complete) >= 10
+    found = optuna.importance.get_param_importances(study)  # as if the fourth term were there
+    assert max(found, key=found.get) == "alpha_3"
+    shown = drawn.importances(study).layout.yaxis.ticktext
+    space = config.make_space()
+    assert {*shown} <= {name for trial in complete for name in space.expressed(trial.params)}
+    assert not {"term_3", "alpha_3"} & {*shown}
 
 
 def test_runs_without_loss_have_no_learning_curves():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 
 import optuna
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from optevo import keys
 from optevo.measurement.fresh_seeds import Result, Row
-from optevo.reporting.progress import Progress
+from optevo.reporting.progress import Progress, counting
 from optevo.reporting.text import TEST_MARK, result_markdown, result_table, trial_lines
 from optevo.samplers.slots import claimed
 from optevo.training.run import Run
@@ -48,6 +49,19 @@ def test_each_generation_is_told_once_with_its_best_and_mean():
     go_on(loaded, 4)
     assert [line[:16] for line in progress.lines()] == ["generation 1/2  "]
     assert progress.lines() == []
+
+
+@pytest.mark.parametrize(("encoding", "spinner"), [("utf-8", "⠋"), ("ascii", "-")])
+def test_what_counts_runs_says_of_how_many_whatever_the_study_is_called(encoding: str, spinner: str):
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=file, force_terminal=True, width=80)
+    with counting(console, "[/red] \x1b", 12) as tell:
+        tell(3)
+    file.flush()
+    text = file.buffer.getvalue().decode(encoding)
+    assert "[/red] \\x1b: 3 of 12 runs done" in text
+    assert spinner in text
+    assert "\x1b:" not in text
 
 
 def test_what_ended_before_is_not_told():

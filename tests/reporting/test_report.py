@@ -276,6 +276,24 @@ def test_it_is_no_wider_than_its_window(window):
 
 
 @in_a_browser
+def test_every_cell_of_a_table_is_in_the_window_on_a_phone(window):
+    """Among them the verdict, the last of its row."""
+    cells = window.value(
+        "[...document.querySelectorAll('td')].map(cell => {"
+        "const box = cell.getBoundingClientRect(); return [cell.innerText, box.left, box.right]})"
+    )
+    verdicts = [cell for cell in cells if cell[0] == "better"]
+    assert verdicts
+    for text, left, right in cells if window.width < 500 else verdicts:
+        assert 0 <= left < right <= window.width, text
+    names = window.value(
+        "[...document.querySelectorAll('#comparison td')].map("
+        "cell => getComputedStyle(cell, '::before').content.replaceAll('\"', ''))"
+    )
+    assert ("verdict" in names) is (window.width < 500)
+
+
+@in_a_browser
 def test_text_stands_out_from_the_page(window):
     page, text = ("dark", "light") if window.dark else ("light", "dark")
     assert window.shade("body", "backgroundColor") == page

@@ -14,6 +14,7 @@ from strategies import TERMS, genomes
 from term_params import DOMAIN, SPACE, is_plain, middle, within
 
 from optevo.optim.terms.genome import TermGenome
+from optevo.spaces import TermSpace
 
 N = 4000
 PRIOR = {  # low, high, the scale on which it is uniform
@@ -287,3 +288,22 @@ def test_variation_draws_from_the_generator_it_is_given_and_from_nothing_else():
         return [a, b, SPACE.mutate(SPACE.crossover(a, b, rng), rng, 1.0)]
 
     assert trail(1) == trail(2)
+
+
+def test_a_genome_expresses_what_changes_its_canonical_form():
+    space = TermSpace()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        params = space.sample(rng)
+        form, used = space.candidate(params).canonical(), space.expressed(params)
+        assert used.items() <= params.items()
+        for flag in FLAGS:
+            other = space.candidate({**params, flag: not params[flag]}).canonical()
+            assert (flag in used) is (other != form)
+        n = params["n_terms"]
+        for i in range(4):
+            assert (f"term_{i}" in used, f"alpha_{i}" in used) == (i < n, i < n)
+        for gene in ("beta1", "beta2", "eps", "clip_value", "warmup_steps", "lr", "weight_decay"):
+            value = params[gene] + 1 if gene == "warmup_steps" else params[gene] * 0.9
+            other = space.candidate({**params, gene: value}).canonical()
+            assert (gene in used) is (other != form), gene

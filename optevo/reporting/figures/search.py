@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import optuna
 import pandas as pd
 import plotly.graph_objects as go
-from optuna.trial import TrialState
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from optevo import keys
 from optevo.reporting.figures.drawing import (
     BLUE,
     GREY,
@@ -29,6 +32,7 @@ from optevo.reporting.figures.drawing import (
 from optevo.reporting.figures.lineage import lineage_graph
 from optevo.reporting.figures.runs import comparison, fitness_by_task, learning_curves, step_sizes
 from optevo.reporting.figures.sweep import lr_decay_map
+from optevo.study.config import parse_config
 
 __all__ = [
     "comparison",
@@ -174,14 +178,14 @@ def parts_by_generation(parts: pd.DataFrame) -> go.Figure | None:
 def importances(study: optuna.Study) -> go.Figure | None:
     """Which parameters tell the best tenth of a study's complete trials from the rest, by Optuna's PED-ANOVA.
 
-    None where it can't say.
+    A parameter counts in the trials alone whose candidate uses it. None where it can't say.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < _FEWEST or len({trial.value for trial in complete}) < 2:
         return None  # Optuna calls all parameters alike then
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = optuna.importance.get_param_importances(study)
+        found = optuna.importance.get_param_importances(_expressed(study, complete))
     shown = sorted(found.items(), key=lambda item: (item[1], item[0]))[-_MOST_BARS:]
     if not shown or not shown[-1][1] > 0:
         return None
@@ -201,3 +205,16 @@ def importances(study: optuna.Study) -> go.Figure | None:
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=labels, showgrid=False)
     figure.update_xaxes(title_text="importance, as a share of 1", rangemode="tozero")
     return figure
+
+
+def _expressed(study: optuna.Study, complete: Sequence[FrozenTrial]) -> optuna.Study:
+    """A study in memory of these trials, with the parameters that each uses."""
+    space = parse_config(study.user_attrs[keys.CONFIG], f"study {study.study_name!r}").make_space()
+    storage = InMemoryStorage()
+    storage.create_new_study(study.directions, study.study_name)
+    copy = optuna.load_study(study_name=study.study_name, storage=storage)
+    for trial in complete:
+        params = space.expressed(trial.params)
+        distributions = {name: trial.distributions[name] for name in params}
+        copy.add_trial(create_trial(value=trial.value, params=params, distributions=distributions))
+    return copy

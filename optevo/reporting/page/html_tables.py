@@ -58,7 +58,10 @@ def trial_table(top: pd.DataFrame, config: StudyConfig, winner: int | None) -> s
         described = (row["formula"], row["hyperparameters"], ", ".join(born))
         rows.append([f"{row['number']}", f"{row['fitness']:.4f}", described])
     header = ["trial", "fitness", "rule"]
-    caption = f"The fittest trials, no two the same optimizer, by fitness in the search.{badge(config)}"
+    caption = (
+        "The fittest trials by fitness in the search. Trials that agree in rule, hyperparameters and "
+        f"schedule, to the last digit, are listed once; others may differ in a single number.{badge(config)}"
+    )
     found = [int(number) for number in top["number"]]
     place = found.index(winner) if winner in found else None
     return table(header, rows, caption, numbers=(1,), best_row=place)
@@ -85,7 +88,10 @@ def comparison_tables(
         rows = [_difference(row) for row in differences.to_dict("records")]
         pairs = zip(differences["study"], differences["reference"], strict=True)
         places = [i for i, pair in enumerate(pairs) if not on_test.isdisjoint(pair)]
-        caption = "Differences, paired by task and seed, with their intervals."
+        caption = (
+            "Differences, the first study minus the second, paired by task and seed, with their intervals: "
+            "above 0 the first does better."
+        )
         text += table(header, rows, caption, numbers=(2, 3, 4, 5, 6), on_test=places)
     return text
 
@@ -119,7 +125,7 @@ def table(
     best_row: int | None = None,
     on_test: Collection[int] = (),
 ) -> str:
-    """A table that scrolls by itself where it is too wide.
+    """A table that scrolls by itself where it is too wide; on a narrow page each row is a list of its cells.
 
     Args:
         header: Names of the columns.
@@ -131,11 +137,13 @@ def table(
     """
 
     def cell(i: int, value: Cell, tag: str, after: str = "") -> str:
+        name = f' data-name="{escape(header[i])}"' if tag == "td" else ""
         if isinstance(value, tuple):
             rule, *beneath = (rule_text(part) if isinstance(part, str) else "" for part in value)
-            return f'<td class="rule">{rule}{"".join(f"<small>{line}</small>" for line in beneath)}</td>'
+            lines = "".join(f"<small>{line}</small>" for line in beneath)
+            return f'<td class="rule"{name}>{rule}{lines}</td>'
         kind = ' class="number"' if i in numbers else ""
-        return f"<{tag}{kind}>{escape(value)}{after}</{tag}>"
+        return f"<{tag}{kind}{name}>{escape(value)}{after}</{tag}>"
 
     head = "".join(cell(i, name, "th") for i, name in enumerate(header))
     body = ""

@@ -226,8 +226,8 @@ def _figures(
     )
     yield (
         figures.importances(study),
-        "Which parameters tell the best tenth of the complete trials from the rest (PED-ANOVA); parameters "
-        "that a trial does not use are counted too.",
+        "Which parameters tell the best tenth of the complete trials from the rest (PED-ANOVA), each among "
+        "the trials that use it.",
     )
 
 
