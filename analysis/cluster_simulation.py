@@ -3,14 +3,14 @@
     python -m analysis.benchmarks.calls --output calls.json
     python -m analysis.cluster_simulation calls.json [--check] [--quick]
 
-A worker asks for a slot, trains its runs, reports ten points, and tells the outcome. Each call has a part of its
-own, which takes a core of the worker's machine, and a part in which it holds the database: SQLite and a proxy
-serve one at a time, PostgreSQL as many as its machine has cores. Synchronous, a worker without a slot polls
-until the generation has ended; asynchronous, it takes one of the next.
+A worker asks for a slot, trains its runs, reports ten points, and tells the outcome. Each call has a part of
+its own, which takes a core of the worker's machine, and a part in which it holds the database: SQLite and a
+proxy serve one at a time, PostgreSQL as many as its machine has cores. Synchronous, a worker without a slot
+polls until the generation has ended; asynchronous, it takes one of the next.
 
 How many runs a trial trains is drawn from a stored search with gate and racing, where two trials in three end
-after the first of three; a run takes its seconds ± 10 %. With --check, searches by 2, 8 and 32 workers on this
-machine, which do nothing but ask and tell, are set beside the simulation of the same.
+after the first of three; a run takes its seconds ± 10 %. With --check, searches by 2, 8 and 32 workers on
+this machine, which do nothing but ask and tell, are set beside the simulation of the same.
 """
 
 from __future__ import annotations

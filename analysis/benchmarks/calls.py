@@ -3,9 +3,9 @@
     python -m analysis.benchmarks.calls [--quick] [--trials 400] [--output calls.json]
 
 One worker asks for trials, reports and tells, on SQLite, on PostgreSQL (a server made for the occasion), and
-through Optuna's gRPC proxy before SQLite. SQLite is held from the first writing statement of a transaction to the
-end of its commit; PostgreSQL for as long as it takes to answer; a proxy for as much of a core as its process
-used. `analysis/cluster_simulation.py` makes many workers of it.
+through Optuna's gRPC proxy before SQLite. SQLite is held from the first writing statement of a transaction to
+the end of its commit; PostgreSQL for as long as it takes to answer; a proxy for as much of a core as its
+process used. `analysis/cluster_simulation.py` makes many workers of it.
 """
 
 from __future__ import annotations

@@ -82,19 +82,19 @@ class MuonAdamW(CheckedOptimizer):
                         continue
                     use = group["use_muon"]
                     if p.ndim >= 2 and (self._takes(group, index) if use is None else use):
-                        self._muon(p, group)
+                        self._muon(p, p.grad, group)
                     else:
                         others.append(p)
                 if others:
                     self._adamw(others, group)
 
-    def _muon(self, p: Tensor, group: dict[str, Any]) -> None:
+    def _muon(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         """`torch.optim.Muon`'s step, with its `adjust_lr_fn="match_rms_adamw"`."""
         lr, momentum, state = float(group["lr"]), float(group["momentum"]), self.state[p]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(p)
-        buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-        update = p.grad.lerp(buffer, momentum) if group["nesterov"] else buffer
+        buffer = state["momentum_buffer"].lerp_(grad, 1 - momentum)
+        update = grad.lerp(buffer, momentum) if group["nesterov"] else buffer
         matrix = update.flatten(1)
         p.mul_(1 - lr * float(group["weight_decay"]))
         p.add_(_orthogonal(matrix).reshape(p.shape), alpha=-lr * 0.2 * math.sqrt(max(matrix.shape)))
@@ -103,7 +103,7 @@ class MuonAdamW(CheckedOptimizer):
         part = AdamW(
             params,
             lr=group["lr"],
-            betas=tuple(map(float, group["betas"])),
+            betas=(float(group["betas"][0]), float(group["betas"][1])),
             eps=float(group["eps"]),
             weight_decay=float(group["weight_decay"]),
             # The fused kernel takes a gradient's numbers in the order of its parameter's.
