@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 # ruff: noqa: PLC0415, PLR0917
+import atexit
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -17,6 +19,8 @@ from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, console, load_
 from optevo.cli.trials import check_export, print_result, write_export
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import printable, tolerate_any_text
+
+EXIT_STOPPED = 130  # of a command that SIGINT or SIGTERM stopped
 
 app = typer.Typer(
     help="Discover deep-learning optimizers. Every search is an Optuna study in a database.",
@@ -80,7 +84,7 @@ def run(
         )
     except KeyboardInterrupt:
         console.print("interrupted; what was recorded stays, the same command goes on")
-        raise typer.Exit(130) from None
+        raise typer.Exit(EXIT_STOPPED) from None
     if result is None:
         return
     study, _ = load_one(storage, config.name)
@@ -167,6 +171,13 @@ def main() -> None:
     tolerate_any_text()
     try:
         app()
+    except SystemExit as end:
+        if end.code == EXIT_STOPPED:  # a SIGTERM that comes again while Python ends changes nothing
+            from optevo.liveness.processes import install
+
+            install(lambda signum, frame: None, signal.SIGTERM)
+            atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # Python drops its handlers early
+        raise
     except (UserError, RunFailed) as error:
         # Line by line: what a message quotes may come from a database.
         print("optevo:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)

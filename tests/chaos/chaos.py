@@ -135,9 +135,13 @@ class Search:
         return "measuring its best" in self.log.read_text()
 
     def end(self) -> None:
-        for group in self._groups:  # a stopped worker outlives even its command
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+        for process in psutil.process_iter():  # a stopped worker outlives even its command
+            with contextlib.suppress(psutil.Error, OSError):
+                if (
+                    os.getpgid(process.pid) in self._groups
+                    and process.environ()["OPTEVO_STORAGE"] == self.url
+                ):
+                    process.kill()
         self.process.wait()
 
 
