@@ -93,17 +93,20 @@ class MuonAdamW(CheckedOptimizer):
         lr, momentum, state = float(group["lr"]), float(group["momentum"]), self.state[p]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(p)
-        buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-        update = p.grad.lerp(buffer, momentum) if group["nesterov"] else buffer
+        grad, buffer = p.grad, state["momentum_buffer"]
+        assert grad is not None
+        buffer.lerp_(grad, 1 - momentum)
+        update = grad.lerp(buffer, momentum) if group["nesterov"] else buffer
         matrix = update.flatten(1)
         p.mul_(1 - lr * float(group["weight_decay"]))
         p.add_(_orthogonal(matrix).reshape(p.shape), alpha=-lr * 0.2 * math.sqrt(max(matrix.shape)))
 
     def _adamw(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        beta1, beta2 = group["betas"]
         part = AdamW(
             params,
             lr=group["lr"],
-            betas=tuple(map(float, group["betas"])),
+            betas=(float(beta1), float(beta2)),
             eps=float(group["eps"]),
             weight_decay=float(group["weight_decay"]),
             # The fused kernel takes a gradient's numbers in the order of its parameter's.
