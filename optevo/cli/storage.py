@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 # ruff: noqa: PLC0415
-import signal
 import time
 from pathlib import Path
 from types import FrameType
@@ -102,6 +101,7 @@ def serve(
     ] = 13000,  # `storage.PROXY_PORT`, which is slow to import
 ) -> None:
     """Serve a database to workers on other machines, which give --storage grpc://HOST:PORT."""
+    from optevo.liveness.processes import STOPS, handling
     from optevo.storage.opening import open_storage, shown
 
     try:
@@ -114,16 +114,17 @@ def serve(
     def request(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, request)
-    server = start_server(opened, host, port)
-    shown_host = f"[{host}]" if ":" in host else host
-    console.print(
-        f"serving {shown(storage)} at grpc://{shown_host}:{port} (Ctrl-C ends it)",
-        highlight=False,
-    )
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        console.print("there is no password: whoever reaches this address can read and change every study")
-    while not received:
-        time.sleep(0.2)
-    server.stop(_STOP_SECONDS).wait(2 * _STOP_SECONDS)
+    with handling(request, *STOPS):
+        server = start_server(opened, host, port)
+        shown_host = f"[{host}]" if ":" in host else host
+        console.print(
+            f"serving {shown(storage)} at grpc://{shown_host}:{port} (Ctrl-C ends it)",
+            highlight=False,
+        )
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            console.print(
+                "there is no password: whoever reaches this address can read and change every study"
+            )
+        while not received:
+            time.sleep(0.2)
+        server.stop(_STOP_SECONDS).wait(2 * _STOP_SECONDS)
