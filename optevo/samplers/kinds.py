@@ -43,7 +43,7 @@ def _genetic(section: GeneticSection, space: Space, seed: int, group_size: int) 
         space=space,
         presets=list(space.presets().values()),
         group_size=group_size,
-        max_failures=None,  # the objective gives a slot up: it then counts −1 instead of leaving a gap
+        max_failures=None,  # the objective gives a slot up: it then ranks last instead of leaving a gap
         endless=False,
     )
 

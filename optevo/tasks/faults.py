@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from optevo.errors import UserError
@@ -77,10 +76,3 @@ def users_number(what: str, value: object) -> float:
     said = repr(value)
     shown = said if len(said) <= 60 else f"{said[:60]}…"
     raise UserError(f"{what} returned {shown}, of type {type(value).__name__}: it must return one number")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: what it may have meant, and what there is."""
-    known = list(known)
-    guess = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return (f"did you mean {guess[0]!r}? " if guess else "") + f"there is {', '.join(known)}"

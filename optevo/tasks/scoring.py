@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from optevo.errors import UserError
-from optevo.tasks.faults import nearest
+from optevo.naming import hint
 
 #: What a model returned and its targets, batch by batch.
 Parts = Iterable[tuple[Tensor, Tensor]]
@@ -101,7 +101,7 @@ def canonical(kind: str, name: str, known: Collection[str], owner: str) -> str:
     if plain not in known:
         method = {"loss": "loss(self, model, batch)", "metric": "score(self, model, split)"}[kind]
         raise UserError(
-            f"{owner}: unknown {kind} {name!r}: {nearest(name, known)}; or give the class a method {method}"
+            f"{owner}: unknown {kind} {name!r}: {hint(name, known)}; or give the class a method {method}"
         )
     return plain
 
