@@ -136,7 +136,7 @@ def test_targets_are_never_broadcast(name: str, flat_outputs: bool):
     ("attribute", "name", "words"),
     [
         ("loss", "mes", r"Wrong: unknown loss 'mes': did you mean 'mse'\?.*loss\(self, model, batch\)"),
-        ("loss", "nothing like it", "there is cross_entropy, mse, l1, huber"),
+        ("loss", "nothing like it", "expected one of cross_entropy, mse, l1, huber"),
         ("metric", "R2", "Wrong: unknown metric 'R2'.*score"),
         ("metric", "acuracy", "did you mean 'accuracy'"),
         ("metric", "perplexity", "did you mean '-perplexity'"),
