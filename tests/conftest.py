@@ -19,6 +19,8 @@ from postgres import postgres  # noqa: F401  a fixture
 # Before torch is imported: the machines that run the tests share their cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# pytest-xdist's workers have 80, whatever the terminal; what commands print into a pipe has no width.
+os.environ.pop("COLUMNS", None)
 # What is compiled once is read by the next run: a kernel takes seconds to make and half a second to load.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optevo"
 KERNELS = f"test-kernels-torch-{importlib.metadata.version('torch')}"

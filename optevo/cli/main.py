@@ -161,7 +161,7 @@ def worker(
     sys.exit(status)
 
 
-def _print_refusal(error: UserError) -> None:
+def _print_refusal(error: Exception) -> None:
     # Line by line: what a message quotes may come from a database.
     print("optevo:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
 
@@ -173,12 +173,9 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == EXIT_STOPPED:  # a SIGTERM that comes again while Python ends changes nothing
-            from optevo.liveness.processes import install
-
-            install(lambda signum, frame: None, signal.SIGTERM)
+            signal.signal(signal.SIGTERM, lambda signum, frame: None)
             atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # Python drops its handlers early
         raise
     except (UserError, RunFailed) as error:
-        # Line by line: what a message quotes may come from a database.
-        print("optevo:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+        _print_refusal(error)
         sys.exit(2 if isinstance(error, UserError) else 1)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from command_line import run
 
+from optevo import keys
 from optevo.storage.opening import open_storage
 from optevo.study.studies import best_trials, load_study
 
@@ -41,7 +42,9 @@ def test_the_regression_of_the_page_goes_from_study_file_to_exported_winner(diab
     study, _ = load_study(open_storage("sqlite:///optevo.db"), "diabetes")
     best = best_trials(study, 1)[0]
     assert 0.2 < best.value < 1
-    assert all(r["fitness"] == r["metric"] for t in study.trials for r in t.user_attrs["runs"] if r["metric"])
+    assert all(
+        r["fitness"] == r["metric"] for t in study.trials for r in keys.ours(t)[keys.RUNS] if r["metric"]
+    )
     spec = importlib.util.spec_from_file_location("best", "best.py")
     exported = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(exported)

@@ -53,7 +53,7 @@ def test_a_search_that_loses_a_dask_worker_ends_as_the_unbroken_one(unbroken: Sl
 def _workers(study: optuna.Study) -> set[int]:
     """Those who have said that a trial is theirs."""
     trials = study.get_trials(deepcopy=False)
-    return {keys.ours(trial)[keys.WORKER]["pid"] for trial in trials if "worker" in keys.ours(trial)}
+    return {keys.ours(trial)[keys.WORKER]["pid"] for trial in trials if keys.WORKER in keys.ours(trial)}
 
 
 @pytest.mark.slow
