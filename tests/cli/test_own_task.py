@@ -36,6 +36,7 @@ def diabetes() -> str:
     return "diabetes.toml"
 
 
+@pytest.mark.slow
 def test_the_regression_of_the_page_goes_from_study_file_to_exported_winner(diabetes: str):
     answer = run("run", diabetes, "--workers", "1", "--device", "cpu", "--export", "best.py")
     assert answer.status == 0, answer

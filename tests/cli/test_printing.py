@@ -78,7 +78,9 @@ def hostile(here: None) -> None:
             study.tell(trial, fitness)
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS[:3])
+@pytest.mark.parametrize(
+    "encoding", [ENCODINGS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in ENCODINGS[1:3])]
+)
 def test_what_a_command_has_done_is_told_in_any_encoding(hostile, typed, encoding: str):
     for command in (
         ("status",),

@@ -153,7 +153,7 @@ NAMED = {"loss": "mse", "metric": "r2", "targets": (20, 1)}
             {"metric": "accuracy"},
             ["score(): the model gives classes", "split 'validation'", 'metric = "accuracy"'],
         ),
-        ({"metric": "r3"}, ["did you mean 'r2'"]),
+        ({"metric": "acuracy"}, ["did you mean 'accuracy'"]),
         ({"score": fail}, ["score() raised KeyError", "split 'validation' has inputs"]),
         ({"score": lambda self, model, split: "0.5"}, ["score() returned '0.5', of type str"]),
         ({"score": lambda self, model, split: None}, ["score() returned None"]),

@@ -119,7 +119,7 @@ GROUP = {"steps": 8, "seeds": [0], "pruner": "none", "batch_candidates": 3}
     ("task", "changes"),
     [
         pytest.param("Forking", {}, id="scored"),
-        pytest.param("Training", {"sampler": RANDOM}, id="trained"),
+        pytest.param("Training", {"sampler": RANDOM}, id="trained", marks=pytest.mark.slow),
         pytest.param(
             "Training", {"sampler": RANDOM, "evaluation": GROUP}, id="in a group", marks=pytest.mark.slow
         ),

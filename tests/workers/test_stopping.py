@@ -67,7 +67,10 @@ def begin(folder: StudyFolder, task: str) -> None:
     (folder.file.parent / "slow.py").write_text(task)
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["once", "until it ends"])
+@pytest.mark.parametrize(
+    "again",
+    [pytest.param(False, id="once", marks=pytest.mark.slow), pytest.param(True, id="until it ends")],
+)
 def test_sigterm_to_all_is_one_polite_stop(folder: StudyFolder, again: bool):
     begin(folder, TASK.format(seconds=1.0))
     with ending(folder.run("--workers", "1")) as process:
