@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # ruff: noqa: PLC0415, PLR0917
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -30,6 +31,18 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(databases.app, name="storage")
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Tell more, such as the tracebacks of a task's faults.")
+    ] = False,
+) -> None:
+    """What goes before the command."""
+    if verbose:
+        logging.basicConfig(format="%(name)s: %(message)s")
+        logging.getLogger("optevo").setLevel(logging.DEBUG)
 
 
 @app.command()

@@ -64,3 +64,7 @@ def test_a_regression_without_its_two_words_is_told_before_anything_is_stored(di
     assert "Traceback" not in answer.err
     for words in ("task 'diabetes': loss()", "split 'train'", "float32 (300, 1)", 'loss = "mse"'):
         assert words in answer.err
+    verbose = run("--verbose", "run", diabetes, "--workers", "1", "--device", "cpu")
+    assert (verbose.status, verbose.out) == (2, answer.out)
+    assert verbose.err.endswith(answer.err)
+    assert re.search(r"Traceback .*diabetes.* raised|raised\nTraceback", verbose.err, flags=re.DOTALL)
