@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and sessions
 
 # The first process to start does all the work, before the others have read what they are to do.
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 if __name__ == "__mp_main__":
     try:
@@ -44,6 +44,7 @@ if __name__ == "__main__":
         with processes(config, ["cpu"] * 3, Path()) as pool:
             return Measurer(study, config, pool, "measured:").measure({"adam": PRESETS["adam"]}, seeds)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     try:
       with terminable():
         print([run.metric for run in again_when_killed(once)["adam"]])

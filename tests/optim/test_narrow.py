@@ -38,7 +38,9 @@ def path(make: Callable[..., torch.optim.Optimizer], dtype: torch.dtype, steps: 
     return w.detach().float()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_small_gradients_take_narrow_weights_where_they_take_wide_ones(make, dtype):
     wide, narrow = path(make, torch.float32), path(make, dtype)
