@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contract import (
@@ -56,6 +57,16 @@ class State(Contract):
             resumed = subject.make(params)
             resumed.load_state_dict(through_a_file(optimizer.state_dict()))
             assert_equal(run(resumed, params, range(4, 9)), expected)
+
+    def test_numpys_numbers_are_numbers(self, subject: Subject) -> None:
+        """As arguments and in groups; a checkpoint holds them as Python's."""
+        for kind in (np.float64, np.float32):
+            params, others = parameters(), parameters()
+            optimizer = subject.make([{"params": params, "lr": kind(2**-10)}], weight_decay=kind(2**-5))
+            expected = run(subject.make(others, lr=2**-10, weight_decay=2**-5), others, 3)
+            assert_equal(run(optimizer, params, 3), expected)
+            (group,) = through_a_file(optimizer.state_dict())["param_groups"]
+            assert (type(group["lr"]), type(group["weight_decay"])) == (float, float)
 
     def test_a_checkpoint_of_another_size_is_refused(self, subject: Subject) -> None:
         optimizer = subject.make(parameters())

@@ -101,7 +101,9 @@ class CheckedOptimizer(Optimizer):
             raise ValueError(f"Invalid parameter group: no 'params' among its keys {list(param_group)}")
         super().add_param_group(param_group)
         try:
-            self._check(self.param_groups[-1])
+            group = self.param_groups[-1]
+            group.update({name: self._plain(group[name]) for name in self.RANGES if name in group})
+            self._check(group)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -131,6 +133,13 @@ class CheckedOptimizer(Optimizer):
                 raise ValueError(f"{name} must be either both floats or both Tensors")
         if not self.TAKES_COMPLEX and any(p.is_complex() for p in group.get("params", ())):
             raise ValueError(f"{type(self).__name__} has no update for complex parameters")
+
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        """NumPy's scalars as Python's own, which checkpoints can hold."""
+        if isinstance(value, (tuple, list)):
+            return type(value)(map(cls._plain, value))
+        return value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value
 
     @staticmethod
     def _within(number: Any, least: float, greatest: float) -> bool:

@@ -22,8 +22,8 @@ from optevo.optuna_private import (
 )
 from optevo.samplers.claiming import claim
 from optevo.samplers.memory import SamplerCache, StudyCaches
-from optevo.samplers.operators import plain
 from optevo.samplers.slots import Member, Slot, SlotTable, claimed
+from optevo.scalars import plain
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -137,11 +137,6 @@ def contains(d: BaseDistribution, value: Any) -> bool:
     return number and optuna_private.contains(d, float(value))
 
 
-def plain(value: Any) -> Any:
-    """A NumPy scalar, out of somebody's table, as Python's own; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def given(name: str, value: Any, d: BaseDistribution) -> Any:
     """A preset's value under `d`.
 

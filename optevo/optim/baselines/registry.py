@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optevo.naming import Registry, hint
 from optevo.optim.candidate import Candidate
 from optevo.optim.schedules import WarmupCosine
+from optevo.scalars import plain
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -197,6 +198,8 @@ class TunedBaseline(Candidate):
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         if self.name not in BASELINES:
             raise ValueError(f"Invalid name: {self.name!r}, {hint(self.name, BASELINES)}")
         if self.schedule_name not in SCHEDULES:

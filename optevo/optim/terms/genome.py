@@ -14,6 +14,7 @@ from optevo.optim.candidate import Candidate
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms.rule import Rule, collapse
 from optevo.optim.terms.table import TERMS
+from optevo.scalars import plain
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -86,8 +87,10 @@ class TermGenome(Candidate):
                 raise ValueError(f"Invalid {name}: {value!r} is not a sequence")
         if unnamed := [t for t in self.terms if not isinstance(t, str)]:
             raise ValueError(f"Invalid terms: {unnamed[0]!r} is not the name of a term")
-        object.__setattr__(self, "terms", tuple(_ALIASES.get(t, t) for t in self.terms))
-        object.__setattr__(self, "alphas", tuple(_real("alphas", a) for a in self.alphas))
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+        object.__setattr__(self, "terms", tuple(_ALIASES.get(t, t) for t in map(plain, self.terms)))
+        object.__setattr__(self, "alphas", tuple(_real("alphas", plain(a)) for a in self.alphas))
         for name in (*BOUNDS, "clip_value"):
             object.__setattr__(self, name, _real(name, getattr(self, name)))
         self._check_terms()
