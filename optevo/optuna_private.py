@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -28,6 +29,7 @@ Gate = Callable[[FrozenTrial, Container[str]], None]
 __all__ = [
     "FrozenStudy",
     "Gate",
+    "Memory",
     "all_trials",
     "check_trial",
     "contains",
@@ -71,6 +73,20 @@ def gate_later(study: Study, gate: Gate) -> bool:
 def reads_parts(study: Study) -> bool:
     """Whether the storage is one of ours that reads less than whole trials."""
     return hasattr(database_of(study), "gates")
+
+
+class Memory(InMemoryStorage):
+    """A storage in memory for studies that lie elsewhere already: that one is made is no news."""
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        """As Optuna's, without its line in the log."""
+        logger = logging.getLogger(InMemoryStorage.__module__)
+        before = logger.level
+        logger.setLevel(logging.WARNING)
+        try:
+            return super().create_new_study(directions, study_name)
+        finally:
+            logger.setLevel(before)
 
 
 def study_id(study: Study | FrozenStudy) -> int:

@@ -170,6 +170,7 @@ WALLS = {
     },
     "reporting": {
         "errors",
+        "optuna_private",
         "keys",
         "lazy",
         "files",

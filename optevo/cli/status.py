@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.table import Column, Table
 
 from optevo.cli.options import DEFAULT_STORAGE, Storage, console, load_one
@@ -31,7 +32,15 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
         console.print("no study in this database yet")
         return
     names_of_columns = ("study", "sampler", "gen.", "trials", "pruned", "failed", "running", "best", "state")
-    table = Table(*(Column(name, overflow="fold") for name in names_of_columns))
+    # Names and messages may be folded, figures not; without lines it fits a terminal of 80 columns.
+    folded = ("study", "state")
+    header = (
+        Column(name, overflow="fold", min_width=6, no_wrap=False)
+        if name in folded
+        else Column(name, no_wrap=True)
+        for name in names_of_columns
+    )
+    table = Table(*header, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     columns = ("study", "worker", "device", "trial", "gen./slot", "last heard of", "state")
     workers = Table(*(Column(name, overflow="fold") for name in columns))
     for name in names:

@@ -31,7 +31,7 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.files import read_text, write_text
-from optevo.optuna_private import FrozenStudy, check_trial, study_id
+from optevo.optuna_private import FrozenStudy, Memory, check_trial, study_id
 from optevo.storage.copying import content, copy_into, make_room, running, study_of
 from optevo.storage.instants import local
 from optevo.storage.opening import open_storage, shown
@@ -230,7 +230,7 @@ def _replayed(text: str) -> InMemoryStorage:
 def _in_memory(
     source: BaseStorage, study: optuna.Study | FrozenStudy, trials: Sequence[FrozenTrial]
 ) -> InMemoryStorage:
-    memory = InMemoryStorage()
+    memory = Memory()
     copy_into(source, study, trials, memory, None)
     return memory
 
@@ -252,7 +252,7 @@ def _earlier(text: str) -> InMemoryStorage:
         raise UserError("this is no file of `optevo storage save`")
     if data["version"] != 1 or data["directions"] != ["MAXIMIZE"]:
         raise ValueError(f"its version is {data['version']!r}, its directions are {data['directions']!r}")
-    storage = InMemoryStorage()
+    storage = Memory()
     number = storage.create_new_study([StudyDirection.MAXIMIZE], data["name"])
     for key, value in data["user_attrs"].items():
         storage.set_study_user_attr(number, key, value)

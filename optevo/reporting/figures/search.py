@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import optuna
 import pandas as pd
 import plotly.graph_objects as go
-from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optevo import keys
+from optevo.optuna_private import Memory
 from optevo.reporting.figures.drawing import (
     BLUE,
     GREY,
@@ -210,7 +210,7 @@ def importances(study: optuna.Study) -> go.Figure | None:
 def _expressed(study: optuna.Study, complete: Sequence[FrozenTrial]) -> optuna.Study:
     """A study in memory of these trials, with the parameters that each uses."""
     space = parse_config(study.user_attrs[keys.CONFIG], f"study {study.study_name!r}").make_space()
-    storage = InMemoryStorage()
+    storage = Memory()
     storage.create_new_study(study.directions, study.study_name)
     copy = optuna.load_study(study_name=study.study_name, storage=storage)
     for trial in complete:
