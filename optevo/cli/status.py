@@ -32,14 +32,9 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
         console.print("no study in this database yet")
         return
     names_of_columns = ("study", "sampler", "gen.", "trials", "pruned", "failed", "running", "best", "state")
-    # Names and messages may be folded, figures not; without lines it fits a terminal of 80 columns.
-    folded = ("study", "state")
-    header = (
-        Column(name, overflow="fold", min_width=6, no_wrap=False)
-        if name in folded
-        else Column(name, no_wrap=True)
-        for name in names_of_columns
-    )
+    # Without lines it fits 80 columns, where names and messages may be folded, but figures are not.
+    folded = ("study", "state") if console.width >= 80 else names_of_columns
+    header = (Column(name, overflow="fold", no_wrap=name not in folded) for name in names_of_columns)
     table = Table(*header, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     columns = ("study", "worker", "device", "trial", "gen./slot", "last heard of", "state")
     workers = Table(*(Column(name, overflow="fold") for name in columns))
