@@ -57,6 +57,7 @@ seeds = 2
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 KINDS = (signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP)
 STOPPED = 130  # the exit status of a command that was asked to stop
+WINNER = "of study 'chaos': COMPLETE"  # of the last lines that the command prints
 Outcome = dict[tuple[int, int], Any]
 
 
@@ -108,7 +109,8 @@ class Search:
         if status in (-signal.SIGKILL, STOPPED):
             self.process = self._start()
             return True
-        if status:
+        # One that has printed its winner is done: a SIGTERM that comes then ends what is left of it.
+        if status and not (status == -signal.SIGTERM and WINNER in self.log.read_text()):
             raise RuntimeError(f"optevo run ended with status {status}:\n{self.log.read_text()[-5000:]}")
         return False
 
