@@ -19,7 +19,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,12 +58,19 @@ class Storage:
     Attributes:
         name: Which.
         calls: By "ask", "report", "tell" and "poll".
+        grows: By how much each costs more for every other worker.
         servers: How many calls it serves at a time.
     """
 
     name: str
     calls: Mapping[str, Call]
     servers: int
+    grows: Mapping[str, Call] = field(default_factory=dict)
+
+    def cost(self, kind: str, workers: int) -> Call:
+        """Of a call among so many workers."""
+        one, more = self.calls[kind], self.grows.get(kind, Call(0.0, 0.0))
+        return Call(one.own + (workers - 1) * more.own, one.held + (workers - 1) * more.held)
 
 
 @dataclass
@@ -147,7 +154,7 @@ def simulate(
             yield world.timeout(seconds)
 
     def call(kind: str) -> Iterator[simpy.Event]:
-        cost = storage.calls[kind]
+        cost = storage.cost(kind, workers)
         yield from compute(cost.own)
         with database.request() as turn:
             yield turn
@@ -205,7 +212,8 @@ def read_calls(path: Path) -> list[Storage]:
     """The storages of a file of `analysis.benchmarks.calls`."""
     made = []
     for name, one in json.loads(path.read_text("utf-8")).items():
-        made.append(Storage(name, {kind: Call(*cost) for kind, cost in one["calls"].items()}, one["servers"]))
+        calls, grows = ({kind: Call(*c) for kind, c in one[key].items()} for key in ("calls", "grows"))
+        made.append(Storage(name, calls, one["servers"], grows))
     return made
 
 
@@ -316,9 +324,9 @@ def main() -> None:
     print_header(f"a simulation out of {options.calls}")
     storages, drawn = read_calls(options.calls), runs_of_trials()
     if options.check:
-        print_check(storages, 60 if options.quick else 800, 2, (2,) if options.quick else (2, 8, 32))
+        print_check(storages, 60 if options.quick else 400, 2, (2,) if options.quick else (2, 8, 32))
         return
-    trials_each = 6 if options.quick else 20
+    trials_each = 3 if options.quick else 8
     print_waits(storages[:1] if options.quick else storages, trials_each, drawn)
     print_populations(storages[0], trials_each, drawn)
 
