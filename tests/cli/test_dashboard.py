@@ -36,6 +36,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     sampler = GeneticSampler(
         population_size=6, n_elites=2, seed=0, space=space, presets=list(space.presets().values())
     )
+    sampler.lineage_in_user_attrs = True
     study = optuna.create_study(
         study_name="browser-study",
         storage=open_storage(url, create=True),

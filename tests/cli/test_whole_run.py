@@ -129,14 +129,14 @@ def test_a_note_for_the_dashboard_holds_the_result(finished: tuple[Path, Answer]
 
 
 BROKEN = """
-import torch
+import sys
 from optevo.tasks import TASKS, get_task
 from optevo.tasks.vision import Digits
 
 class Broken(Digits):
     name = "broken"
     def loss(self, model, batch):
-        if torch.is_grad_enabled():  # not in the rehearsal before the study
+        if "worker" in sys.argv:  # not in the rehearsal before the study
             raise {error}
         return super().loss(model, batch)
 """
@@ -197,7 +197,7 @@ def test_a_tpe_study_with_two_workers_has_exactly_as_many_trials_as_it_says():
     answer = run("run", write(text), "--workers", "2", "--device", "cpu")
     assert answer.status == 0, answer
     study, _ = load_study(open_storage("sqlite:///optevo.db"), None)
-    assert len(study.trials) == 9
+    assert sum(keys.SURPLUS not in keys.ours(trial) for trial in study.trials) == 9
 
 
 @pytest.mark.slow
