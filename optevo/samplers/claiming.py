@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.optuna_private import fail_trial, set_trial_system_attr, set_trial_user_attr, stored_trial
-from optevo.samplers.slots import Slot, SlotTable, claimed
+from optevo.samplers.slots import Slot, SlotTable, claimed, params_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -90,13 +90,12 @@ def earlier_params(trials: Sequence[FrozenTrial], slot: Slot) -> dict[str, Any]:
 
     For samplers whose proposals depend on when they are asked: a slot's next attempt is at the same one.
     """
-    failed = [t.params for t in trials if t.state == TrialState.FAIL and claimed(t) == slot]
+    failed = [params_of(t) for t in trials if t.state == TrialState.FAIL and claimed(t) == slot]
     return max(failed, key=len, default={})
 
 
 def _write(study: Study, trial: FrozenTrial, slot: Slot | None) -> None:
-    value = None if slot is None else [slot.generation, slot.index]
-    set_trial_system_attr(study, trial, keys.CLAIM, value)
+    set_trial_system_attr(study, trial, keys.CLAIM, None if slot is None else slot.claim)
 
 
 class _Wait:
