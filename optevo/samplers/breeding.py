@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from optevo import keys
 from optevo.optuna_private import all_trials, set_trial_system_attr, stored_trial
 from optevo.samplers.base import SlotSampler
-from optevo.samplers.claiming import earlier_params
+from optevo.samplers.claiming import furthest
 from optevo.samplers.operators import (
     Generic,
     Params,
@@ -24,7 +24,7 @@ from optevo.samplers.operators import (
     given,
     inherit,
 )
-from optevo.samplers.slots import Member, Slot, params_of, split
+from optevo.samplers.slots import Member, Slot, individual, params_of, split
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from optevo.spaces.base import Space
 
 # What a generator is for; two purposes never share a stream.
-_MATE, _CHILD, _INDEPENDENT, _LOOSE = range(4)
+_MATE, CHILD, _INDEPENDENT, _LOOSE = range(4)
 
 
 class BreedingSampler(SlotSampler):
@@ -133,7 +133,7 @@ class BreedingSampler(SlotSampler):
         if slot is None:
             return draw(param_distribution, self._rng(study, _LOOSE, trial.number, name_key))
         rng = self._rng(study, _INDEPENDENT, *slot.claim, name_key)
-        parents = self._parents(study, trial, slot)
+        parents = [params_of(parent) for parent in self._parents(study, trial, slot)]
         if self.is_preset(slot):
             preset = self.presets[slot.index]
             if param_name not in preset:
@@ -192,24 +192,24 @@ class BreedingSampler(SlotSampler):
         table = self._cache(study).table
         return table.recent() if self.asynchronous else table.populations[slot.generation - 1]
 
-    def _parents(self, study: Study, trial: FrozenTrial, slot: Slot) -> list[Params]:
-        """The parameters of a trial's parents; asynchronous, of those that it was given when it began."""
+    def _parents(self, study: Study, trial: FrozenTrial, slot: Slot) -> list[FrozenTrial]:
+        """A trial's parents; asynchronous, those that it was given when it began."""
         if not self.asynchronous:
-            return [member.params for member in self._mates(study, slot)]
+            return [member.trial for member in self._mates(study, slot)]
         trials, numbers = all_trials(study), keys.ours(stored_trial(study, trial)).get(keys.PARENTS, [])
-        return [params_of(trials[number]) for number in numbers]
+        return [trials[number] for number in numbers]
 
     def _asynchronous_child(
         self, study: Study, trial: FrozenTrial, slot: Slot, search_space: dict[str, BaseDistribution]
     ) -> Params:
         """One child of an asynchronous search, bred when asked for; again the same where it failed before."""
         variation = self.space or Generic(search_space)
-        earlier = earlier_params(all_trials(study), slot)
-        if variation.whole(earlier):
-            return earlier
-        rng = self._rng(study, _CHILD, slot.generation, slot.index)
+        earlier = furthest(all_trials(study), slot)
+        if earlier is not None and variation.whole(child := individual(earlier, search_space)):
+            return child
+        rng = self._rng(study, CHILD, slot.generation, slot.index)
         seen = self._cache(study).seen_so_far(variation)
-        parents = self._parents(study, trial, slot)
+        parents = [individual(parent, search_space) for parent in self._parents(study, trial, slot)]
         return self.breed(variation, parents, rng, slot=slot, seen=seen)
 
     def _child(self, study: Study, slot: Slot, search_space: dict[str, BaseDistribution]) -> Params:
@@ -231,12 +231,12 @@ class BreedingSampler(SlotSampler):
             return known.offspring[key]
 
     def _breed_all(self, study: Study, generation: int, variation: Variation) -> list[Params]:
-        known = self._cache(study)
+        known, names = self._cache(study), variation.distributions().keys()
         seen = known.seen_before(generation, variation)
         offspring = []
         for i in range(known.table.size(generation)):
-            slot, rng = Slot(generation, i), self._rng(study, _CHILD, generation, i)
-            parents = [member.params for member in self._mates(study, slot)]
+            slot, rng = Slot(generation, i), self._rng(study, CHILD, generation, i)
+            parents = [individual(member.trial, names) for member in self._mates(study, slot)]
             if self.is_preset(slot):
                 child = dict(self.presets[i])
                 child = child if variation.whole(child) else {**variation.sample(rng), **child}

@@ -7,13 +7,13 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.optuna_private import fail_trial, set_trial_system_attr, set_trial_user_attr, stored_trial
-from optevo.samplers.slots import Slot, SlotTable, claimed, params_of
+from optevo.samplers.slots import Slot, SlotTable, claimed
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -85,13 +85,13 @@ def claim(
     raise NoSlot(f"generation {table.generation} has no open slot")
 
 
-def earlier_params(trials: Sequence[FrozenTrial], slot: Slot) -> dict[str, Any]:
-    """What the failed trials in `slot` were to evaluate, as far as they got; empty where there is none.
+def furthest(trials: Sequence[FrozenTrial], slot: Slot) -> FrozenTrial | None:
+    """Of the failed trials in `slot`, the one that got furthest in saying what it was to evaluate, if any.
 
-    For samplers whose proposals depend on when they are asked: a slot's next attempt is at the same one.
+    For samplers whose proposals depend on when they are asked: a slot's next trial is of the same one.
     """
-    failed = [params_of(t) for t in trials if t.state == TrialState.FAIL and claimed(t) == slot]
-    return max(failed, key=len, default={})
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL and claimed(trial) == slot]
+    return max(failed, key=lambda trial: len(trial.params), default=None)
 
 
 def _write(study: Study, trial: FrozenTrial, slot: Slot | None) -> None:

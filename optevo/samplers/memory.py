@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
-from optevo import keys
 from optevo.optuna_private import all_trials, storage_of, study_id
 from optevo.samplers.operators import Params, Variation
-from optevo.samplers.slots import Member, Slot, SlotTable, split
+from optevo.samplers.slots import Member, Slot, SlotTable, individual
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -35,7 +34,7 @@ class SamplerCache:
     seen: dict[tuple[str, ...], list[set[int]]] = field(default_factory=dict)
     late: dict[tuple[str, ...], tuple[int, set[int]]] = field(default_factory=dict)
     own: dict[int, Any] = field(default_factory=dict)  # what a kind of sampler keeps of them, by id
-    kept: dict[Any, Any] = field(default_factory=dict)  # what a kind of sampler keeps of the study
+    kept: dict[Any, Any] = field(default_factory=dict)  # what it keeps of the study
 
     def seen_before(self, generation: int, variation: Variation) -> set[int]:
         """The identity of every member of earlier generations, as far as the variation's parameters go."""
@@ -55,11 +54,10 @@ class SamplerCache:
 
 
 def identities(members: Iterable[Member], variation: Variation) -> set[int]:
-    """The identity of each member that has all of an individual, without what else its trial suggested."""
-    found, names = set(), tuple(variation.distributions())
+    """The identity of each member that is whole."""
+    found, names = set(), variation.distributions().keys()
     for member in members:
-        dormant = member.trial.system_attrs.get(keys.DORMANT, {})
-        params = {**dormant, **split(member.trial.params, names)[0]}
+        params = individual(member.trial, names)
         if variation.whole(params):
             found.add(variation.identity(params))
     return found

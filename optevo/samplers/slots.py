@@ -315,6 +315,11 @@ def params_of(trial: FrozenTrial) -> Params:
     return {**dormant, **trial.params} if dormant else trial.params
 
 
+def individual(trial: FrozenTrial, names: Collection[str]) -> Params:
+    """A trial's parameters of these `names` and its dormant ones, without what else was suggested."""
+    return {**trial.system_attrs.get(keys.DORMANT, {}), **split(trial.params, names)[0]}
+
+
 def split(params: Mapping[str, Any], suggested: Collection[str]) -> tuple[Params, Params]:
     """An individual's parameters that a trial may suggest, in that order, and its dormant ones."""
     dormant = {name: value for name, value in params.items() if name not in suggested}
