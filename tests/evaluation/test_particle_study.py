@@ -35,7 +35,8 @@ from optevo.study.config import StudyConfig, parse_config
 from optevo.study.studies import counted, create_or_resume, is_complete
 
 SIZES = {"initial_size": 20, "n_particles": 3, "n_steps": 3, "n_mutations": 4, "n_attempts": 3}
-PLACES = 20 + 3 + 3 * 12
+TINY = {"initial_size": 8, "n_particles": 2, "n_steps": 2, "n_mutations": 3, "n_attempts": 3}
+PLACES = 8 + 2 + 2 * 6
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,7 +55,7 @@ def config(space: str = "terms", seed: int = 7, **evaluation: Any) -> StudyConfi
             "name": "swarm",
             "seed": seed,
             "space": {"presets": []} if space == "terms" else {"kind": space},
-            "sampler": {"kind": "particle", **SIZES},
+            "sampler": {"kind": "particle", **(SIZES if space == "terms" else TINY)},
             "evaluation": {"tasks": ["digits", "mnist"], "steps": STEPS, "seeds": [0, 1], **evaluation},
         },
         "test",
@@ -155,7 +156,7 @@ def test_a_study_file_of_a_define_by_run_space_is_read_by_everybody(tmp_path):
     while not is_complete(study):
         study = create_or_resume(study_config, open_storage(url), "cpu")  # a new process
         objective = Objective(Scored(study_config), study_config.make_space())
-        for _ in range(17):
+        for _ in range(9):
             if not is_complete(study):
                 step(study, objective)
         seen.append(counted(study))
@@ -176,14 +177,14 @@ def test_a_study_file_of_a_define_by_run_space_is_read_by_everybody(tmp_path):
     table = frame(study, study_config)
     assert table["counted"].sum() == PLACES
     by_generation = generations(study, study_config)
-    assert by_generation["n"].tolist() == [20, 3, 12, 12, 12]
+    assert by_generation["n"].tolist() == [8, 2, 6, 6]
     Console(file=io.StringIO()).print(progress.table())
 
 
 @pytest.mark.usefixtures("switches")
 @pytest.mark.parametrize(
     ("claim", "message"),
-    [([2, 12], "at most [4, 11]"), ([1, 3], "at most [4, 2]"), ([2, 0, 3], "at most [4, 11, 2]")],
+    [([2, 6], "at most [3, 5]"), ([1, 2], "at most [3, 1]"), ([2, 0, 3], "at most [3, 5, 2]")],
 )
 def test_a_slot_that_there_is_not_is_refused(claim: list[int], message: str):
     gate = gate_of("a study", config("switch"), 1)
@@ -193,7 +194,7 @@ def test_a_slot_that_there_is_not_is_refused(claim: list[int], message: str):
         made.number = 0
         return made
 
-    gate(trial([4, 11, 2]), ("head",))
+    gate(trial([3, 5, 2]), ("head",))
     with pytest.raises(UserError) as caught:
         gate(trial(claim), ("head",))
     assert message in str(caught.value)
