@@ -1,0 +1,1 @@
+"""Update equations as graphs: decays, equation, genes, program, optimizer, export."""
