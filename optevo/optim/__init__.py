@@ -11,9 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optevo import lazy
+from optevo.naming import Registry
+from optevo.optim.candidate import Candidate
+from optevo.optim.graphs.presets import PRESETS as _GRAPH_PRESETS
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms.genome import TermGenome
-from optevo.optim.terms.presets import PRESETS
+from optevo.optim.terms.presets import PRESETS as _TERM_PRESETS
 from optevo.optim.terms.rule import Rule
 from optevo.optim.terms.table import TERMS
 
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
     from optevo.optim.terms.export import export_source
     from optevo.optim.terms.optimizer import GenomeOptimizer
     from optevo.optim.terms.reference import ReferenceOptimizer
+
+#: Known optimizers by name, whatever the kind: term genomes and equations.
+PRESETS: Registry[Candidate] = Registry("preset")
+PRESETS |= {**_TERM_PRESETS, **_GRAPH_PRESETS}
 
 __all__ = [
     "PRESETS",

@@ -109,8 +109,12 @@ class Equation:
                 "such as 'none id(g)'"
             )
         if wrapper not in WRAPPERS:
-            raise ValueError(f"Invalid equation {text!r}: unknown wrapper {wrapper!r}, {hint(wrapper, WRAPPERS)}")
-        return cls(_Parser(text, body.index(rest, body.index(wrapper) + len(wrapper))).edge_alone(), wrapper, negated)
+            raise ValueError(
+                f"Invalid equation {text!r}: unknown wrapper {wrapper!r}, {hint(wrapper, WRAPPERS)}"
+            )
+        return cls(
+            _Parser(text, body.index(rest, body.index(wrapper) + len(wrapper))).edge_alone(), wrapper, negated
+        )
 
     def text(self) -> str:
         """One line that `parse` reads."""
@@ -262,7 +266,9 @@ class _Parser:
     def next(self) -> re.Match[str]:
         match = _TOKEN.match(self.text, self.at)
         if match is None:
-            raise self.fault("cannot be read from here on" if self.text[self.at :].strip() else "it ends too soon")
+            raise self.fault(
+                "cannot be read from here on" if self.text[self.at :].strip() else "it ends too soon"
+            )
         self.at = match.end()
         return match
 

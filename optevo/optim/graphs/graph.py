@@ -188,7 +188,9 @@ def _check_node(number: int, genes: NodeGenes) -> None:
     if genes.unary not in UNARY:
         raise ValueError(f"Invalid unary operation of {where}: {genes.unary!r}, {hint(genes.unary, UNARY)}")
     if genes.binary not in BINARY:
-        raise ValueError(f"Invalid binary operation of {where}: {genes.binary!r}, {hint(genes.binary, BINARY)}")
+        raise ValueError(
+            f"Invalid binary operation of {where}: {genes.binary!r}, {hint(genes.binary, BINARY)}"
+        )
     if len(genes.inputs) not in (1, 2) or len(set(genes.inputs)) < len(genes.inputs):
         raise ValueError(f"Invalid inputs of {where}: {genes.inputs}, expected a slot or two distinct ones")
     if any(slot not in range(ROOT) or slot == number for slot in genes.inputs):

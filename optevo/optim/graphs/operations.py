@@ -111,9 +111,15 @@ OPERANDS: dict[str, Operand] = {
         Operand("1e-3w", "1e-3·w", "10^{-3}w", "1e-3 * w", _W),
         Operand("sign_g", "sign(g)", r"\operatorname{sign}(g)", "torch.sign(g)"),
         Operand("sign_v_hat", "sign(v̂)", r"\operatorname{sign}(\hat v)", "torch.sign(v)", _V),
-        Operand("qh_v", "(0.3·g + 0.7·v̂)", r"(0.3g + 0.7\hat v)", "torch.add(0.3 * g, v, alpha=0.7 / kv)", _V),
         Operand(
-            "qh_s", "(0.05·g² + 0.95·ŝ)", r"(0.05g^2 + 0.95\hat s)", "torch.addcmul((0.95 / ks) * s, g, g, value=0.05)", _S
+            "qh_v", "(0.3·g + 0.7·v̂)", r"(0.3g + 0.7\hat v)", "torch.add(0.3 * g, v, alpha=0.7 / kv)", _V
+        ),
+        Operand(
+            "qh_s",
+            "(0.05·g² + 0.95·ŝ)",
+            r"(0.05g^2 + 0.95\hat s)",
+            "torch.addcmul((0.95 / ks) * s, g, g, value=0.05)",
+            _S,
         ),
         Operand(
             "qh_l",
@@ -125,9 +131,23 @@ OPERANDS: dict[str, Operand] = {
         # Means of {−g, 0.9v − g, 0.999v − g}, and the like.
         Operand("agg_v", "(0.633·v − g)", "(0.633v - g)", "0.633 * v - g", _V),
         Operand("agg_s", "(0.663·s − g²)", "(0.663s - g^2)", "torch.addcmul(0.663 * s, g, g, value=-1)", _S),
-        Operand("agg_l", "(0.6663·λ − g³)", r"(0.6663\lambda - g^3)", "torch.addcmul(0.6663 * l, g * g, g, value=-1)", _L),
+        Operand(
+            "agg_l",
+            "(0.6663·λ − g³)",
+            r"(0.6663\lambda - g^3)",
+            "torch.addcmul(0.6663 * l, g * g, g, value=-1)",
+            _L,
+        ),
         # Beyond the search's own: what the published final optimizers are made of.
         Operand("eps", "1e-7", "10^{-7}", "torch.full_like(g, 1e-7)", searched=False),
+        Operand(
+            "coded_s",
+            "(0.95·ŝ − 0.05·g²)",
+            r"(0.95\hat s - 0.05g^2)",
+            "torch.addcmul((0.95 / ks) * s, g, g, value=-0.05)",
+            _S,
+            searched=False,
+        ),
         Operand(
             "qh_lg",
             "(0.01·g³ + 0.99·γ̂)",
@@ -197,13 +217,9 @@ OPERATIONS: dict[str, Operation] = {
         ),
         # As the published program has it, which keeps its own output: nₜ = xₜ − nₜ₋₁.
         Operation("delta", 1, "{n}.neg_().add_({x}).clone()", "δ({x})", r"\delta(X)"),
-        Operation(
-            "runmax", 1, "torch.maximum({n}, {x}, out={n}).clone()", "maxₜ({x})", r"\max_{t}(X)"
-        ),
+        Operation("runmax", 1, "torch.maximum({n}, {x}, out={n}).clone()", "maxₜ({x})", r"\max_{t}(X)"),
         # xₜ − xₜ₋₁, which it seems to have meant.
-        Operation(
-            "change", 1, "({x} - {n}, {n}.copy_({x}))[0]", "Δₜ({x})", r"\Delta_t(X)", searched=False
-        ),
+        Operation("change", 1, "({x} - {n}, {n}.copy_({x}))[0]", "Δₜ({x})", r"\Delta_t(X)", searched=False),
         Operation("add", 2, "{x} + {y}", "({x} + {y})", "(X + Y)", commutes=True),
         Operation("sub", 2, "{x} - {y}", "({x} − {y})", "(X - Y)"),
         Operation("mul", 2, "{x} * {y}", "{x}·{y}", r"X \cdot Y", commutes=True),
@@ -211,7 +227,11 @@ OPERATIONS: dict[str, Operation] = {
         Operation("min", 2, "torch.minimum({x}, {y})", "min({x}, {y})", r"\min(X, Y)", commutes=True),
         Operation("div", 2, "{x} / ({y} + 1e-7)", "{x}/({y} + 1e-7)", r"\frac{X}{Y + 10^{-7}}"),
         Operation(
-            "divsqrt", 2, "{x} / torch.sqrt(1 + {y} * {y})", "{x}/√(1 + ({y})²)", r"\frac{X}{\sqrt{1 + (Y)^2}}"
+            "divsqrt",
+            2,
+            "{x} / torch.sqrt(1 + {y} * {y})",
+            "{x}/√(1 + ({y})²)",
+            r"\frac{X}{\sqrt{1 + (Y)^2}}",
         ),
         Operation(
             "clip",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class GraphOptimizer(CheckedOptimizer):
         >>> optimizer = GraphOptimizer(model.parameters(), rule, total_steps=1000, lr=1.0)
     """
 
-    RANGES = {
+    RANGES: ClassVar[Mapping[str, tuple[float, float, int]]] = {
         **ranges({"lr": 1e-2, "weight_decay": 0.0}),
         "warmup": (0.0, 1.0, 1),
         "hold": (0.0, 1.0, 1),
@@ -102,7 +102,9 @@ class GraphOptimizer(CheckedOptimizer):
         if momentum is not None and not self._within(momentum, 0.0, math.inf):
             raise ValueError(f"Invalid momentum value: {momentum}")
         if group.get("warmup", 0.0) + group.get("hold", 0.0) > 1:
-            raise ValueError(f"Invalid hold value: {group['hold']}, with warmup it is more than the whole run")
+            raise ValueError(
+                f"Invalid hold value: {group['hold']}, with warmup it is more than the whole run"
+            )
 
     def _step(self) -> None:
         with self._widened():
@@ -172,9 +174,15 @@ def _pieces(rows: Sequence[Sequence[Tensor]], block: int | None, *, apart: bool)
     packed = []
     for row in rows:
         p = row[0]
-        if (p.numel() >= PACKED or (apart and p.numel())) and _dense(p) and all(t.stride() == p.stride() for t in row):
+        if (
+            (p.numel() >= PACKED or (apart and p.numel()))
+            and _dense(p)
+            and all(t.stride() == p.stride() for t in row)
+        ):
             flat = [t.detach().as_strided((p.numel(),), (1,)) for t in row]
-            yield from ([flat] if block is None else map(list, zip(*(t.split(block) for t in flat), strict=True)))
+            yield from (
+                [flat] if block is None else map(list, zip(*(t.split(block) for t in flat), strict=True))
+            )
         elif p.numel():
             packed.append(row)
     for together in [[row] for row in packed] if apart else [packed] * bool(packed):
@@ -194,5 +202,5 @@ def _dense(t: Tensor) -> bool:
 
 @functools.lru_cache(maxsize=32)
 def _momenta(total_steps: int, warmup: float, hold: float) -> OneCycleMomentum:
-    return OneCycleMomentum(total_steps, round(warmup * total_steps), round(hold * total_steps))
-
+    steps = {"warmup_steps": round(warmup * total_steps), "hold_steps": round(hold * total_steps)}
+    return OneCycleMomentum(total_steps, **steps)

@@ -1,10 +1,10 @@
-"""An equation as the function that updates a tensor: its text, which exported files hold, and the function."""
+"""An equation as the function that updates a tensor, and its text, which exported files hold."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,5 +132,3 @@ class _Writer:
         name = f"x{len(self.lines) + 1}"
         self.lines.append(f"{name} = {source}")
         return name
-
-
