@@ -65,7 +65,7 @@ class Archive:
     def race(self, generation: int, n_runs: int) -> Race:
         """The race of a trial of `generation`, against the members of the one before."""
         sampler = sampler_of(self.study)
-        if generation == 0 or not sampler.has_generations:
+        if generation == 0 or not (sampler.has_generations and sampler.races):
             return Race()
         key = (generation, n_runs)
         if key not in self._races:

@@ -22,7 +22,7 @@ from optevo.liveness.lost import GONE
 from optevo.liveness.processes import OwnProcess
 from optevo.optuna_private import stored_trial, written_together
 from optevo.samplers import sampler_of
-from optevo.samplers.slots import Slot, claimed, fate
+from optevo.samplers.slots import Slot, claimed, fate, split
 from optevo.spaces import Candidate, Space
 from optevo.training.run import by_task
 
@@ -235,18 +235,20 @@ class Objective:
             member = entry.member
             if member.value is None or sampler.slot_table(study).decided(other):
                 continue
-            user, system = sampler.attributes(sampler.lineage(study, other))
+            user, system = sampler.attributes(other, sampler.lineage(study, other))
+            space = self.space.distributions()
+            suggested, dormant = split(params, space)
             finished = optuna.trial.create_trial(
                 state=TrialState.COMPLETE if member.verdict is None else TrialState.PRUNED,
                 value=member.value if math.isfinite(member.value) else None,
-                params=params,
-                distributions=self.space.distributions(),
+                params=suggested,
+                distributions={name: space[name] for name in suggested},
                 user_attrs={
                     **user,
                     **_description(member.candidate),
                     **self._outcome(entry, seconds),
                 },
-                system_attrs=system,
+                system_attrs={**system, keys.DORMANT: dormant} if dormant else system,
                 intermediate_values={self._last_step(state): _reported(member.value)},
             )
             finished.datetime_start = frozen.datetime_start

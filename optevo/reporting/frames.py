@@ -233,12 +233,16 @@ def _runs(study: optuna.Study) -> Iterator[tuple[FrozenTrial, Mapping[str, Any],
 
 
 def _deciders(stored: Sequence[FrozenTrial]) -> set[int]:
-    """Who counts: the first of the finished trials that hold a slot, as in `SlotTable`."""
-    deciders: dict[object, int] = {}
+    """Who counts: the first to finish in the last attempt at a place, as in `SlotTable`."""
+    deciders: dict[object, tuple[int, int]] = {}
     for trial in stored:
         if trial.state in COUNTED and keys.LATE not in trial.system_attrs:
-            deciders.setdefault(claimed(trial) or trial.number, trial.number)
-    return set(deciders.values())
+            slot = claimed(trial)
+            place = trial.number if slot is None else (slot.generation, slot.index)
+            attempt = 0 if slot is None else slot.attempt
+            if place not in deciders or deciders[place][0] < attempt:
+                deciders[place] = attempt, trial.number
+    return {number for _, number in deciders.values()}
 
 
 def _value(trial: FrozenTrial) -> float | None:

@@ -18,7 +18,7 @@ from optevo import keys
 from optevo.escaping import printable
 from optevo.reporting.text import TEST_MARK, formula
 from optevo.samplers.base import sampler_of
-from optevo.samplers.slots import Slot, claimed, fate
+from optevo.samplers.slots import Slot, claimed, fate, places
 from optevo.study.studies import COUNTED
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Progress:
         counted = [t for t in trials if t.state in COUNTED]
         complete = [t for t in counted if t.state == TrialState.COMPLETE]
         self.trials = trials
-        self.counted = len({claimed(trial) for trial in counted})
+        self.counted = places(counted)
         self.pruned = len(counted) - len(complete)
         self.running = sum(t.state == TrialState.RUNNING for t in trials)
         self.failed = [t for t in trials if t.state == TrialState.FAIL and keys.ERROR in keys.ours(t)]

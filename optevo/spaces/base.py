@@ -6,6 +6,7 @@ Nothing here or in a space's module imports torch; a candidate does when it is b
 from __future__ import annotations
 
 import abc
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,10 @@ class Space(abc.ABC):
     `sample` and `vary` take and return flat parameters, always all of them, and draw from the generator that
     they are given and from nothing else.
 
+    A space may be define-by-run: `suggest` then asks for those parameters alone that a candidate expresses.
+    What else an individual has, to be expressed by its descendants, are *dormant* parameters: JSON-ready
+    values under names that are not in `distributions`. Samplers that breed keep them with the trial.
+
     Attributes:
         name: Its kind, as a study file names it.
         title: What is searched, for people.
@@ -51,11 +56,27 @@ class Space(abc.ABC):
 
     @abc.abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Every parameter, by name, in a fixed order."""
+        """Every parameter that a trial may suggest, by name, in a fixed order."""
 
     @abc.abstractmethod
     def candidate(self, params: Mapping[str, Any]) -> Candidate:
         """The candidate that `params` stand for; ValueError where a stored one is missing or out of range."""
+
+    def whole(self, params: Mapping[str, Any]) -> bool:
+        """Whether parameters make a candidate. Default: all of `distributions` are there."""
+        return self._names <= params.keys()
+
+    def identity(self, params: Params) -> int:
+        """A number that individuals share, within one process, that are not worth two evaluations.
+
+        Args:
+            params: Whole ones. Default: individuals are as different as their parameters, see `identity`.
+        """
+        return identity(params)
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.distributions())
 
     def presets(self) -> dict[str, Params]:
         """Known candidates by name; none by default."""
@@ -66,7 +87,7 @@ class Space(abc.ABC):
         """A draw from the prior."""
 
     def vary(self, parents: Sequence[Params], rng: np.random.Generator, decay: float) -> Params:
-        """A child of `n_parents` parents; TypeError where the space does not evolve.
+        """A child of `n_parents` parents, or a mutant of one; TypeError where the space does not evolve.
 
         Args:
             parents: Their parameters.
@@ -127,6 +148,11 @@ class Space(abc.ABC):
             tuned: AdamW as a sweep tuned it, where there is one.
         """
         return None
+
+
+def identity(params: Params) -> int:
+    """A number that equal parameters share, within one process."""
+    return hash(repr(sorted(params.items())))  # of the text, since hash(-1) == hash(-2)
 
 
 def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:

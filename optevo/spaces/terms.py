@@ -133,8 +133,9 @@ class TermSpace(Space):
         return self.params(TermGenome(**genes))
 
     def vary(self, parents: Sequence[Params], rng: np.random.Generator, decay: float) -> Params:
-        """The mutant of a crossover of two parents."""
-        return self.mutate(self.crossover(parents[0], parents[1], rng), rng, decay)
+        """The mutant of a crossover of two parents, or of a single one."""
+        child = parents[0] if len(parents) == 1 else self.crossover(parents[0], parents[1], rng)
+        return self.mutate(child, rng, decay)
 
     def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
         """Head of the first parent's terms, tail of the second's; every other gene from either with ½."""

@@ -60,7 +60,7 @@ def count_trials(trials: Sequence[FrozenTrial]) -> Counts:
     claims = (trial.system_attrs.get(keys.CLAIM) for trial in trials if trial.state in _DECIDING)
     return Counts(
         Counter(trial.state for trial in trials),
-        len({tuple(claim) for claim in claims if claim is not None}),
+        len({tuple(claim[:2]) for claim in claims if claim is not None}),
         sum(keys.ERROR in keys.ours(trial) for trial in failed),
         sum(keys.LOST in trial.system_attrs for trial in failed),
         max(generations, default=None),
@@ -85,7 +85,9 @@ def count_rows(connection: Connection, study_id: int) -> Counts:
         return connection.execute(query.order_by(*last).limit(1)).scalar()
 
     states = select(Trial.state, func.count()).where(of_study).group_by(Trial.state)
-    decided = (SystemAttr.key == keys.CLAIM, SystemAttr.value_json != "null", Trial.state.in_(_DECIDING))
+    # Whoever claims a further attempt, with a third number, does so where the first has ended.
+    first = (SystemAttr.value_json != "null", SystemAttr.value_json.not_like("%,%,%"))
+    decided = (SystemAttr.key == keys.CLAIM, *first, Trial.state.in_(_DECIDING))
     # Of two numbers in JSON the longer is the larger; a database's own cast would stop at what is none.
     longest = (func.length(UserAttr.value_json).desc(), UserAttr.value_json.desc())
     generation = one(UserAttr.value_json, UserAttr, _named(keys.GENERATION), last=longest)

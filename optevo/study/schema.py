@@ -110,7 +110,7 @@ class Environment(TypedDict):
 
 
 _Pair = BeforeValidator(lambda value: tuple(value) if type(value) is list else value)  # JSON has lists only
-Slot = Annotated[tuple[Count, Count], _Pair]
+Slot = Annotated[tuple[Count, Count] | tuple[Count, Count, Count], _Pair]
 Beat = Annotated[tuple[Count, Time], _Pair]
 
 RUNS: TypeAdapter[Any] = TypeAdapter(list[CheckedRun])
@@ -137,6 +137,7 @@ STUDY: dict[str, TypeAdapter[Any]] = {
 }
 SYSTEM: dict[str, TypeAdapter[Any]] = {
     keys.CLAIM: TypeAdapter(Slot | None),
+    keys.DORMANT: _TABLE,
     keys.LATE: _FLAG,
     keys.BEAT: TypeAdapter(Beat),
     keys.LOST: _TEXT,

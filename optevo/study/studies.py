@@ -19,7 +19,7 @@ from optevo.liveness.lost import worker_identity
 from optevo.naming import hint
 from optevo.optuna_private import set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
-from optevo.samplers.slots import claimed
+from optevo.samplers.slots import places
 from optevo.study.check import Reading, check_study, checked, readable, stored_studies
 from optevo.study.config import StudyConfig, differences, parse_config
 from optevo.study.environment import differences as environment_differences
@@ -191,8 +191,8 @@ def is_complete(study: optuna.Study) -> bool:
 
 
 def counted(study: optuna.Study) -> int:
-    """Slots that are decided: by a complete or pruned trial."""
-    return len({claimed(trial) for trial in study.get_trials(deepcopy=False, states=COUNTED)})
+    """Places at which a trial is complete or pruned; another attempt may follow."""
+    return places(study.get_trials(deepcopy=False, states=COUNTED))
 
 
 def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
