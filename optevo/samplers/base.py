@@ -198,6 +198,13 @@ class SlotSampler(BaseSampler):
             return dict(lineage), claim
         return {}, {**claim, keys.PARENTS: lineage[keys.PARENTS], keys.ORIGIN: lineage[keys.ORIGIN]}
 
+    def screens(self, generation: int) -> bool:
+        """Whether a generation is only screened, by the cheap evaluation where the study has one.
+
+        Default: False.
+        """
+        return False
+
     def is_preset(self, slot: Slot) -> bool:
         """Whether a preset holds the slot."""
         return slot.generation == 0 and slot.index < len(self.presets)
