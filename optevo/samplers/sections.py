@@ -20,9 +20,11 @@ class SamplerSection(Section):
 
     Attributes:
         title: What a search by it is called, for people. Default: "search".
+        screens: Whether some generations are only screened, see `SlotSampler.screens`. Default: False.
     """
 
     title: ClassVar[str] = "search"
+    screens: ClassVar[bool] = False
     kind: str
 
     @abc.abstractmethod

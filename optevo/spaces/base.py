@@ -45,6 +45,8 @@ class Space(abc.ABC):
         n_parents: How many parents a child has. Default: 2.
         package: The package, besides torch, whose version a study's numbers depend on. Default: None.
         part_names: What `parts` counts, in order. Default: nothing.
+        own_rate: Why a study's learning-rate trials are not for its candidates; None for candidates that take
+            a rate, see `Candidate.at_rate`. Default: they have rates of their own.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Space(abc.ABC):
     n_parents = 2
     package: str | None = None
     part_names: tuple[str, ...] = ()
+    own_rate: str | None = "candidates have a learning rate of their own; leave the trials out"
 
     @abc.abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
