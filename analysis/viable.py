@@ -1,10 +1,10 @@
 """What a space of viable individuals brings at equal training steps: `python -m analysis.viable`.
 
-Each search is made twice: as the study file says, and with `viable = true`. Search s takes the search seed s and
-trains with the seeds 20·s and 20·s + 1, so that no two searches share a draw. A viable search trains more
+Each search is made twice: as the study file says, and with `viable = true`. Search s takes the search seed s
+and trains with the seeds 20·s and 20·s + 1, so that no two seeds share a draw. A viable search trains more
 genomes in as many trials. So the two are compared where both had the same number of training steps, the last
-time at all those of the shorter one. There the best three of each go through what a finished study does: five
-fresh seeds choose one, five others say what it is worth.
+time at all those of the shorter one. There the best of each go through what a finished study does: fresh
+seeds choose one, others say what it is worth.
 
 python -m analysis.viable --seeds 0 1 2 3 4 --keep FOLDER --output studies/results/viable
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,26 +102,29 @@ def fresh(study: optuna.Study, config: StudyConfig, budget: float) -> float:
 
 
 def draws(study: optuna.Study, config: StudyConfig) -> dict[str, float]:
-    """How often an individual is drawn: mean over generation 0, over the others, and ms a gate."""
+    """Gates asked for each individual of generation 0, and of the others, and what one takes in ms."""
     sampler = make_sampler(config)
-    space, asked, seconds = sampler.space, 0, 0.0
+    space, seconds = sampler.space, list[float]()
     viable = space.viable
 
-    def counted(params: Params) -> Params | None:
-        nonlocal asked, seconds
+    def timed(params: Params) -> Params | None:
         since = time.perf_counter()
         passed = viable(params)
-        asked, seconds = asked + 1, seconds + time.perf_counter() - since
+        seconds.append(time.perf_counter() - since)
         return passed
 
-    space.viable = counted
-    table, means = sampler.slot_table(study), []
-    for generations in ([0], range(1, config.sampler.n_generations)):
-        before = asked
-        for generation in generations:
-            sampler.group(study, Slot(generation, 0))  # breeds the whole generation
-        means.append((asked - before) / sum(map(table.size, generations)))
-    return {"draws_random": means[0], "draws_bred": means[1], "gate_ms": 1e3 * seconds / max(asked, 1)}
+    space.viable = timed
+    table, last = sampler.slot_table(study), config.sampler.n_generations
+    for generation in range(last):
+        sampler.group(study, Slot(generation, 0))  # breeds the whole generation
+        if generation == 0:
+            first = len(seconds)
+    bred = (len(seconds) - first) / sum(map(table.size, range(1, last)))
+    return {
+        "draws_random": first / table.size(0),
+        "draws_bred": bred,
+        "gate_ms": 1e3 * statistics.median(seconds),
+    }
 
 
 def compared(config: StudyConfig, seed: int, folder: Path) -> list[dict[str, Any]]:
@@ -138,7 +142,7 @@ def compared(config: StudyConfig, seed: int, folder: Path) -> list[dict[str, Any
             row[f"best_{name}"] = max((t.value for t in best(study, budget, 1)), default=np.nan)
         row |= {"fresh_shared": fresh(study, configs[way], shared)}
         row |= {"fresh_all": fresh(study, configs[way], np.inf)}
-        rows.append(row | draws(study, configs[way]))
+        rows.append(row | (draws(study, configs[way]) if way == VIABLE else {}))
     return rows
 
 
@@ -157,17 +161,20 @@ def said(frame: pd.DataFrame) -> list[str]:
     titles |= {"best_shared": "best fitness at the steps of the shorter"}
     titles |= {"fresh_shared": "its winner on fresh seeds", "best_all": "best fitness, whole searches"}
     titles |= {"fresh_all": "their winners on fresh seeds", "steps": "training steps"}
-    titles |= {"refused": "trials that the gate refused", "draws_random": "draws a random genome"}
-    titles |= {"draws_bred": "draws a bred genome"}
+    titles |= {"refused": "trials that the gate refused"}
     for column, title in titles.items():
         values = {way: frame.loc[frame["way"] == way, column] for way in WAYS}
-        digits = 4 if column.startswith(("best", "fresh")) else 2 if column.startswith("draws") else 0
+        digits = 4 if column.startswith(("best", "fresh")) else 0
         means = [f"{one.mean():,.{digits}f} ± {one.std():,.{digits}f}" for one in values.values()]
         estimate = paired({"": difference(frame, column).tolist()}, rng=np.random.default_rng(0))
         interval = f"{estimate.low:+,.{digits}f} to {estimate.high:+,.{digits}f}"
         cells = [title, *means, f"{estimate.mean:+,.{digits}f}", interval, f"{estimate.p:.2g}"]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    columns = ("draws_random", "draws_bred", "gate_ms")
+    random, bred, ms = (
+        f"{frame[name].mean():.2f}" for name in columns
+    )  # of the viable ones: others have none
+    return [*lines, f"draws a random genome {random}, a bred one {bred}; {ms} ms a gate"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
