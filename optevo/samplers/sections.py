@@ -143,6 +143,11 @@ class TPESection(_TrialsSection):
     title = "TPE search"
     kind: Literal["tpe"]
 
+    def check(self, space: Space, group_size: int) -> None:
+        """It draws by itself, from distributions: it knows no gate."""
+        viable = "space.viable: tpe draws by itself and knows no gate; set it to false"
+        _refuse([*([viable] if space.only_viable else []), *self._against_groups(group_size)])
+
 
 class GridSection(SamplerSection):
     """Every combination of a sweep's values, by Optuna's `GridSampler`."""
