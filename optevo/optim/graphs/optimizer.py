@@ -30,7 +30,7 @@ class GraphOptimizer(CheckedOptimizer):
     steps against `total_steps`. Past the end they keep their last values. The learning-rate schedule is not
     in here: take it from the candidate, `optevo.optim.graphs.genome.GraphGenome.scheduler`.
 
-    State is kept only for what the equation reads, under short names: ``v``, ``s`` and ``l``, the averages of
+    State is kept only for what the equation reads, under short names: ``v``, ``s`` and ``c``, the averages of
     g, g² and g³; ``n1`` and so on of operations that remember; ``b`` of the wrapper; and ``step``.
     An update that is not finite somewhere makes the parameter NaN, so that the loss shows it. float16 and
     bfloat16 parameters are updated in float32 and rounded once, and their state is float32.
