@@ -31,6 +31,7 @@ class GraphGenome(Candidate):
         lr: Learning rate at the peak, > 0. Default: None, to be found: `at_rate` sets it.
         warmup: Share of a run over which the rate rises from 0. Default: 0.1.
         hold: Share after that over which it stays. Default: 0.
+        fault: Why it cannot train, where whoever made it knows; what `gate` says then. Default: None.
 
     Raises:
         ValueError: A number is out of range, or the text is none of an equation.
@@ -40,6 +41,7 @@ class GraphGenome(Candidate):
     lr: float | None = None
     warmup: float = 0.1
     hold: float = 0.0
+    fault: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.equation, str):
@@ -129,7 +131,9 @@ class GraphGenome(Candidate):
         return json.dumps(form, sort_keys=True, separators=(",", ":"))
 
     def gate(self) -> str | None:
-        """See `optevo.optim.graphs.gate`; imports torch."""
+        """Its fault, else see `optevo.optim.graphs.gate`, which imports torch."""
+        if self.fault is not None:
+            return self.fault
         from optevo.optim.graphs.gate import gate  # noqa: PLC0415  torch only where it is needed
 
         return gate(self.equation)
