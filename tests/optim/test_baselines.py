@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from baseline_studies import (
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from optevo.optim import PRESETS
 from optevo.optim.baselines.registry import BASELINES, SCHEDULES, TunedBaseline
 from optevo.optim.learned import LEARNED, LearnedSchedule
 from optevo.optim.muon import MuonAdamW
@@ -335,3 +337,17 @@ def test_the_same_optimizer_has_one_canonical_form():
     default = TunedBaseline("adamw", 1e-2, 1e-3)
     spelt = TunedBaseline("adamw", 1e-2, 1e-3, "none", {"eps": 1e-8, "betas": [0.9, 0.999]})
     assert default.canonical() == spelt.canonical()
+
+
+def test_a_baseline_takes_another_rate_and_nothing_else_changes():
+    one = TunedBaseline("adamw", 1e-3, 0.1, "warmup_cosine", {"eps": 1e-7})
+    other = one.at_rate(0.5)
+    assert (other.lr, one.lr) == (0.5, 1e-3)
+    assert dataclasses.replace(other, lr=1e-3) == one
+    with pytest.raises(ValueError, match="learning rate"):
+        one.at_rate(0.0)
+
+
+def test_a_term_genome_has_a_rate_of_its_own():
+    with pytest.raises(TypeError, match="TermGenome has a learning rate of its own"):
+        PRESETS["adam"].at_rate(0.1)
