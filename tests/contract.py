@@ -15,9 +15,10 @@ import torch
 from strategies import genome
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS, GenomeOptimizer, TermGenome
+from optevo.optim import GenomeOptimizer, TermGenome
 from optevo.optim.baselines.registry import BASELINES, TunedBaseline
 from optevo.optim.candidate import Candidate
+from optevo.optim.terms.presets import PRESETS
 
 # Every kernel, with and without bias correction and clipping.
 GENOMES: dict[str, TermGenome] = {
@@ -51,6 +52,7 @@ class Subject:
         waits: Why its step reads from the device; empty where it doesn't.
         takes_empty: Whether a parameter may have no elements.
         optional: Whether None is its default.
+        apart: Whether a parameter's update is the same whatever other parameters there are.
         module: Of an exported file.
     """
 
@@ -61,6 +63,7 @@ class Subject:
     waits: str = ""
     takes_empty: bool = True
     optional: bool = False
+    apart: bool = True
     module: ModuleType | None = None
 
 

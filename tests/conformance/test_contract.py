@@ -8,15 +8,22 @@ import pytest
 from contract import LIBRARYS, Subject, exported_baselines, exported_genomes, parameters, run
 from contract_state import State
 from contract_updates import Updates
+from graph_optimizers import GRAPH_LIBRARYS
 from torch.optim.lr_scheduler import LambdaLR
 
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 
 
 class TestGenomes(Updates, State):
     """`GenomeOptimizer`."""
 
     subjects = LIBRARYS
+
+
+class TestGraphs(Updates, State):
+    """`GraphOptimizer`."""
+
+    subjects = GRAPH_LIBRARYS
 
 
 class Exported(Updates, State):

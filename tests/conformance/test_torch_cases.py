@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 import torch
 from contract import LIBRARYS, Contract, Subject, exported_baselines, exported_genomes, through_a_file
+from graph_optimizers import GRAPH_LIBRARYS
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 
 # Whose rows of the table an optimizer takes; what its constructor lacks is left out of a row.
 ROWS = {
@@ -310,6 +311,12 @@ class TestGenomes(TorchCases):
     """`GenomeOptimizer`."""
 
     subjects = {name: LIBRARYS[name] for name in PRESETS}  # noqa: RUF012
+
+
+class TestGraphs(TorchCases):
+    """`GraphOptimizer`."""
+
+    subjects = GRAPH_LIBRARYS
 
 
 class TestExportedGenomes(TorchCases):

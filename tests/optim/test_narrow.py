@@ -11,12 +11,13 @@ from contract import exported
 from term_optimizers import PATHS
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS, GenomeOptimizer
+from optevo.optim import GenomeOptimizer
 from optevo.optim.averaged import QHM, AddSign, PowerSign
 from optevo.optim.baselines.registry import TunedBaseline
 from optevo.optim.muon import MuonAdamW, MuonConvAdamW
 from optevo.optim.terms.kernels import foreach_update
 from optevo.optim.terms.optimizer import rule_scalars
+from optevo.optim.terms.presets import PRESETS
 
 ADAMW = PRESETS["adamw"]
 

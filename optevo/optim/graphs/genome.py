@@ -52,7 +52,7 @@ class GraphGenome(Candidate):
             raise ValueError(f"Invalid lr: {self.lr}, expected a finite number > 0")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"Invalid warmup: {self.warmup}, expected a share of the run, 0 to 1")
-        if not 0 <= self.hold <= 1 - self.warmup:
+        if not (self.hold >= 0 and self.warmup + self.hold <= 1):
             raise ValueError(
                 f"Invalid hold: {self.hold}, expected a share of the run, 0 to {1 - self.warmup:g}"
             )
@@ -99,11 +99,9 @@ class GraphGenome(Candidate):
 
     def schedule(self, total_steps: int) -> WarmupHoldCosine:
         """The base schedule; what the equation's decays make of it is not in here."""
-        return WarmupHoldCosine(
-            total_steps,
-            warmup_steps=round(self.warmup * total_steps),
-            hold_steps=round(self.hold * total_steps),
-        )
+        warmup_steps = round(self.warmup * total_steps)
+        hold_steps = min(round(self.hold * total_steps), total_steps - warmup_steps)  # both may be rounded up
+        return WarmupHoldCosine(total_steps, warmup_steps=warmup_steps, hold_steps=hold_steps)
 
     def step_size(self) -> float:
         """The learning rate, NaN where it is to be found."""
