@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optevo import lazy
+from optevo.optim.learned import LEARNED, LearnedSchedule, learned_scheduler
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.presets import PRESETS
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
     from optevo.optim.terms.reference import ReferenceOptimizer
 
 __all__ = [
+    "LEARNED",
     "PRESETS",
     "TERMS",
     "GenomeOptimizer",
+    "LearnedSchedule",
     "ReferenceOptimizer",
     "Rule",
     "TermGenome",
     "WarmupCosine",
     "export_source",
+    "learned_scheduler",
 ]
 
 # Importing torch takes seconds; a sampler that only breeds genomes never needs it.
