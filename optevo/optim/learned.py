@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from optevo.naming import Registry
@@ -99,7 +100,7 @@ def learned_scheduler(
     """
     from torch.optim.lr_scheduler import LambdaLR  # noqa: PLC0415  torch only where it is needed
 
-    schedules = [
+    schedules: list[Callable[[int], float]] = [
         LearnedSchedule(
             name,
             total_steps,
