@@ -101,16 +101,18 @@ class RatesConfig(Section):
         return None
 
 
-class _Sparse(Section):
-    """A section that is stored without what is off."""
+class _OptionalKeys(Section):
+    """A table that is stored without the keys that it lacks.
+
+    So a study without later keys keeps the fingerprint that it had before there were any.
+    """
 
     @model_serializer(mode="wrap")
-    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> Any:
-        # A study without such keys keeps the fingerprint that it had before there were any.
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> Any:
         return {key: value for key, value in handler(self).items() if value is not None}
 
 
-class ScreeningConfig(_Sparse):
+class ScreeningConfig(_OptionalKeys):
     """What is other in the cheap evaluation of trials that are only screened."""
 
     tasks: Tasks | None = Field(default=None, min_length=1)
@@ -123,7 +125,7 @@ class ScreeningConfig(_Sparse):
     _lists = field_validator("seeds", mode="before")(_tuple)
 
 
-class EvaluationConfig(_Sparse):
+class EvaluationConfig(_OptionalKeys):
     """How one trial is scored: every task with every seed."""
 
     tasks: Tasks = Field(min_length=1)

@@ -283,7 +283,8 @@ def cut_out(images: Tensor, generator: torch.Generator, *, size: int = 8) -> Ten
         offset = torch.arange(length, device=images.device) - centre
         inside.append((offset >= -(size // 2)) & (offset < size // 2))
     rows, columns = inside
-    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+    # Of a clone, since masked_fill would lose channels_last.
+    return images.clone().masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
 def crop_and_flip(
