@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
-from contract import Subject
+from contract import Subject, imported
 
 from optevo.optim.graphs import GraphOptimizer
 from optevo.optim.graphs.equation import Equation
@@ -53,3 +54,16 @@ GRAPH_LIBRARYS = {
     )
     for name, one in GRAPHS.items()
 }
+
+
+def exported_graphs(*names: str) -> dict[str, Subject]:
+    """Exported files of equations, each as a subject; one of them has no rate."""
+    made = {}
+    for name in names:
+        genome = GRAPHS[name]
+        module = imported(f"graph_{name}", replace(genome, lr=None) if name == "a5" else genome)
+        needs = {"lr": genome.lr, "total_steps": STEPS}
+        needs = {one: needs[one] for one in module.Evolved.RANGES if one in needs}
+        make = functools.partial(module.Evolved, **needs)
+        made[name] = Subject(make, genome.lr, module=module, **_facts(name))
+    return made

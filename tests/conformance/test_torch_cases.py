@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from contract import LIBRARYS, Contract, Subject, exported_baselines, exported_genomes, through_a_file
-from graph_optimizers import GRAPH_LIBRARYS
+from graph_optimizers import GRAPH_LIBRARYS, exported_graphs
 from torch import Tensor, nn
 
 from optevo.optim.terms.presets import PRESETS
@@ -316,13 +316,19 @@ class TestGenomes(TorchCases):
 class TestGraphs(TorchCases):
     """`GraphOptimizer`."""
 
-    subjects = GRAPH_LIBRARYS
+    subjects = {name: GRAPH_LIBRARYS[name] for name in ("moments", "opt6", "remembers")}  # noqa: RUF012
 
 
 class TestExportedGenomes(TorchCases):
     """The exported file of each preset."""
 
     subjects = exported_genomes(*PRESETS)
+
+
+class TestExportedGraphs(TorchCases):
+    """The exported files of equations."""
+
+    subjects = exported_graphs("a5", "drops")
 
 
 class TestExportedBaselines(TorchCases):

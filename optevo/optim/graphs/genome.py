@@ -99,9 +99,7 @@ class GraphGenome(Candidate):
 
     def schedule(self, total_steps: int) -> WarmupHoldCosine:
         """The base schedule; what the equation's decays make of it is not in here."""
-        warmup_steps = round(self.warmup * total_steps)
-        hold_steps = min(round(self.hold * total_steps), total_steps - warmup_steps)  # both may be rounded up
-        return WarmupHoldCosine(total_steps, warmup_steps=warmup_steps, hold_steps=hold_steps)
+        return WarmupHoldCosine(total_steps, **shares(total_steps, self.warmup, self.hold))
 
     def step_size(self) -> float:
         """The learning rate, NaN where it is to be found."""
@@ -141,3 +139,16 @@ class GraphGenome(Candidate):
         from optevo.optim.graphs.export import export_graph  # noqa: PLC0415  torch only where it is needed
 
         return export_graph(self, class_name=class_name, provenance=provenance)
+
+
+def shares(total_steps: int, warmup: float, hold: float) -> dict[str, int]:
+    """Steps of warmup and of hold, the arguments of a schedule, from shares of a run.
+
+    Raises:
+        ValueError: `total_steps` is below 1 or no count of steps.
+    """
+    if not 1 <= total_steps < 1e15:
+        raise ValueError(f"Invalid total_steps: {total_steps}, expected at least 1")
+    warmup_steps = round(warmup * total_steps)
+    held = min(round(hold * total_steps), total_steps - warmup_steps)  # both may be rounded up
+    return {"warmup_steps": warmup_steps, "hold_steps": held}

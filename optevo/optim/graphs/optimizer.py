@@ -13,6 +13,7 @@ from torch import Tensor
 from optevo.naming import explain_keywords
 from optevo.optim.checked import CheckedOptimizer, ranges
 from optevo.optim.graphs.equation import Equation
+from optevo.optim.graphs.genome import shares
 from optevo.optim.graphs.program import Program, program
 from optevo.optim.schedules import OneCycleMomentum
 
@@ -34,7 +35,8 @@ class GraphOptimizer(CheckedOptimizer):
     State is kept only for what the equation reads, under short names: ``v``, ``s`` and ``c``, the averages of
     g, g² and g³; ``n1`` and so on of operations that remember; ``b`` of the wrapper; and ``step``.
     An update that is not finite somewhere makes NaN all that is updated in one piece with it, so that the
-    loss shows it. Dropouts draw anew each step, from `seed` and the step count, for one parameter after the other.
+    loss shows it. Dropouts draw anew each step, from `seed` and the step count, for one parameter after the
+    other.
     float16 and bfloat16 parameters are updated in float32 and rounded once, and their state is float32.
 
     Args:
@@ -123,7 +125,7 @@ class GraphOptimizer(CheckedOptimizer):
                     self._update(rule, group, device, k, params)
 
     def _buckets(
-        self, group: dict[str, Any], states: Sequence[str]
+        self, group: dict[str, Any], states: tuple[str, ...]
     ) -> dict[tuple[torch.device, torch.dtype, int], list[Tensor]]:
         """What has a gradient by (device, dtype, step count); creates the state and counts."""
         buckets: dict[tuple[torch.device, torch.dtype, int], list[Tensor]] = {}
@@ -169,7 +171,7 @@ class GraphOptimizer(CheckedOptimizer):
         return -p.grad if group["maximize"] else p.grad
 
 
-def _pieces(rows: Sequence[Sequence[Tensor]], block: int | None, *, apart: bool) -> Iterator[list[Tensor]]:
+def _pieces(rows: list[list[Tensor]], block: int | None, *, apart: bool) -> Iterator[list[Tensor]]:
     """Flat tensors to update in place, of rows of a parameter, its gradient and its state.
 
     Large parameters come in blocks, as views of their memory; small ones and those with gaps in memory are
@@ -211,6 +213,4 @@ def _dense(t: Tensor) -> bool:
 
 @functools.lru_cache(maxsize=32)
 def _momenta(total_steps: int, warmup: float, hold: float) -> OneCycleMomentum:
-    warmup_steps = round(warmup * total_steps)
-    hold_steps = min(round(hold * total_steps), total_steps - warmup_steps)  # both may be rounded up
-    return OneCycleMomentum(total_steps, warmup_steps=warmup_steps, hold_steps=hold_steps)
+    return OneCycleMomentum(total_steps, **shares(total_steps, warmup, hold))
