@@ -51,6 +51,7 @@ CANONICAL = "optevo:canonical"
 RUNS = "optevo:runs"
 FITNESS_PREFIX = "optevo:fitness:"
 SECONDS = "optevo:seconds"
+SCREENED = "optevo:screened"  # it was evaluated by the cheap evaluation: its fitness is on another scale
 TRAINED_STEPS = "optevo:trained_steps"  # training steps that this trial took itself
 COPIED_FROM = "optevo:copied_from"  # the trial of the same canonical form whose runs were taken over
 COPIED_RUNS = "optevo:copied_runs"  # how many

@@ -54,6 +54,17 @@ class Candidate(abc.ABC):
             ValueError: The class name is useless, or a class alone can't be the optimizer.
         """
 
+    def at_rate(self, lr: float) -> Candidate:
+        """The same at another learning rate.
+
+        Args:
+            lr: At the peak of the schedule, > 0.
+
+        Raises:
+            TypeError: It has a rate of its own, the default.
+        """
+        raise TypeError(f"a {type(self).__name__} has a learning rate of its own")
+
     def gate(self) -> str | None:
         """Why it cannot train anything, found in milliseconds; None where nothing speaks against it.
 

@@ -1,4 +1,4 @@
-"""The warmup and cosine genes as a plain function of the step. Pure Python."""
+"""Learning rates and momentum over a run, as plain functions of the step. Pure Python."""
 
 from __future__ import annotations
 
@@ -41,3 +41,69 @@ class WarmupCosine:
 
     def __repr__(self) -> str:
         return f"WarmupCosine({self.total_steps}, warmup_steps={self.warmup_steps}, cosine={self.cosine})"
+
+
+class WarmupHoldCosine:
+    """The factor on the learning rate at step t = 0, 1, …: warmup, hold, half a cosine.
+
+    Section 1.6 of arXiv 2404.06679: t/warmup_steps while t < warmup_steps, so 0 at step 0; then 1 for
+    hold_steps; then ½(1 + cos(π·s)), s going from 0 to 1 over the rest of the run. From t = total_steps on
+    the factor is 0. Exported files hold the class as it stands here, with `math` alone.
+
+    Args:
+        total_steps: Length of the run in optimizer steps, ≥ 1.
+        warmup_steps: Steps of linear warmup. Default: 0, none.
+        hold_steps: Steps at the peak after it. Default: 0.
+
+    Raises:
+        ValueError: `total_steps` is below 1, or the others are below 0 or together more than it.
+    """
+
+    def __init__(self, total_steps: int, *, warmup_steps: int = 0, hold_steps: int = 0) -> None:
+        if not 1 <= total_steps < 1e15:
+            raise ValueError(f"Invalid total_steps: {total_steps}, expected at least 1")
+        for name, steps in (("warmup_steps", warmup_steps), ("hold_steps", hold_steps)):
+            if not 0 <= steps <= total_steps:
+                raise ValueError(f"Invalid {name}: {steps}, expected 0 to {total_steps}, the whole run")
+        if warmup_steps + hold_steps > total_steps:
+            raise ValueError(
+                f"Invalid hold_steps: {hold_steps}, expected at most {total_steps - warmup_steps}, what "
+                f"{warmup_steps} steps of warmup leave of {total_steps}"
+            )
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.hold_steps = hold_steps
+
+    def __call__(self, step: int) -> float:
+        held_to = self.warmup_steps + self.hold_steps
+        if step >= self.total_steps:
+            return 0.0
+        if step < self.warmup_steps:
+            return step / self.warmup_steps
+        if step <= held_to:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - held_to) / (self.total_steps - held_to)))
+
+    def __repr__(self) -> str:
+        steps = f"warmup_steps={self.warmup_steps}, hold_steps={self.hold_steps}"
+        return f"{type(self).__name__}({self.total_steps}, {steps})"
+
+
+class OneCycleMomentum(WarmupHoldCosine):
+    """The momentum coefficient at step t = 0, 1, …: down from 0.95 to 0.85 in the warmup, held, and up again.
+
+    Section 1.6 of arXiv 2404.06679: both ways are straight lines that have their end points, one value a
+    step; a line of one step is its first point. From t = total_steps on it stays at its last value.
+    Exported files hold the class as it stands here.
+
+    Arguments and errors are those of `WarmupHoldCosine`.
+    """
+
+    def __call__(self, step: int) -> float:
+        step, high, low = min(step, self.total_steps - 1), 0.95, 0.85
+        held_to = self.warmup_steps + self.hold_steps
+        if step < self.warmup_steps:
+            return high + (low - high) * step / max(1, self.warmup_steps - 1)
+        if step < held_to:
+            return low
+        return low + (high - low) * (step - held_to) / max(1, self.total_steps - held_to - 1)

@@ -215,7 +215,10 @@ class SlotSampler(BaseSampler):
         return 1
 
     def screens(self, generation: int) -> bool:
-        """Whether a generation is only screened, by the cheap evaluation where there is one. Default: no."""
+        """Whether a generation is only screened, by the cheap evaluation where the study has one.
+
+        Default: False.
+        """
         return False
 
     def is_preset(self, slot: Slot) -> bool:

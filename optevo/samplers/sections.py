@@ -20,9 +20,11 @@ class SamplerSection(Section):
 
     Attributes:
         title: What a search by it is called, for people. Default: "search".
+        screens: Whether some generations are only screened, see `SlotSampler.screens`. Default: False.
     """
 
     title: ClassVar[str] = "search"
+    screens: ClassVar[bool] = False
     kind: str
 
     @abc.abstractmethod
@@ -87,6 +89,7 @@ class ParticleSection(SamplerSection):
     """The particles of arXiv 2404.06679, with the constants of its published run as defaults."""
 
     title = "particle search"
+    screens = True
     kind: Literal["particle"]
     initial_size: int = Field(default=500, ge=1, le=100_000)
     n_particles: int = Field(default=50, ge=1, le=100_000, validate_default=True)
@@ -140,6 +143,11 @@ class TPESection(_TrialsSection):
 
     title = "TPE search"
     kind: Literal["tpe"]
+
+    def check(self, space: Space, group_size: int) -> None:
+        """It draws by itself, from distributions: it knows no gate."""
+        viable = "space.viable: tpe draws by itself and knows no gate; set it to false"
+        _refuse([*([viable] if space.only_viable else []), *self._against_groups(group_size)])
 
 
 class GridSection(SamplerSection):

@@ -1,6 +1,7 @@
 """What a search space is: Optuna distributions, a prior, presets, and how candidates vary.
 
-Nothing here or in a space's module imports torch; a candidate does when it is built.
+Nothing here or in a space's module imports torch; a candidate does when it is built or asked for its gate, as
+it is by a space of viable individuals with every draw.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Params = dict[str, Any]
 
+ATTEMPTS = 200  # draws for one viable individual
+
 
 class Space(abc.ABC):
     """A search space.
@@ -43,16 +46,21 @@ class Space(abc.ABC):
         title: What is searched, for people.
         evolves: Whether `vary` breeds children. Default: False.
         n_parents: How many parents a child has. Default: 2.
+        only_viable: Whether `sample` and `vary` draw until a candidate passes its gate. Default: False.
         package: The package, besides torch, whose version a study's numbers depend on. Default: None.
         part_names: What `parts` counts, in order. Default: nothing.
+        own_rate: Why a study's learning-rate trials are not for its candidates; None for candidates that take
+            a rate, see `Candidate.at_rate`. Default: they have rates of their own.
     """
 
     name: str
     title: str
     evolves = False
     n_parents = 2
+    only_viable = False
     package: str | None = None
     part_names: tuple[str, ...] = ()
+    own_rate: str | None = "candidates have a learning rate of their own; leave the trials out"
 
     @abc.abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -95,6 +103,29 @@ class Space(abc.ABC):
             decay: In (0, 1]: scales every probability and width, and anneals over a search.
         """
         raise TypeError(f"the space {self.name!r} does not evolve")
+
+    def viable(self, params: Params) -> Params | None:
+        """The parameters of a candidate that passes its gate, repaired where the space knows how; else None.
+
+        Default: as they are, or None. The gate may import torch.
+        """
+        return params if self.candidate(params).gate() is None else None
+
+    def drawn(self, draw: Callable[[], Params]) -> Params:
+        """A draw; where the space asks for viable individuals only, the first of up to 200 that is one.
+
+        For `sample` and `vary`. Where none of them is viable, it is the last.
+
+        Args:
+            draw: Makes another with every call.
+        """
+        if not self.only_viable:
+            return draw()
+        for _ in range(ATTEMPTS):
+            params = draw()
+            if (viable := self.viable(params)) is not None:
+                return viable
+        return params
 
     def suggest(self, trial: Trial) -> Params:
         """Ask `trial` for every parameter of the space."""

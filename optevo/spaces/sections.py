@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from optevo.naming import hint
-from optevo.optim.baselines.registry import BASELINES
+from optevo.optim.baselines.registry import BASELINES, Schedule
 from optevo.optim.terms.presets import PRESETS
 
 
@@ -89,6 +90,8 @@ class TermsSection(SpaceSection):
 
     kind: Literal["terms"] = "terms"
     presets: tuple[str, ...] = ("sgd", "adam", "adamw", "rmsprop")  # members of generation 0
+    # Draw until one passes the gate. Not stored while false: older studies keep their fingerprint.
+    viable: bool = Field(default=False, exclude_if=operator.not_)
 
     @field_validator("presets", mode="before")
     @classmethod
@@ -107,7 +110,7 @@ class BaselineSection(SpaceSection):
     """One of the usual optimizers, over learning rate × weight decay."""
 
     kind: str  # one of `BASELINES`, by which this section was chosen
-    schedule: Literal["none", "warmup_cosine"] = "none"
+    schedule: Schedule = "none"
     lr: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], distinct()] = Field(
         min_length=1
     )

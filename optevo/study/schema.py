@@ -61,6 +61,8 @@ class Run(TypedDict):
     steps: Count
     seconds: Number
     diverged_at: Count | None
+    lr: NotRequired[Number | None]
+    failure: NotRequired[Text | None]
 
 
 CheckedRun = Annotated[Run, AfterValidator(_check_run)]
@@ -155,6 +157,7 @@ TRIAL: dict[str, TypeAdapter[Any]] = {
     keys.RUNS: RUNS,
     keys.FITNESS_PREFIX: _NUMBER,
     keys.SECONDS: _NUMBER,
+    keys.SCREENED: _FLAG,
     keys.TRAINED_STEPS: _COUNT,
     keys.COPIED_FROM: _COUNT,
     keys.COPIED_RUNS: _COUNT,

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, WilcoxonPruner
@@ -195,8 +195,14 @@ def counted(study: optuna.Study) -> int:
     return places(study.get_trials(deepcopy=False, states=COUNTED))
 
 
+def contenders(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Those of some trials that one ranking is for: without what was only screened, unless all of it was."""
+    every = list(trials)
+    return [trial for trial in every if not keys.ours(trial).get(keys.SCREENED)] or every
+
+
 def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
-    """The n fittest trials, best first, no two of the same canonical form.
+    """The n fittest trials, best first, no two of the same canonical form; see `contenders`.
 
     Raises:
         UserError: No trial is complete.
@@ -207,7 +213,7 @@ def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
         why = f": all {len(pruned)} so far were pruned" if pruned else " yet"
         raise UserError(f"study {study.study_name!r} has no complete trial{why}")
     best: dict[str, FrozenTrial] = {}
-    for trial in sorted(trials, key=_rank):
+    for trial in sorted(contenders(trials), key=_rank):
         best.setdefault(keys.ours(trial)[keys.CANONICAL], trial)
     return list(best.values())[:n]
 

@@ -14,11 +14,11 @@ from fake_cuda_tasks import BATCH, LOOKS, STEPS, made
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from optevo.optim import PRESETS
 from optevo.optim.baselines.registry import BASELINES, TunedBaseline
 from optevo.optim.terms import kernels
 from optevo.optim.terms import stacked as stacked_terms
 from optevo.optim.terms.export import export_source
+from optevo.optim.terms.presets import PRESETS
 from optevo.spaces import TermSpace
 from optevo.tasks import TASKS, Task
 from optevo.training.precision import PRECISIONS

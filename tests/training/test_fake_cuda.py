@@ -12,7 +12,7 @@ from fake_cuda import CUDA, DeviceMismatchError, FakeCuda, gradients
 from fake_cuda_tasks import BATCH, STEPS, made
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 from optevo.tasks import Split, Task, get_task
 from optevo.tasks.vision import Digits
 from optevo.training.precision import PRECISIONS, autocast
