@@ -17,6 +17,7 @@ from rich.console import Console
 from switch_space import SwitchSpace
 
 from optevo import keys
+from optevo.cli.status import _status_row
 from optevo.errors import UserError
 from optevo.evaluation.objective import Objective
 from optevo.optim.terms import gate as integrity
@@ -168,6 +169,7 @@ def test_a_study_file_of_a_define_by_run_space_is_read_by_everybody(tmp_path):
         with study._storage._backend.engine.connect() as connection:
             assert count_rows(connection, study._study_id) == counts
     assert seen[-1] == PLACES
+    assert _status_row(study, study_config, counts, [])[-1] == "complete, not measured"
     found = claims(study)
     assert any(len(claim) == 3 for claim in found)  # the gate refuses rates above 5
     check(study, lambda params: (params["kind"], params[params["kind"]]))
@@ -179,6 +181,20 @@ def test_a_study_file_of_a_define_by_run_space_is_read_by_everybody(tmp_path):
     by_generation = generations(study, study_config)
     assert by_generation["n"].tolist() == [8, 2, 6, 6]
     Console(file=io.StringIO()).print(progress.table())
+
+
+@pytest.mark.usefixtures("switches")
+def test_a_search_whose_last_attempts_are_to_come_is_not_complete():
+    study_config = config("switch")
+    study = create_or_resume(study_config, optuna.storages.InMemoryStorage(), "cpu")
+    while sampler_of(study).slot_table(study).generation < 3:
+        step(study, Objective(Scored(study_config), study_config.make_space()))
+    for trial in [study.ask() for _ in range(6)]:
+        study.tell(trial, state=TrialState.PRUNED)
+    counts = count_trials(study.trials)
+    assert counts.decided == counted(study) == PLACES
+    assert not is_complete(study)
+    assert _status_row(study, study_config, counts, [])[-1] == "idle"
 
 
 @pytest.mark.usefixtures("switches")
