@@ -199,20 +199,27 @@ def test_a_search_whose_last_attempts_are_to_come_is_not_complete():
 
 @pytest.mark.usefixtures("switches")
 @pytest.mark.parametrize(
-    ("claim", "message"),
-    [([2, 6], "at most [3, 5]"), ([1, 2], "at most [3, 1]"), ([2, 0, 3], "at most [3, 5, 2]")],
+    ("key", "value", "message"),
+    [
+        (keys.CLAIM, [2, 6], "at most [3, 5]"),
+        (keys.CLAIM, [1, 2], "at most [3, 1]"),
+        (keys.CLAIM, [2, 0, 3], "at most [3, 5, 2]"),
+        (keys.CLAIM, [2, 0, 1, 0], "'optevo:slot' is wrong"),
+        (keys.CLAIM, [2, 0, -1], "'optevo:slot' is wrong"),
+        (keys.DORMANT, [0.5], "'optevo:dormant' is wrong"),
+    ],
 )
-def test_a_slot_that_there_is_not_is_refused(claim: list[int], message: str):
+def test_what_no_search_would_have_written_is_refused(key: str, value: object, message: str):
     gate = gate_of("a study", config("switch"), 1)
 
-    def trial(claim: list[int]) -> optuna.trial.FrozenTrial:
-        made = optuna.trial.create_trial(state=TrialState.FAIL, system_attrs={keys.CLAIM: claim})
+    def trial(**attrs: Any) -> optuna.trial.FrozenTrial:
+        made = optuna.trial.create_trial(state=TrialState.FAIL, system_attrs=attrs)
         made.number = 0
         return made
 
-    gate(trial([3, 5, 2]), ("head",))
+    gate(trial(**{keys.CLAIM: [3, 5, 2], keys.DORMANT: {"asleep": 0.5}}), ("head",))
     with pytest.raises(UserError) as caught:
-        gate(trial(claim), ("head",))
+        gate(trial(**{key: value}), ("head",))
     assert message in str(caught.value)
 
 
