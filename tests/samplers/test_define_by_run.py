@@ -33,13 +33,11 @@ def rate(trial: Trial) -> float:
 
 def particles(**options: Any) -> ParticleSampler:
     sizes = {"initial_size": 8, "n_particles": 2, "n_steps": 3, "n_mutations": 4, "n_attempts": 2}
-    return ParticleSampler(**sizes, seed=0, space=SPACE, patience=0.0, **options)
+    return ParticleSampler(**sizes, seed=0, space=SPACE, **options)
 
 
 def genetic(**options: Any) -> GeneticSampler:
-    return GeneticSampler(
-        population_size=8, n_elites=2, tournament_size=2, seed=0, space=SPACE, patience=0.0, **options
-    )
+    return GeneticSampler(population_size=8, n_elites=2, tournament_size=2, seed=0, space=SPACE, **options)
 
 
 def of_an_earlier_time(child: FrozenTrial, parents: list[FrozenTrial]) -> bool:
