@@ -135,23 +135,22 @@ def cifar_cnn(generator: torch.Generator) -> nn.Module:
     )
 
 
-class _GlorotUniform(nn.Module):
+@torch.no_grad()
+def _glorot_uniform(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
     """Weights uniform in ±√(6/(fan_in + fan_out)), biases zero."""
+    nn.init.xavier_uniform_(layer.weight, generator=generator)
+    if layer.bias is not None:
+        layer.bias.zero_()
 
-    weight: Tensor
-    bias: Tensor
 
-    @torch.no_grad()
+class _GlorotLinear(nn.Linear):
+    """A dense layer that begins with Glorot's uniform weights."""
+
     def initialise(self, generator: torch.Generator) -> None:
-        nn.init.xavier_uniform_(self.weight, generator=generator)
-        self.bias.zero_()
+        _glorot_uniform(self, generator)
 
 
-class _GlorotLinear(_GlorotUniform, nn.Linear):
-    """A dense layer that begins so."""
-
-
-class _SameConv2d(_GlorotUniform, nn.Conv2d):
+class _SameConv2d(nn.Conv2d):
     """A 3 x 3 convolution over an image padded so that the n-th output is centred as TensorFlow's is.
 
     With stride 2 an even size is padded at the bottom and the right alone.
@@ -159,6 +158,9 @@ class _SameConv2d(_GlorotUniform, nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__(inputs, outputs, 3, stride, padding=0 if stride == 2 else 1)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        _glorot_uniform(self, generator)
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.stride[0] == 2:
