@@ -136,6 +136,12 @@ def test_a_parameter_that_is_missing_or_wrong_is_named(changed: Params, said: st
     assert ANY.parts(params) == Counter()
 
 
+@pytest.mark.parametrize("genes", [3, "g", {}, {"nodes": [], "decays": [], "wrapper": "none", "negated": 0}])
+def test_genes_that_are_none_are_refused(genes: Any):
+    with pytest.raises(ValueError, match="Invalid"):
+        ANY.vary([{**OPT10, "genes": genes}], np.random.default_rng(0), 1.0)
+
+
 # Candidates
 
 
@@ -178,6 +184,8 @@ def test_presets_are_the_published_rules():
         assert not candidate.equation.negated
         assert "lookahead" not in candidate.equation.text(), name
     assert space.candidate(space.presets()["nesterov g"]).formula() == "Δ = g, Nesterov"
+    assert len(space.caveats()) == 1
+    assert GraphSpace(presets=("nesterov g",)).caveats() == []
     published = GraphSpace(presets=("opt10",), as_published=True)
     assert published.candidate(published.presets()["opt10"]).equation.wrapper == "lookahead"
 
@@ -296,7 +304,8 @@ def test_a_study_file_makes_the_space_that_it_says():
     told = {"presets": ["opt10", "none g"], "as_published": True, "viable": False, "warmup": 0.2}
     space = parsed(GENETIC, **told)["space"]
     assert space == {"kind": "graph", "hold": 0.0, "edge_decay": 0.15, **told}
-    assert parsed({"kind": "tpe", "n_trials": 5})["space"]["viable"] is True
+    assert parsed(GENETIC)["space"]["viable"] is True
+    assert parsed({"kind": "tpe", "n_trials": 5}, viable=False)["space"]["presets"] == []
     made = SPACES["graph"].make(**{key: value for key, value in space.items() if key != "kind"})
     assert made.presets().keys() == {"opt10", "none g"}
     assert made.candidate(made.presets()["none g"]).warmup == 0.2
