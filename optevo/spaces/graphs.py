@@ -64,7 +64,7 @@ class GraphSpace(Space):
     name = "graph"
     title = "update graphs"
     evolves = True
-    own_rate = False
+    own_rate: str | None = None
     part_names = (*SEARCHED_OPERANDS, *UNARY, *BINARY)
 
     def __init__(
@@ -125,6 +125,8 @@ class GraphSpace(Space):
         """
         expressed = self._expressed(params)
         if GENES in params:
+            if not isinstance(params[GENES], Mapping):
+                raise ValueError(f"Invalid {GENES}: {params[GENES]!r}, expected those of an update graph")
             graph = UpdateGraph.from_dict(params[GENES])
             if encode(graph, self.as_published).items() <= params.items():
                 return graph
@@ -177,6 +179,12 @@ class GraphSpace(Space):
     def identity(self, params: Params) -> int:
         """A number that graphs share, within one process, that are one optimizer, whatever the sign."""
         return hash(replace(self._expressed(params).equation(), negated=False).normal().text())
+
+    def caveats(self) -> list[str]:
+        """Where published optimizers are presets: on what they were selected."""
+        if not self._presets.keys() & PRESETS.keys():
+            return []
+        return ["names published optimizers as presets, which their authors selected on CIFAR-10"]
 
     def parts(self, params: Mapping[Any, Any]) -> Counter[str]:
         """How often each operation is in use, and how many edges come from each operand."""
