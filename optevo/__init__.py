@@ -9,7 +9,7 @@ from optevo import lazy
 if TYPE_CHECKING:
     from optevo.errors import UserError
     from optevo.optim import PRESETS, GenomeOptimizer, TermGenome, export_source
-    from optevo.samplers import GeneticSampler
+    from optevo.samplers import GeneticSampler, ParticleSampler
     from optevo.spaces import TermSpace
 
 __version__ = "0.1.0"
@@ -18,6 +18,7 @@ __all__ = [
     "PRESETS",
     "GeneticSampler",
     "GenomeOptimizer",
+    "ParticleSampler",
     "TermGenome",
     "TermSpace",
     "UserError",
@@ -32,6 +33,7 @@ __getattr__, __dir__ = lazy.attributes(
         "PRESETS": "optevo.optim",
         "GeneticSampler": "optevo.samplers",
         "GenomeOptimizer": "optevo.optim",
+        "ParticleSampler": "optevo.samplers",
         "TermGenome": "optevo.optim",
         "TermSpace": "optevo.spaces",
         "UserError": "optevo.errors",

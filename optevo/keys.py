@@ -27,8 +27,11 @@ ABLATION = "optevo:ablation:"  # and budget, candidate, task and seed: a run of 
 LINES = "optevo:lines"  # of a saved file alone: a digest of its lines
 COPY_OF = "optevo:copy_of"  # the storage that a copied study comes from; without a fingerprint it was cut off
 
-# Trial system attribute: the slot that a trial claims, [generation, index], or None once given up.
+# Trial system attribute: the slot that a trial claims, [generation, index], with the attempt behind it where
+# that is not the first, or None once given up.
 CLAIM = "optevo:slot"
+# Trial system attribute: what its individual has besides the parameters that it suggests, by name.
+DORMANT = "optevo:dormant"
 # Trial system attribute: the trial finished after its slot was decided by another, and doesn't count.
 LATE = "optevo:late"
 # Trial system attribute: its worker's heartbeat, [how many so far, when the last was, in UTC].
@@ -48,6 +51,7 @@ CANONICAL = "optevo:canonical"
 RUNS = "optevo:runs"
 FITNESS_PREFIX = "optevo:fitness:"
 SECONDS = "optevo:seconds"
+SCREENED = "optevo:screened"  # it was evaluated by the cheap evaluation: its fitness is on another scale
 TRAINED_STEPS = "optevo:trained_steps"  # training steps that this trial took itself
 COPIED_FROM = "optevo:copied_from"  # the trial of the same canonical form whose runs were taken over
 COPIED_RUNS = "optevo:copied_runs"  # how many
@@ -77,6 +81,6 @@ def ours(trial: FrozenTrial | Trial) -> Mapping[str, Any]:
     claim = system.get(CLAIM)
     if not found and claim is not None and all(key.removeprefix(PREFIX) in user for key in _LINEAGE):
         return {f"{PREFIX}{key}": value for key, value in user.items()}
-    if isinstance(claim, (list, tuple)) and len(claim) == 2:
+    if isinstance(claim, (list, tuple)) and len(claim) in (2, 3):
         found = {GENERATION: claim[0], SLOT: claim[1], **found}
     return found

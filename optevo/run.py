@@ -74,7 +74,7 @@ def run(
     # What is wrong is found before anything is written. On the CPU: a GPU's memory is the workers'.
     with trying_tasks():
         bench = make_bench(config, "cpu", data_root)
-        costs = bench.rehearse()
+        costs = bench.rehearse_all()
     scored = isinstance(bench, ScoredBench)
     space = config.make_space()
     space.rehearse()

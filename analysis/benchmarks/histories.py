@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -130,14 +130,13 @@ def insert(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         "trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)": [],
     }
     heads, params, values, user, system, reports = rows.values()
-    texts: Callable[[Any], str] = {
-        name: distribution_to_json(d) for name, d in SPACE.distributions().items()
-    }.__getitem__
+    texts: dict[str, str] = {}  # of a distribution, by name
     for i, t in enumerate(trials, start=1):
         times = (str(t.datetime_start), str(t.datetime_complete))
         heads.append((i, i - 1, study._study_id, t.state.name, *times))
         for name, value in t.params.items():
-            params.append((i, name, t.distributions[name].to_internal_repr(value), texts(name)))
+            text = texts.get(name) or texts.setdefault(name, distribution_to_json(t.distributions[name]))
+            params.append((i, name, t.distributions[name].to_internal_repr(value), text))
         values += [(i, 0, t.value, "FINITE")] * (t.value is not None)
         user += [(i, key, json.dumps(value)) for key, value in t.user_attrs.items()]
         system += [(i, key, json.dumps(value)) for key, value in t.system_attrs.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,35 +43,47 @@ class Archive:
     """Finished generations, read from the storage as they end.
 
     Only generations before a trial's own are looked at: so what it copies and what it must beat depend on
-    neither timing nor the number of workers. A study without generations has nothing to offer.
+    neither timing nor the number of workers. A study without generations has nothing to offer. What was only
+    screened says nothing of a full evaluation, nor the other way round.
+
+    Args:
+        study: One of ours.
+        screens: Whether a generation has the cheap evaluation. Default: none has.
     """
 
     study: optuna.Study
+    screens: Callable[[int], bool] = lambda generation: False
     _read: int = 0  # generations
-    _unread: dict[str, list[int]] = field(default_factory=dict)  # trials by form, as they finished
-    _by_form: dict[str, Record] = field(default_factory=dict)
+    # By form and whether it was screened: trials as they finished, and what they came to.
+    _unread: dict[tuple[str, bool], list[int]] = field(default_factory=dict)
+    _by_form: dict[tuple[str, bool], Record] = field(default_factory=dict)
     _races: dict[tuple[int, int], Race] = field(default_factory=dict)
 
     def record(self, canonical: str, generation: int) -> Record | None:
         """The longest record of a canonical form before `generation`, the one in progress."""
         self._update(generation)
-        trials, record = self._trials(), self._by_form.get(canonical)
-        for number in self._unread.pop(canonical, ()):
+        key = canonical, self.screens(generation)
+        trials, record = self._trials(), self._by_form.get(key)
+        for number in self._unread.pop(key, ()):
             stored = _runs(trials[number])
             if stored and (record is None or len(record.runs) < len(stored)):
-                record = self._by_form[canonical] = Record(number, tuple(map(read_run, stored)))
+                record = self._by_form[key] = Record(number, tuple(map(read_run, stored)))
         return record
 
     def race(self, generation: int, n_runs: int) -> Race:
         """The race of a trial of `generation`, against the members of the one before."""
         sampler = sampler_of(self.study)
-        if generation == 0 or not sampler.has_generations:
+        if generation == 0 or not (sampler.has_generations and sampler.races):
             return Race()
         key = (generation, n_runs)
         if key not in self._races:
             trials, table = self._trials(), sampler.slot_table(self.study)
             last = min(generation, table.generation) - 1  # an asynchronous one may not have finished
-            members = table.populations.get(last, [])
+            members = [
+                member
+                for member in table.populations.get(last, [])
+                if self.screens(member.slot.generation) == self.screens(generation)
+            ]
             fitness = [[read_run(run).earned for run in _runs(trials[member.number])] for member in members]
             self._races = {key: Race(thresholds(fitness, n_runs), lowest(fitness, n_runs))}
         return self._races[key]
@@ -90,7 +102,8 @@ class Archive:
         forms = user_attr_of(self.study, keys.CANONICAL, [member.trial for member in members])
         for member, form in zip(members, forms, strict=True):
             if isinstance(form, str) and form:
-                self._unread.setdefault(form, []).append(member.number)
+                key = form, self.screens(member.slot.generation)
+                self._unread.setdefault(key, []).append(member.number)
         self._read = finished
 
     def _trials(self) -> Sequence[FrozenTrial]:

@@ -59,7 +59,9 @@ class CandidateRuns:
     def add(self, run: Run) -> None:
         """The next run is done."""
         self.runs.append(run)
-        if run.diverged_at is not None:
+        if run.failure is not None:
+            self.fail(f"failed: {run.task}, seed {run.seed}: {run.failure}")
+        elif run.diverged_at is not None:
             self.fail(f"diverged: {run.task}, seed {run.seed}, step {run.diverged_at}")
         elif len(self.runs) == self.n_runs:
             self._end(total_fitness(self.runs), None)

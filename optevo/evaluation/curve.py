@@ -23,8 +23,8 @@ class Pruned(Exception):
 def make_curve(trial: optuna.Trial, config: StudyConfig, n_runs: int) -> Curve:
     """What fits the study's pruner."""
     if config.evaluation.pruner == "wilcoxon":
-        return Instances(trial, n_runs, config.evaluation.steps)
-    return Curve(trial, n_runs, config.evaluation.steps)
+        return Instances(trial, n_runs, config.evaluation.run_steps)
+    return Curve(trial, n_runs, config.evaluation.run_steps)
 
 
 class Curve:
@@ -38,7 +38,7 @@ class Curve:
     Args:
         trial: Who reports.
         n_runs: Runs of a whole trial.
-        steps: Training steps a run.
+        steps: Training steps a run, at most.
     """
 
     def __init__(self, trial: optuna.Trial, n_runs: int, steps: int) -> None:

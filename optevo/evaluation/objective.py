@@ -22,9 +22,9 @@ from optevo.liveness.lost import GONE
 from optevo.liveness.processes import OwnProcess
 from optevo.optuna_private import stored_trial, written_together
 from optevo.samplers import sampler_of
-from optevo.samplers.slots import Slot, claimed, fate
+from optevo.samplers.slots import Slot, claimed, fate, split
 from optevo.spaces import Candidate, Space
-from optevo.training.run import by_task
+from optevo.training.run import as_stored, by_task
 
 if TYPE_CHECKING:
     from optevo.training.base import BaseBench
@@ -90,44 +90,52 @@ class Objective:
     def _evaluate(self, trial: optuna.Trial) -> float:
         start = time.perf_counter()
         state = self._open(trial.study)
+        generation = _slot(trial).generation
+        fidelity = state.fidelity(generation)
         with written_together(trial.study):
             candidate = self.space.candidate(self.space.suggest(trial))
-            for key, value in _description(candidate).items():
+            for key, value in _description(candidate, fidelity).items():
                 trial.set_user_attr(key, value)
-        entry = self._enter(state, candidate, _slot(trial).generation)
+        entry = self._enter(state, candidate, generation)
         if self._give_up(trial, entry.member):
             seconds = time.perf_counter() - start
         elif self.bench.config.evaluation.batch_candidates > 1:
             seconds = self._train_group(state, trial, entry)
         else:
-            self._train(state, trial, entry.member)
+            self._train(trial, entry)
             seconds = time.perf_counter() - start
         member = entry.member
         assert member.value is not None
         with written_together(trial.study, with_state=True):
             for key, value in self._outcome(entry, seconds).items():
                 trial.set_user_attr(key, value)
-            trial.report(_reported(member.value), step=self._last_step(state))
+            trial.report(_reported(member.value), step=fidelity.last_step)
         if member.verdict is not None:
             raise optuna.TrialPruned(member.verdict)
         return member.value
 
     def _open(self, study: optuna.Study) -> StudyState:
         if self._state is None or self._state.study is not study:
-            order = self.bench.order(study.user_attrs.get(keys.COSTS, {}))
-            self._state = StudyState(study, Archive(study), order)
+            costs, cheap = study.user_attrs.get(keys.COSTS, {}), self.bench.screening
+            full, screening = Fidelity(self.bench, self.bench.order(costs)), None
+            archive = Archive(study)
+            if cheap is not None:
+                screening = Fidelity(cheap, cheap.order(costs), screened=True)
+                archive = Archive(study, sampler_of(study).screens)
+            self._state = StudyState(study, archive, full, screening)
         return self._state
 
     def _enter(self, state: StudyState, candidate: Candidate, generation: int) -> _Entry:
         """The candidate at the start of its runs, as far as what is known carries it."""
-        config, n_runs = self.bench.config.evaluation, len(state.order)
+        fidelity = state.fidelity(generation)
+        config, n_runs = fidelity.bench.config.evaluation, len(fidelity.order)
         record = state.archive.record(candidate.canonical(), generation)
         race = state.archive.race(generation, n_runs) if config.pruner == "racing" else Race()
         member = CandidateRuns(candidate, n_runs, record.runs if record else (), *race)
         if config.gate:
             member.enter()
         member.take_known()
-        return _Entry(member, record.number if record else None)
+        return _Entry(member, record.number if record else None, fidelity)
 
     def _give_up(self, trial: optuna.Trial, member: CandidateRuns) -> bool:
         """End the runs of a slot in which too many trials have failed; whether it was."""
@@ -157,19 +165,20 @@ class Objective:
         member.fail(reason)
         return True
 
-    def _train(self, state: StudyState, trial: optuna.Trial, member: CandidateRuns) -> None:
-        curve = make_curve(trial, self.bench.config, len(state.order))
+    def _train(self, trial: optuna.Trial, entry: _Entry) -> None:
+        member, bench, order = entry.member, entry.fidelity.bench, entry.fidelity.order
+        curve = make_curve(trial, bench.config, len(order))
         try:
             for run in member.runs if member.verdict is None else []:
                 curve.after(run)
             while not member.ended:
-                task, seed = state.order[len(member.runs)]
+                task, seed = order[len(member.runs)]
                 # A loss that says nothing of fitness is no point of its curve.
-                published = getattr(self.bench.tasks[task][0], "has_bonus", True)
+                published = getattr(bench.tasks[task][0], "has_bonus", True)
                 within = curve.within if published else lambda step, loss: None
                 with OwnProcess() as process:
                     on_point, check = process.guard(within), process.guard(self.check)
-                    run = self.bench.run(member.candidate, task, seed, on_point=on_point, check=check)
+                    run = bench.run(member.candidate, task, seed, on_point=on_point, check=check)
                 member.add(run)
                 if not member.ended:
                     curve.after(run)
@@ -178,24 +187,26 @@ class Objective:
                 member.stop(str(pruned))
 
     def _run_all(
-        self, training: list[CandidateRuns], own: CandidateRuns, task: int, seed: int
+        self, training: list[CandidateRuns], own: CandidateRuns, bench: BaseBench, task: int, seed: int
     ) -> list[Run | None]:
         """A run each. Where the stack raises, each alone; None for another's that raises: it will lead."""
         try:
             candidates = [one.candidate for one in training]
             with OwnProcess() as process:
                 check = process.guard(self.check)
-                return [*self.bench.run_together(candidates, task, seed, check, self.space.stack)]
+                return [*bench.run_together(candidates, task, seed, check, self.space.stack)]
         except Exception as error:
             if _machines_fault(error):
                 raise
             logger.warning("a stack failed, its members train one by one", exc_info=True)
-        return [self._run_alone(one, own, task, seed) for one in training]
+        return [self._run_alone(one, own, bench, task, seed) for one in training]
 
-    def _run_alone(self, member: CandidateRuns, own: CandidateRuns, task: int, seed: int) -> Run | None:
+    def _run_alone(
+        self, member: CandidateRuns, own: CandidateRuns, bench: BaseBench, task: int, seed: int
+    ) -> Run | None:
         try:
             with OwnProcess() as process:
-                return self.bench.run(member.candidate, task, seed, check=process.guard(self.check))
+                return bench.run(member.candidate, task, seed, check=process.guard(self.check))
         except Exception as error:
             if member is own or _machines_fault(error):
                 raise
@@ -220,11 +231,12 @@ class Objective:
             if other != slot
         }
         stack = [own.member if other == slot else others[other][1].member for other in members]
-        for i, (task, seed) in enumerate(state.order):
+        bench = own.fidelity.bench
+        for i, (task, seed) in enumerate(own.fidelity.order):
             training = [member for member in stack if not member.ended and len(member.runs) == i]
             if training:
                 for member, run in zip(
-                    training, self._run_all(training, own.member, task, seed), strict=True
+                    training, self._run_all(training, own.member, bench, task, seed), strict=True
                 ):
                     if run is not None:
                         member.add(run)
@@ -235,19 +247,21 @@ class Objective:
             member = entry.member
             if member.value is None or sampler.slot_table(study).decided(other):
                 continue
-            user, system = sampler.attributes(sampler.lineage(study, other))
+            user, system = sampler.attributes(other, sampler.lineage(study, other))
+            space = self.space.distributions()
+            suggested, dormant = split(params, space)
             finished = optuna.trial.create_trial(
                 state=TrialState.COMPLETE if member.verdict is None else TrialState.PRUNED,
                 value=member.value if math.isfinite(member.value) else None,
-                params=params,
-                distributions=self.space.distributions(),
+                params=suggested,
+                distributions={name: space[name] for name in suggested},
                 user_attrs={
                     **user,
-                    **_description(member.candidate),
+                    **_description(member.candidate, entry.fidelity),
                     **self._outcome(entry, seconds),
                 },
-                system_attrs=system,
-                intermediate_values={self._last_step(state): _reported(member.value)},
+                system_attrs={**system, keys.DORMANT: dormant} if dormant else system,
+                intermediate_values={entry.fidelity.last_step: _reported(member.value)},
             )
             finished.datetime_start = frozen.datetime_start
             study.add_trial(finished)
@@ -255,9 +269,9 @@ class Objective:
 
     def _outcome(self, entry: _Entry, seconds: float) -> dict[str, Any]:
         """What a trial keeps of how it went."""
-        member, steps = entry.member, self.bench.config.evaluation.steps
+        member, steps = entry.member, entry.fidelity.bench.config.evaluation.run_steps
         attrs: dict[str, Any] = {
-            keys.RUNS: [dataclasses.asdict(run) for run in member.runs],
+            keys.RUNS: [as_stored(run) for run in member.runs],
             keys.TRAINED_STEPS: sum(run.steps for run in member.runs[member.copied :]),
             keys.SECONDS: seconds,
         }
@@ -272,8 +286,19 @@ class Objective:
             attrs |= {keys.COPIED_FROM: entry.source, keys.COPIED_RUNS: member.copied}
         return attrs
 
-    def _last_step(self, state: StudyState) -> int:
-        return len(state.order) * self.bench.config.evaluation.steps
+
+@dataclasses.dataclass(frozen=True)
+class Fidelity:
+    """The full evaluation of a study, or its cheap one."""
+
+    bench: BaseBench
+    order: list[tuple[int, int]]  # (task, seed) of a trial's runs
+    screened: bool = False
+
+    @property
+    def last_step(self) -> int:
+        """Of a trial's curve."""
+        return len(self.order) * self.bench.config.evaluation.run_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,15 +307,23 @@ class StudyState:
 
     study: optuna.Study
     archive: Archive
-    order: list[tuple[int, int]]  # (task, seed) of a trial's runs
+    full: Fidelity
+    screening: Fidelity | None = None
+
+    def fidelity(self, generation: int) -> Fidelity:
+        """How trials of a generation are evaluated."""
+        if self.screening is not None and sampler_of(self.study).screens(generation):
+            return self.screening
+        return self.full
 
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    """A candidate's runs, and the earlier trial that those it knew already are from."""
+    """A candidate's runs, the earlier trial that those it knew already are from, and how it is evaluated."""
 
     member: CandidateRuns
     source: int | None
+    fidelity: Fidelity
 
 
 def _machines_fault(error: Exception) -> bool:
@@ -314,9 +347,10 @@ def _reported(value: float) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def _description(candidate: Candidate) -> dict[str, str]:
+def _description(candidate: Candidate, fidelity: Fidelity) -> dict[str, Any]:
     return {
         keys.FORMULA: candidate.formula(),
         keys.HYPERPARAMETERS: candidate.describe(),
         keys.CANONICAL: candidate.canonical(),
+        **({keys.SCREENED: True} if fidelity.screened else {}),
     }

@@ -6,7 +6,6 @@ which names the winner, and winner and presets on another, which gives the numbe
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -18,8 +17,8 @@ from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.measurement.pool import Measurer, again_when_killed, processes
-from optevo.study.studies import best_trials
-from optevo.training.run import Run, read_run, total_fitness
+from optevo.study.studies import best_trials, contenders
+from optevo.training.run import Run, as_stored, read_run, total_fitness
 
 if TYPE_CHECKING:
     import optuna
@@ -144,7 +143,7 @@ def measure(
 
     winner, measured = again_when_killed(once)
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    found = {keys.ours(trial)[keys.CANONICAL]: trial.value for trial in trials}
+    found = {keys.ours(trial)[keys.CANONICAL]: trial.value for trial in contenders(trials)}
     rows = [Row(name, found.get(preset.canonical()), measured[name]) for name, preset in presets.items()]
     rows.append(Row(winner, shortlist[winner].value, measured[winner]))
     return Result(shortlist[winner].number, tuple(rows))
@@ -160,7 +159,7 @@ def planned_runs(study: optuna.Study, config: StudyConfig) -> int:
 def store_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
     """Keep the result with the study, under the settings that it was measured with."""
     settings = config.rerun.model_dump(mode="json")
-    study.set_user_attr(keys.RERUN, {"settings": settings, **dataclasses.asdict(result)})
+    study.set_user_attr(keys.RERUN, {"settings": settings, **as_stored(result)})
 
 
 def _runs(stored: Sequence[dict[str, Any]]) -> tuple[Run, ...]:

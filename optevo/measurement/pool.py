@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 import multiprocessing
@@ -27,7 +26,7 @@ from optevo.liveness.processes import (
 )
 from optevo.optim.candidate import Candidate
 from optevo.training.benches import BaseBench, make_worker_bench
-from optevo.training.run import Run, read_run
+from optevo.training.run import Run, as_stored, read_run
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -135,7 +134,7 @@ class Measurer:
         return measured
 
     def _store(self, key: str, run: Run) -> None:
-        self.study.set_user_attr(key, dataclasses.asdict(run))
+        self.study.set_user_attr(key, as_stored(run))
 
 
 def again_when_killed(measure: Callable[[], T], attempts: int = 3) -> T:
@@ -195,7 +194,7 @@ def _start(parent: int, config: StudyConfig, free: SimpleQueue[tuple[str, int]],
     when_orphaned(parent, lambda: os._exit(1))
     device, sharing = free.get()
     with OwnProcess():
-        _here.append(make_worker_bench(config, device, data_root, sharing))
+        _here.append(make_worker_bench(config.without_screening(), device, data_root, sharing))
 
 
 def train(candidate: Candidate, task: int, seed: int) -> Run:

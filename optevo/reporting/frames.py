@@ -35,6 +35,7 @@ TRIALS = {
     "origin": TEXT,
     "parents": ANY,
     "fitness": NUMBER,
+    "screened": FLAG,
     "formula": TEXT,
     "hyperparameters": TEXT,
     "canonical": ANY,
@@ -89,9 +90,10 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
         The columns of `TRIALS`; ``fitness:TASK`` for the mean over seeds on a task; and every parameter under
         its own name (``param:NAME`` where that is a column already), dormant genes included. `fitness` is
         what counts in the search: a pruned trial's is what it had earned, none where it diverged, was refused
-        or given up; nor has it one on the task where it diverged. `counted` says whether the trial
-        decided its slot. `seconds` is wall-clock time; where the trial recorded none, up to its end or, for
-        a lost one, its last sign of life.
+        or given up; nor has it one on the task where it diverged. `screened` says that the fitness is of the
+        cheap evaluation, on another scale than others. `counted` says whether the trial decided its slot.
+        `seconds` is wall-clock time; where the trial recorded none, up to its end or, for a lost one, its
+        last sign of life.
     """
     stored = _stored(study)
     deciders = _deciders(stored)
@@ -117,6 +119,7 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
                 "counted": trial.number in deciders,
                 "parents": tuple(attrs.get(keys.PARENTS, ())),
                 "fitness": _value(trial),
+                "screened": bool(attrs.get(keys.SCREENED)),
                 "seconds": _seconds(trial),
                 "error": _text(attrs.get(keys.ERROR, "").strip().rpartition("\n")[2] or None),
                 **{_task_column(key): attrs.get(key) for key in tasks if key not in _diverged(trial)},
@@ -146,8 +149,10 @@ def curves(study: optuna.Study) -> pd.DataFrame:
     A tenth in which the loss was not finite has none, and a run that diverged has only the tenths before.
     """
     rows = []
-    planned = study.user_attrs.get(keys.CONFIG, {}).get("evaluation", {}).get("steps")
+    evaluation = study.user_attrs.get(keys.CONFIG, {}).get("evaluation", {})
+    cheap = {**evaluation, **evaluation.get("screening", {})}
     for trial, run, _ in _runs(study):
+        planned = (cheap if keys.ours(trial).get(keys.SCREENED) else evaluation).get("steps")
         steps = planned if isinstance(planned, int) else run["steps"]
         ends = tenths(steps)
         for start, end, loss in zip([0, *ends], ends, run["losses"], strict=False):
@@ -204,8 +209,13 @@ def cost(study: optuna.Study, *, rerun: bool = True) -> Cost:
 
 
 def best(frame: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n fittest complete trials of a frame of `trials`, best first, no two of one canonical form."""
+    """The n fittest complete trials of a frame of `trials`, best first, no two of one canonical form.
+
+    As in `optevo.study.studies.contenders`, none that was only screened, unless all were.
+    """
     complete = frame[(frame["state"] == "COMPLETE") & frame["counted"] & frame["fitness"].notna()]
+    if not complete["screened"].all():
+        complete = complete[~complete["screened"]]
     ranked = complete.sort_values(
         ["fitness", "generation", "slot", "number"], ascending=[False, True, True, True]
     )
@@ -233,12 +243,16 @@ def _runs(study: optuna.Study) -> Iterator[tuple[FrozenTrial, Mapping[str, Any],
 
 
 def _deciders(stored: Sequence[FrozenTrial]) -> set[int]:
-    """Who counts: the first of the finished trials that hold a slot, as in `SlotTable`."""
-    deciders: dict[object, int] = {}
+    """Who counts: the first to finish in the last attempt at a place, as in `SlotTable`."""
+    deciders: dict[object, tuple[int, int]] = {}
     for trial in stored:
         if trial.state in COUNTED and keys.LATE not in trial.system_attrs:
-            deciders.setdefault(claimed(trial) or trial.number, trial.number)
-    return set(deciders.values())
+            slot = claimed(trial)
+            place = trial.number if slot is None else (slot.generation, slot.index)
+            attempt = 0 if slot is None else slot.attempt
+            if place not in deciders or deciders[place][0] < attempt:
+                deciders[place] = attempt, trial.number
+    return {number for _, number in deciders.values()}
 
 
 def _value(trial: FrozenTrial) -> float | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 GENERATIONS = {
     "generation": INTEGER,
     "finished": FLAG,
+    "screened": FLAG,
     "best_so_far": NUMBER,
     "best": NUMBER,
     "mean": NUMBER,
@@ -67,6 +68,7 @@ def generations(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
             {
                 "generation": number,
                 "finished": number in finished,
+                "screened": bool(own["screened"].any()),
                 "best": (values if whole.empty else whole).max(),
                 "mean": values.mean(),
                 "sd": values.std(),
@@ -83,7 +85,7 @@ def generations(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
             }
         )
     result = frame_of(rows, GENERATIONS)
-    result["best_so_far"] = result["best"].cummax()
+    result["best_so_far"] = result.groupby("screened")["best"].cummax()  # each on its own scale
     result["cumulative_steps"] = result["trained_steps"].cumsum()
     return result
 

@@ -18,8 +18,8 @@ from optevo import keys
 from optevo.escaping import printable
 from optevo.reporting.text import TEST_MARK, formula
 from optevo.samplers.base import sampler_of
-from optevo.samplers.slots import Slot, claimed, fate
-from optevo.study.studies import COUNTED
+from optevo.samplers.slots import Slot, claimed, fate, places
+from optevo.study.studies import COUNTED, contenders
 
 if TYPE_CHECKING:
     import optuna
@@ -55,11 +55,11 @@ class Progress:
         counted = [t for t in trials if t.state in COUNTED]
         complete = [t for t in counted if t.state == TrialState.COMPLETE]
         self.trials = trials
-        self.counted = len({claimed(trial) for trial in counted})
+        self.counted = places(counted)
         self.pruned = len(counted) - len(complete)
         self.running = sum(t.state == TrialState.RUNNING for t in trials)
         self.failed = [t for t in trials if t.state == TrialState.FAIL and keys.ERROR in keys.ours(t)]
-        self.best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
+        self.best = max(contenders(complete), key=lambda t: (t.value or 0.0, -t.number), default=None)
         sampler = sampler_of(self.study)
         self.slots = sampler.slot_table(self.study)
         self.generation = self.slots.generation if sampler.has_generations else 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
@@ -49,12 +50,7 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
             + (f" of trials {parents}" if parents else "")
         )
     for run in attrs.get(keys.RUNS, []):
-        outcome = f"diverged at step {run['diverged_at']}"
-        if run["diverged_at"] is None:
-            outcome = f"metric {run['metric']:.4f}"
-            if run["loss"] is not None:  # a task that scores by itself has none
-                outcome += f", training loss {run['loss']:.4f}"
-        lines.append(f"  {run['task']}, seed {run['seed']}: {outcome}, {run['seconds']:.1f} s")
+        lines.append(f"  {run['task']}, seed {run['seed']}: {_outcome(run)}, {run['seconds']:.1f} s")
     if keys.COPIED_FROM in attrs:
         copied = f"{attrs[keys.COPIED_RUNS]} of {len(attrs[keys.RUNS])} runs"
         lines.append(f"  {copied} taken over from trial {attrs[keys.COPIED_FROM]}, the same optimizer")
@@ -72,11 +68,22 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
     return lines
 
 
+def _outcome(run: Mapping[str, Any]) -> str:
+    if run["diverged_at"] is not None:
+        return run.get("failure") or f"diverged at step {run['diverged_at']}"
+    said = [f"metric {run['metric']:.4f}"]
+    if run["loss"] is not None:  # a task that scores by itself has none
+        said.append(f"training loss {run['loss']:.4f}")
+    if run.get("lr") is not None:
+        said.append(f"learning rate {run['lr']:g}")
+    return ", ".join(said)
+
+
 def _fitness(trial: FrozenTrial) -> str:
     fitness = earned(trial)
     if fitness is None:
         return ", no fitness" if trial.state in COUNTED else ""
-    return f", fitness {fitness:.4f}"
+    return f", fitness {fitness:.4f}" + " of the screening" * bool(keys.ours(trial).get(keys.SCREENED))
 
 
 def told(mean: float, sd: float, diverged: int, n: int) -> str:

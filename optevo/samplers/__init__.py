@@ -9,6 +9,7 @@ from optevo.samplers.base import SlotSampler, populations, sampler_of
 from optevo.samplers.breeding import BreedingSampler
 from optevo.samplers.claiming import NoSlot
 from optevo.samplers.genetic import GeneticSampler
+from optevo.samplers.particle import ParticleSampler
 from optevo.samplers.wrapped import SeededSampler, SlotGridSampler
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "BreedingSampler",
     "GeneticSampler",
     "NoSlot",
+    "ParticleSampler",
     "SamplerKind",
     "SamplerSection",
     "SeededSampler",

@@ -22,7 +22,7 @@ from optevo.optuna_private import (
 )
 from optevo.samplers.claiming import claim
 from optevo.samplers.memory import SamplerCache, StudyCaches
-from optevo.samplers.slots import Member, Slot, SlotTable, claimed
+from optevo.samplers.slots import Member, Slot, SlotTable, claimed, params_of
 from optevo.scalars import plain
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class SlotSampler(BaseSampler):
     Attributes:
         has_generations: Whether later generations are bred from earlier ones, so that racing and copies can
             look back. Default: True.
+        races: Whether those that fall behind the generation before are of no use, so that racing may stop
+            them. Default: True.
         origin: What a trial's attribute `origin` says that is no preset.
         lineage_in_user_attrs: Whether to write where trials come from to user attributes instead, which
             dashboards show. Default: False.
@@ -75,6 +77,7 @@ class SlotSampler(BaseSampler):
     """
 
     has_generations = True
+    races = True
     origin = "sampled"
 
     def __init__(
@@ -132,7 +135,7 @@ class SlotSampler(BaseSampler):
         lineage = self.lineage(study, slot)
         if trial.system_attrs.get("fixed_params"):
             lineage |= {keys.PARENTS: [], keys.ORIGIN: "enqueued"}
-        user, system = self.attributes(lineage)
+        user, system = self.attributes(slot, lineage)
         with written_together(study):
             for key, value in user.items():
                 set_trial_user_attr(study, trial, key, value)
@@ -191,12 +194,32 @@ class SlotSampler(BaseSampler):
             keys.ORIGIN: origin,
         }
 
-    def attributes(self, lineage: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """User and system attributes of a trial that has claimed its slot, for a `lineage`."""
-        claim = {keys.CLAIM: [lineage[keys.GENERATION], lineage[keys.SLOT]]}
+    def attributes(self, slot: Slot, lineage: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """User and system attributes of a trial that has claimed `slot`, for a `lineage`."""
+        claim = {keys.CLAIM: slot.claim}
         if self.lineage_in_user_attrs:
             return dict(lineage), claim
         return {}, {**claim, keys.PARENTS: lineage[keys.PARENTS], keys.ORIGIN: lineage[keys.ORIGIN]}
+
+    def size(self, generation: int, populations: Mapping[int, Sequence[Member]]) -> int:
+        """Places of a generation.
+
+        Args:
+            generation: Which.
+            populations: Those that have finished; without any, the answer is the most that there can be.
+        """
+        return self.population_size if generation == 0 else self.population_size - self.n_elites
+
+    def attempts(self, generation: int) -> int:
+        """Attempts at each place of a generation: the next where one ended without a value. Default: 1."""
+        return 1
+
+    def screens(self, generation: int) -> bool:
+        """Whether a generation is only screened, by the cheap evaluation where the study has one.
+
+        Default: False.
+        """
+        return False
 
     def is_preset(self, slot: Slot) -> bool:
         """Whether a preset holds the slot."""
@@ -234,7 +257,7 @@ class SlotSampler(BaseSampler):
 
     def _check_used(self, study: Study, trial: FrozenTrial, preset: Mapping[str, Any]) -> None:
         """Refuse a preset with a name that its trial never suggested: what it meant was drawn."""
-        unused = [name for name in preset if name not in trial.params]
+        unused = [name for name in preset if name not in params_of(trial)]
         if unused and not trial.system_attrs.get("fixed_params"):
             set_trial_system_attr(study, trial, keys.ORIGIN, "random")
             known = ", ".join(map(repr, trial.params)) or "none"
@@ -251,6 +274,8 @@ class SlotSampler(BaseSampler):
             self.group_size,
             n_generations=None if self.endless else self.n_generations,
             asynchronous=self.asynchronous,
+            sizes=self.size,
+            attempts=self.attempts,
         )
 
 

@@ -12,9 +12,9 @@ from optuna.search_space import intersection_search_space
 from optuna.trial import FrozenTrial
 
 from optevo import keys
-from optevo.optuna_private import all_trials, stored_trial
+from optevo.optuna_private import all_trials, set_trial_system_attr, stored_trial
 from optevo.samplers.base import SlotSampler
-from optevo.samplers.claiming import earlier_params
+from optevo.samplers.claiming import furthest
 from optevo.samplers.operators import (
     Generic,
     Params,
@@ -22,10 +22,9 @@ from optevo.samplers.operators import (
     check_presets,
     draw,
     given,
-    identity,
     inherit,
 )
-from optevo.samplers.slots import Member, Slot
+from optevo.samplers.slots import Member, Slot, individual, params_of, split
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from optevo.spaces.base import Space
 
 # What a generator is for; two purposes never share a stream.
-_MATE, _CHILD, _INDEPENDENT, _LOOSE = range(4)
+_MATE, CHILD, _INDEPENDENT, _LOOSE = range(4)
 
 
 class BreedingSampler(SlotSampler):
@@ -57,7 +56,8 @@ class BreedingSampler(SlotSampler):
     def __init__(self, *, space: Space | None = None, **options: Any) -> None:
         super().__init__(**options)
         if space is not None:
-            check_presets(self.presets, space.distributions())
+            dormant = {name for preset in space.presets().values() for name in preset}
+            check_presets(self.presets, space.distributions(), dormant)
         self.space = space
 
     # For a subclass
@@ -84,7 +84,7 @@ class BreedingSampler(SlotSampler):
             parents: Their parameters, as `choose_parents` chose; none in generation 0.
             rng: All randomness.
             slot: The child's.
-            seen: `identity` of all that have been proposed, for those who avoid repeating it.
+            seen: The variation's `identity` of all that have been proposed, for those who avoid repeating it.
         """
         return variation.sample(rng)
 
@@ -114,12 +114,15 @@ class BreedingSampler(SlotSampler):
             return {}
         slot = self.slot(study, trial)
         if slot is None:  # called without `study.ask`: no slot, so a draw
-            return (self.space or Generic(search_space)).sample(self._rng(study, _LOOSE, trial.number))
-        if self.asynchronous and slot.generation:
+            child = (self.space or Generic(search_space)).sample(self._rng(study, _LOOSE, trial.number))
+        elif self.asynchronous and slot.generation:
             child = self._asynchronous_child(study, trial, slot, search_space)
         else:
-            child = self._offspring(study, slot.generation, search_space)[slot.index]
-        return {name: child[name] for name in search_space if name in child}
+            child = self._child(study, slot, search_space)
+        suggested, dormant = split(child, search_space)
+        if dormant and not trial.system_attrs.get("fixed_params"):
+            set_trial_system_attr(study, trial, keys.DORMANT, dormant)
+        return suggested
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -129,8 +132,8 @@ class BreedingSampler(SlotSampler):
         slot, name_key = self.slot(study, trial), zlib.crc32(param_name.encode())
         if slot is None:
             return draw(param_distribution, self._rng(study, _LOOSE, trial.number, name_key))
-        rng = self._rng(study, _INDEPENDENT, slot.generation, slot.index, name_key)
-        parents = self._parents(study, trial, slot)
+        rng = self._rng(study, _INDEPENDENT, *slot.claim, name_key)
+        parents = [params_of(parent) for parent in self._parents(study, trial, slot)]
         if self.is_preset(slot):
             preset = self.presets[slot.index]
             if param_name not in preset:
@@ -178,8 +181,7 @@ class BreedingSampler(SlotSampler):
             return []
         population = self._population(study, slot)
         if self.space is not None:  # a trial that ended before it had all its parameters does not breed
-            names = self.space.distributions().keys()
-            population = [member for member in population if names <= member.params.keys()]
+            population = [member for member in population if self.space.whole(member.params)]
         if not population:
             return []
         rng = self._rng(study, _MATE, slot.generation, slot.index)
@@ -190,26 +192,29 @@ class BreedingSampler(SlotSampler):
         table = self._cache(study).table
         return table.recent() if self.asynchronous else table.populations[slot.generation - 1]
 
-    def _parents(self, study: Study, trial: FrozenTrial, slot: Slot) -> list[Params]:
-        """The parameters of a trial's parents; asynchronous, of those that it was given when it began."""
+    def _parents(self, study: Study, trial: FrozenTrial, slot: Slot) -> list[FrozenTrial]:
+        """A trial's parents; asynchronous, those that it was given when it began."""
         if not self.asynchronous:
-            return [member.params for member in self._mates(study, slot)]
+            return [member.trial for member in self._mates(study, slot)]
         trials, numbers = all_trials(study), keys.ours(stored_trial(study, trial)).get(keys.PARENTS, [])
-        return [trials[number].params for number in numbers]
+        return [trials[number] for number in numbers]
 
     def _asynchronous_child(
         self, study: Study, trial: FrozenTrial, slot: Slot, search_space: dict[str, BaseDistribution]
     ) -> Params:
         """One child of an asynchronous search, bred when asked for; again the same where it failed before."""
         variation = self.space or Generic(search_space)
-        names = tuple(variation.distributions())
-        earlier = earlier_params(all_trials(study), slot)
-        if earlier.keys() >= set(names):
-            return earlier
-        rng = self._rng(study, _CHILD, slot.generation, slot.index)
-        seen = self._cache(study).seen_so_far(names)
-        parents = self._parents(study, trial, slot)
+        earlier = furthest(all_trials(study), slot)
+        if earlier is not None and variation.whole(child := individual(earlier, search_space)):
+            return child
+        rng = self._rng(study, CHILD, slot.generation, slot.index)
+        seen = self._cache(study).seen_so_far(variation)
+        parents = [individual(parent, search_space) for parent in self._parents(study, trial, slot)]
         return self.breed(variation, parents, rng, slot=slot, seen=seen)
+
+    def _child(self, study: Study, slot: Slot, search_space: dict[str, BaseDistribution]) -> Params:
+        """The child in a slot."""
+        return self._offspring(study, slot.generation, search_space)[slot.index]
 
     def _offspring(
         self, study: Study, generation: int, search_space: dict[str, BaseDistribution]
@@ -226,16 +231,17 @@ class BreedingSampler(SlotSampler):
             return known.offspring[key]
 
     def _breed_all(self, study: Study, generation: int, variation: Variation) -> list[Params]:
-        known, names = self._cache(study), tuple(variation.distributions())
-        seen = known.seen_before(generation, names)
+        known, names = self._cache(study), variation.distributions().keys()
+        seen = known.seen_before(generation, variation)
         offspring = []
         for i in range(known.table.size(generation)):
-            slot, rng = Slot(generation, i), self._rng(study, _CHILD, generation, i)
-            parents = [member.params for member in self._mates(study, slot)]
+            slot, rng = Slot(generation, i), self._rng(study, CHILD, generation, i)
+            parents = [individual(member.trial, names) for member in self._mates(study, slot)]
             if self.is_preset(slot):
-                child = {**variation.sample(rng), **self.presets[i]}
+                child = dict(self.presets[i])
+                child = child if variation.whole(child) else {**variation.sample(rng), **child}
             else:
                 child = self.breed(variation, parents, rng, slot=slot, seen=seen)
-            seen.add(identity(child))
+            seen.add(variation.identity(child))
             offspring.append(child)
         return offspring

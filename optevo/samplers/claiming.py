@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -85,18 +85,17 @@ def claim(
     raise NoSlot(f"generation {table.generation} has no open slot")
 
 
-def earlier_params(trials: Sequence[FrozenTrial], slot: Slot) -> dict[str, Any]:
-    """What the failed trials in `slot` were to evaluate, as far as they got; empty where there is none.
+def furthest(trials: Sequence[FrozenTrial], slot: Slot) -> FrozenTrial | None:
+    """Of the failed trials in `slot`, the one that got furthest in saying what it was to evaluate, if any.
 
-    For samplers whose proposals depend on when they are asked: a slot's next attempt is at the same one.
+    For samplers whose proposals depend on when they are asked: a slot's next trial is of the same one.
     """
-    failed = [t.params for t in trials if t.state == TrialState.FAIL and claimed(t) == slot]
-    return max(failed, key=len, default={})
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL and claimed(trial) == slot]
+    return max(failed, key=lambda trial: len(trial.params), default=None)
 
 
 def _write(study: Study, trial: FrozenTrial, slot: Slot | None) -> None:
-    value = None if slot is None else [slot.generation, slot.index]
-    set_trial_system_attr(study, trial, keys.CLAIM, value)
+    set_trial_system_attr(study, trial, keys.CLAIM, None if slot is None else slot.claim)
 
 
 class _Wait:

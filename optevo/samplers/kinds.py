@@ -9,13 +9,16 @@ from optuna.samplers import TPESampler
 
 from optevo.samplers.base import SlotSampler
 from optevo.samplers.genetic import GeneticSampler
+from optevo.samplers.particle import ParticleSampler
 from optevo.samplers.sections import (
     GeneticSection,
     GridSection,
+    ParticleSection,
     RandomSection,
     SamplerSection,
     TPESection,
 )
+from optevo.samplers.slots import split
 from optevo.samplers.wrapped import SeededSampler, SlotGridSampler
 from optevo.spaces.base import Space
 
@@ -48,6 +51,17 @@ def _genetic(section: GeneticSection, space: Space, seed: int, group_size: int) 
     )
 
 
+def _particle(section: ParticleSection, space: Space, seed: int, group_size: int) -> SlotSampler:
+    return ParticleSampler(
+        **section.model_dump(exclude={"kind"}),
+        seed=seed,
+        space=space,
+        presets=list(space.presets().values()),
+        max_failures=None,  # as in `_genetic`
+        endless=False,
+    )
+
+
 def _random(section: RandomSection, space: Space, seed: int, group_size: int) -> SlotSampler:
     # A single generation of draws from the space's prior.
     only = GeneticSection.model_construct(population_size=section.n_trials, n_generations=1, n_elites=0)
@@ -55,7 +69,8 @@ def _random(section: RandomSection, space: Space, seed: int, group_size: int) ->
 
 
 def _tpe(section: TPESection, space: Space, seed: int, group_size: int) -> SlotSampler:
-    presets = list(space.presets().values())
+    names = space.distributions()
+    presets = [split(preset, names)[0] for preset in space.presets().values()]
     return SeededSampler(lambda one: TPESampler(seed=one), seed, section.n_trials, presets)
 
 
@@ -67,6 +82,7 @@ def _grid(section: GridSection, space: Space, seed: int, group_size: int) -> Slo
 #: By the `kind` of a study file's ``[sampler]``; a new kind of sampler is one entry.
 SAMPLERS: dict[str, SamplerKind] = {
     "genetic": SamplerKind(GeneticSection, _genetic),
+    "particle": SamplerKind(ParticleSection, _particle),
     "random": SamplerKind(RandomSection, _random),
     "tpe": SamplerKind(TPESection, _tpe),
     "grid": SamplerKind(GridSection, _grid),

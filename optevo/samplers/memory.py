@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import itertools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial
 
 from optevo.optuna_private import all_trials, storage_of, study_id
-from optevo.samplers.operators import Params, identity
-from optevo.samplers.slots import Slot, SlotTable
+from optevo.samplers.operators import Params, Variation
+from optevo.samplers.slots import Member, Slot, SlotTable, individual
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -34,23 +34,33 @@ class SamplerCache:
     seen: dict[tuple[str, ...], list[set[int]]] = field(default_factory=dict)
     late: dict[tuple[str, ...], tuple[int, set[int]]] = field(default_factory=dict)
     own: dict[int, Any] = field(default_factory=dict)  # what a kind of sampler keeps of them, by id
+    kept: dict[Any, Any] = field(default_factory=dict)  # what it keeps of the study
 
-    def seen_before(self, generation: int, names: tuple[str, ...]) -> set[int]:
-        """The identity of every member of earlier generations, as far as `names` go."""
-        by_generation = self.seen.setdefault(names, [])
+    def seen_before(self, generation: int, variation: Variation) -> set[int]:
+        """The identity of every member of earlier generations, as far as the variation's parameters go."""
+        by_generation = self.seen.setdefault(tuple(variation.distributions()), [])
         for g in range(len(by_generation), generation):
-            members = self.table.populations[g]
-            by_generation.append({identity({n: m.params.get(n) for n in names}) for m in members})
+            by_generation.append(identities(self.table.populations[g], variation))
         return set().union(*by_generation[:generation])
 
-    def seen_so_far(self, names: tuple[str, ...]) -> set[int]:
+    def seen_so_far(self, variation: Variation) -> set[int]:
         """The identity of every member of an asynchronous search."""
+        names = tuple(variation.distributions())
         count, seen = self.late.get(names, (0, set()))
-        members = self.table.members()
-        fresh = list(itertools.islice(members, count, None))
-        seen.update(identity({n: m.params.get(n) for n in names}) for m in fresh)
+        fresh = list(itertools.islice(self.table.members(), count, None))
+        seen |= identities(fresh, variation)
         self.late[names] = (count + len(fresh), seen)
         return seen
+
+
+def identities(members: Iterable[Member], variation: Variation) -> set[int]:
+    """The identity of each member that is whole."""
+    found, names = set(), variation.distributions().keys()
+    for member in members:
+        params = individual(member.trial, names)
+        if variation.whole(params):
+            found.add(variation.identity(params))
+    return found
 
 
 class StudyCaches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from optuna.distributions import (
 )
 
 from optevo import optuna_private
-from optevo.spaces.base import Params
+from optevo.spaces.base import Params, identity
 
 _MOST = sys.float_info.max
 
@@ -32,6 +32,12 @@ class Variation(Protocol):
 
     def vary(self, parents: Sequence[Params], rng: np.random.Generator, decay: float) -> Params:
         """A child; `decay` in (0, 1] scales probabilities and widths."""
+
+    def whole(self, params: Mapping[str, Any]) -> bool:
+        """Whether nothing of an individual is missing."""
+
+    def identity(self, params: Params) -> int:
+        """A number that individuals share that are not worth two evaluations."""
 
 
 def tournament(population: int, size: int, rng: np.random.Generator) -> int:
@@ -66,14 +72,9 @@ def unique_child(
         else:
             child = variation.vary(parents, rng, decay)
         first = first or child
-        if identity(child) not in seen:
+        if variation.identity(child) not in seen:
             return child
     return first
-
-
-def identity(params: Params) -> int:
-    """A number that equal parameters share, within one process."""
-    return hash(repr(sorted(params.items())))  # of the text, since hash(-1) == hash(-2)
 
 
 class Generic:
@@ -101,6 +102,14 @@ class Generic:
         """Each parameter from any parent, drawn anew where none has a valid value; then mutated alone."""
         child = {name: inherit(name, d, parents, rng) for name, d in self._distributions.items()}
         return {name: mutate_value(child[name], d, rng, decay) for name, d in self._distributions.items()}
+
+    def whole(self, params: Mapping[str, Any]) -> bool:
+        """Whether all of them are there."""
+        return self._distributions.keys() <= params.keys()
+
+    def identity(self, params: Params) -> int:
+        """Equal parameters are one individual."""
+        return identity(params)
 
 
 def inherit(name: str, d: BaseDistribution, parents: Sequence[Params], rng: np.random.Generator) -> Any:
@@ -180,14 +189,24 @@ class _Scale:
         return int(value) if isinstance(d, IntDistribution) else float(value)
 
 
-def check_presets(presets: Sequence[Mapping[str, Any]], space: Mapping[str, BaseDistribution]) -> None:
+def check_presets(
+    presets: Sequence[Mapping[str, Any]],
+    space: Mapping[str, BaseDistribution],
+    dormant: Collection[str] = (),
+) -> None:
     """Whether presets are points of a space, as far as they go.
+
+    Args:
+        presets: Parameters by name.
+        space: What a trial may suggest.
+        dormant: Names of parameters that it does not. Default: none.
 
     Raises:
         ValueError: One has a parameter that the space doesn't have, or a value outside it.
     """
     for preset in presets:
         for name, value in preset.items():
-            if name not in space:
+            if name in space:
+                given(name, value, space[name])
+            elif name not in dormant:
                 raise ValueError(f"Invalid preset: the space has no parameter {name!r}")
-            given(name, value, space[name])

@@ -20,9 +20,11 @@ class SamplerSection(Section):
 
     Attributes:
         title: What a search by it is called, for people. Default: "search".
+        screens: Whether some generations are only screened, see `SlotSampler.screens`. Default: False.
     """
 
     title: ClassVar[str] = "search"
+    screens: ClassVar[bool] = False
     kind: str
 
     @abc.abstractmethod
@@ -75,15 +77,44 @@ class GeneticSection(SamplerSection):
 
     def check(self, space: Space, group_size: int) -> None:
         """The space has to evolve, and an asynchronous search has no groups."""
-        faults = []
-        if not space.evolves:
-            others = "grid, tpe or random" if space.grid() is not None else "tpe or random"
-            faults.append(f"sampler.kind: the space {space.name!r} does not evolve; take {others}")
+        faults = _against_still(space)
         if group_size > 1 and self.asynchronous:
             faults.append(
                 "sampler.asynchronous: groups train together, so set evaluation.batch_candidates = 1"
             )
         _refuse(faults)
+
+
+class ParticleSection(SamplerSection):
+    """The particles of arXiv 2404.06679, with the constants of its published run as defaults."""
+
+    title = "particle search"
+    kind: Literal["particle"]
+    initial_size: int = Field(default=500, ge=1, le=100_000)
+    n_particles: int = Field(default=50, ge=1, le=100_000, validate_default=True)
+    n_steps: int = Field(default=5, ge=1, le=100_000)
+    n_mutations: int = Field(default=7, ge=1, le=100_000)
+    n_attempts: int = Field(default=4, ge=1, le=1000)
+
+    @field_validator("n_particles")
+    @classmethod
+    def _fits(cls, n_particles: int, info: ValidationInfo) -> int:
+        size = info.data.get("initial_size")  # absent where it is wrong itself
+        if size is not None and n_particles > size:
+            raise ValueError(f"must be at most initial_size, which is {size}")
+        return n_particles
+
+    def trials(self, space: Space) -> int:
+        """Places: where an individual ends without a value, further attempts at its place come on top."""
+        return self.initial_size + self.n_particles * (1 + self.n_steps * self.n_mutations)
+
+    def places(self, space: Space) -> int:
+        """The initial population."""
+        return self.initial_size
+
+    def check(self, space: Space, group_size: int) -> None:
+        """The space has to evolve, and groups are refused."""
+        _refuse([*_against_still(space), *self._against_groups(group_size)])
 
 
 class _TrialsSection(SamplerSection):
@@ -112,6 +143,11 @@ class TPESection(_TrialsSection):
     title = "TPE search"
     kind: Literal["tpe"]
 
+    def check(self, space: Space, group_size: int) -> None:
+        """It draws by itself, from distributions: it knows no gate."""
+        viable = "space.viable: tpe draws by itself and knows no gate; set it to false"
+        _refuse([*([viable] if space.only_viable else []), *self._against_groups(group_size)])
+
 
 class GridSection(SamplerSection):
     """Every combination of a sweep's values, by Optuna's `GridSampler`."""
@@ -127,6 +163,11 @@ class GridSection(SamplerSection):
         """The space has to be a sweep."""
         sweep = "sampler.kind: a grid is for a baseline's space, such as space.kind = 'adamw'"
         _refuse([*([sweep] if space.grid() is None else []), *self._against_groups(group_size)])
+
+
+def _against_still(space: Space) -> list[str]:
+    others = "grid, tpe or random" if space.grid() is not None else "tpe or random"
+    return [] if space.evolves else [f"sampler.kind: the space {space.name!r} does not evolve; take {others}"]
 
 
 def _refuse(faults: Sequence[str]) -> None:

@@ -17,13 +17,17 @@ and children are bred from whoever has finished, see `SlotTable.recent`.
 
 With a `group_size` above one, neighbouring slots form groups and a trial claims its whole group: nobody else
 takes a slot in which a trial of the group is at work.
+
+Where a place has several attempts, each is a slot with an individual of its own. The next one opens where an
+attempt has ended without a value, and the last one that finished is the place's member.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -34,10 +38,17 @@ from optevo.samplers.operators import Params
 
 @dataclass(frozen=True)
 class Slot:
-    """One place in a generation."""
+    """One place in a generation, and which attempt at it."""
 
     generation: int
     index: int
+    attempt: int = 0
+
+    @property
+    def claim(self) -> list[int]:
+        """What a trial writes that claims it."""
+        place = [self.generation, self.index]
+        return [*place, self.attempt] if self.attempt else place
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,8 @@ class Member:
 
     @property
     def params(self) -> Params:
-        """The trial's, which a storage may read only now."""
-        return self.trial.params
+        """The trial's, which a storage may read only now, with its dormant ones."""
+        return params_of(self.trial)
 
     complete: bool = True  # pruned otherwise
 
@@ -63,6 +74,11 @@ class _Holders:
     finished: list[FrozenTrial] = field(default_factory=list)
     failed: list[FrozenTrial] = field(default_factory=list)  # but for interrupted ones
     interrupted: list[FrozenTrial] = field(default_factory=list)
+
+    @property
+    def decider(self) -> FrozenTrial:
+        """The one that counts of those that have finished."""
+        return min(self.finished, key=lambda trial: trial.number)
 
 
 class SlotTable:
@@ -75,6 +91,12 @@ class SlotTable:
         group_size: Slots of a group. Default: 1.
         n_generations: There are no slots beyond so many. Default: None, no end.
         asynchronous: Whether the next generation opens before all slots are decided. Default: False.
+        sizes: Places of a generation, given the finished ones. Default: as above.
+        attempts: Attempts at each place of a generation. Default: one.
+
+    Attributes:
+        populations: Finished generations, best member first.
+        earlier_attempts: Of finished generations, those attempts that another one followed.
     """
 
     def __init__(
@@ -86,6 +108,8 @@ class SlotTable:
         *,
         n_generations: int | None = None,
         asynchronous: bool = False,
+        sizes: Callable[[int, Mapping[int, Sequence[Member]]], int] | None = None,
+        attempts: Callable[[int], int] = lambda generation: 1,
     ) -> None:
         self.population_size = population_size
         self.n_elites = n_elites
@@ -94,7 +118,10 @@ class SlotTable:
         self.n_generations = n_generations
         self.asynchronous = asynchronous
         self.generation = 0  # the first that is in progress
-        self.populations: dict[int, list[Member]] = {}  # finished generations, best member first
+        self.populations: dict[int, list[Member]] = {}
+        self.earlier_attempts: dict[int, list[Member]] = {}
+        self.attempts = attempts
+        self._sizes = sizes
         self._members: dict[Slot, Member] = {}  # of all generations, asynchronous only
         self._direction = StudyDirection.MINIMIZE
         self._unsettled: dict[int, FrozenTrial] = {}
@@ -102,7 +129,9 @@ class SlotTable:
         self._holders: dict[Slot, _Holders] = {}
 
     def size(self, generation: int) -> int:
-        """Number of slots of a generation."""
+        """Number of places of a generation."""
+        if self._sizes is not None:
+            return self._sizes(generation, self.populations)
         return self.population_size if generation == 0 else self.population_size - self.n_elites
 
     def update(self, trials: Sequence[FrozenTrial], direction: StudyDirection) -> None:
@@ -134,14 +163,13 @@ class SlotTable:
 
     def open(self, generation: int) -> list[Slot]:
         """Slots that nobody holds, those that failed before last."""
-        slots = (Slot(generation, i) for i in range(self.size(generation)))
-        return sorted(filter(self._is_open, slots), key=self._attempts)
+        return sorted(filter(self._is_open, self._current(generation)), key=self._failures)
 
     def group(self, slot: Slot) -> list[Slot]:
         """The slots that train together with `slot`, itself among them, in order."""
         first = slot.index - slot.index % self.group_size
         last = min(first + self.group_size, self.size(slot.generation))
-        return [Slot(slot.generation, i) for i in range(first, last)]
+        return [replace(slot, index=i) for i in range(first, last)]
 
     @property
     def ended(self) -> bool:
@@ -180,8 +208,7 @@ class SlotTable:
 
     def live(self, generation: int) -> list[FrozenTrial]:
         """Trials at work on undecided slots of a generation, the longest-running first."""
-        slots = (Slot(generation, i) for i in range(self.size(generation)))
-        held = (self._holders.get(slot) for slot in slots)
+        held = (self._holders.get(slot) for slot in self._current(generation))
         trials = (t for h in held if h is not None and not h.finished for t in h.live.values())
         return sorted(trials, key=lambda trial: trial.number)
 
@@ -220,6 +247,19 @@ class SlotTable:
         slots = [slot for trial in self.live(self.generation) if (slot := claimed(trial)) is not None]
         return min(slots, key=lambda slot: (slots.count(slot), slots.index(slot)))
 
+    def _current(self, generation: int) -> Iterator[Slot]:
+        """The attempt that each place of a generation has come to."""
+        n_attempts = self.attempts(generation)
+        for i in range(self.size(generation)):
+            slot = Slot(generation, i)
+            while slot.attempt + 1 < n_attempts and self._came_to_nothing(slot):
+                slot = replace(slot, attempt=slot.attempt + 1)
+            yield slot
+
+    def _came_to_nothing(self, slot: Slot) -> bool:
+        holders = self._holders.get(slot)
+        return holders is not None and bool(holders.finished) and earned(holders.decider) is None
+
     def _at_work(self, slot: Slot) -> Iterable[int]:
         holders = self._holders.get(slot)
         return () if holders is None else holders.live
@@ -231,7 +271,7 @@ class SlotTable:
         spent = self.max_failures is not None and len(holders.failed) >= self.max_failures
         return not (holders.live or holders.finished or spent)
 
-    def _attempts(self, slot: Slot) -> int:
+    def _failures(self, slot: Slot) -> int:
         holders = self._holders.get(slot)
         return 0 if holders is None else len(holders.failed)
 
@@ -239,12 +279,15 @@ class SlotTable:
         """Rank the generation in progress, with the elites before it, and go on to the next."""
         g = self.generation
         members = self.populations[g - 1][: self.n_elites] if g else []
-        for i in range(self.size(g)):
-            holders = self._holders.pop(Slot(g, i))
-            if holders.finished:
-                trial = min(holders.finished, key=lambda t: t.number)
-                members = [*members, _member(trial, Slot(g, i), self._direction)]
+        earlier: list[Member] = []
+        for last in list(self._current(g)):
+            slots = (replace(last, attempt=attempt) for attempt in range(last.attempt + 1))
+            held = [(slot, self._holders.pop(slot)) for slot in slots]
+            done = [_member(h.decider, slot, self._direction) for slot, h in held if h.finished]
+            members = [*members, *done[-1:]]
+            earlier += done[:-1]
         self.populations[g] = sorted(members, key=self._order)
+        self.earlier_attempts[g] = earlier
         self.generation += 1
 
     def _order(self, member: Member) -> tuple[bool, float, int, int]:
@@ -258,6 +301,29 @@ def claimed(trial: FrozenTrial) -> Slot | None:
     """The slot that a trial's attributes name, if any."""
     claim = trial.system_attrs.get(keys.CLAIM)
     return None if claim is None else Slot(*claim)
+
+
+def places(trials: Iterable[FrozenTrial]) -> int:
+    """At how many places trials have a slot, whichever attempt."""
+    slots = (slot for trial in trials if (slot := claimed(trial)) is not None)
+    return len({(slot.generation, slot.index) for slot in slots})
+
+
+def params_of(trial: FrozenTrial) -> Params:
+    """A trial's parameters, with the dormant ones that it keeps for its children."""
+    dormant: Params | None = trial.system_attrs.get(keys.DORMANT)
+    return {**dormant, **trial.params} if dormant else trial.params
+
+
+def individual(trial: FrozenTrial, names: Collection[str]) -> Params:
+    """A trial's parameters of these `names` and its dormant ones, without what else was suggested."""
+    return {**trial.system_attrs.get(keys.DORMANT, {}), **split(trial.params, names)[0]}
+
+
+def split(params: Mapping[str, Any], suggested: Collection[str]) -> tuple[Params, Params]:
+    """An individual's parameters that a trial may suggest, in that order, and its dormant ones."""
+    dormant = {name: value for name, value in params.items() if name not in suggested}
+    return {name: params[name] for name in suggested if name in params}, dormant
 
 
 def fate(trial: FrozenTrial) -> str:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from optevo import keys
 from optevo.optuna_private import all_trials, set_trial_system_attr, trial_id, written_together
 from optevo.samplers.base import SlotSampler
-from optevo.samplers.claiming import earlier_params
+from optevo.samplers.claiming import furthest
 from optevo.samplers.operators import given
 from optevo.samplers.slots import Slot, claimed
 
@@ -124,7 +124,8 @@ class SeededSampler(SlotSampler):
             elif slot is not None:
                 # Attempts that got as far as being described have all their parameters.
                 before = [t for t in all_trials(study) if claimed(t) == slot]
-                fixed = earlier_params([t for t in before if keys.CANONICAL in keys.ours(t)], slot)
+                earlier = furthest([t for t in before if keys.CANONICAL in keys.ours(t)], slot)
+                fixed = {} if earlier is None else earlier.params
             running[key] = _Wrapped(self._make(index), fixed)
         made: _Wrapped = running[key]
         return made

@@ -1,11 +1,13 @@
 """What a search space is: Optuna distributions, a prior, presets, and how candidates vary.
 
-Nothing here or in a space's module imports torch; a candidate does when it is built.
+Nothing here or in a space's module imports torch; a candidate does when it is built or asked for its gate, as
+it is by a space of viable individuals with every draw.
 """
 
 from __future__ import annotations
 
 import abc
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 Params = dict[str, Any]
 
+ATTEMPTS = 200  # draws for one viable individual
+
 
 class Space(abc.ABC):
     """A search space.
@@ -33,29 +37,54 @@ class Space(abc.ABC):
     `sample` and `vary` take and return flat parameters, always all of them, and draw from the generator that
     they are given and from nothing else.
 
+    A space may be define-by-run: `suggest` then asks for those parameters alone that a candidate expresses.
+    What else an individual has, to be expressed by its descendants, are *dormant* parameters: JSON-ready
+    values under names that are not in `distributions`. Samplers that breed keep them with the trial.
+
     Attributes:
         name: Its kind, as a study file names it.
         title: What is searched, for people.
         evolves: Whether `vary` breeds children. Default: False.
         n_parents: How many parents a child has. Default: 2.
+        only_viable: Whether `sample` and `vary` draw until a candidate passes its gate. Default: False.
         package: The package, besides torch, whose version a study's numbers depend on. Default: None.
         part_names: What `parts` counts, in order. Default: nothing.
+        own_rate: Why a study's learning-rate trials are not for its candidates; None for candidates that take
+            a rate, see `Candidate.at_rate`. Default: they have rates of their own.
     """
 
     name: str
     title: str
     evolves = False
     n_parents = 2
+    only_viable = False
     package: str | None = None
     part_names: tuple[str, ...] = ()
+    own_rate: str | None = "candidates have a learning rate of their own; leave the trials out"
 
     @abc.abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Every parameter, by name, in a fixed order."""
+        """Every parameter that a trial may suggest, by name, in a fixed order."""
 
     @abc.abstractmethod
     def candidate(self, params: Mapping[str, Any]) -> Candidate:
         """The candidate that `params` stand for; ValueError where a stored one is missing or out of range."""
+
+    def whole(self, params: Mapping[str, Any]) -> bool:
+        """Whether parameters make a candidate. Default: all of `distributions` are there."""
+        return self._names <= params.keys()
+
+    def identity(self, params: Params) -> int:
+        """A number that individuals share, within one process, that are not worth two evaluations.
+
+        Args:
+            params: Whole ones. Default: individuals are as different as their parameters, see `identity`.
+        """
+        return identity(params)
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.distributions())
 
     def presets(self) -> dict[str, Params]:
         """Known candidates by name; none by default."""
@@ -66,7 +95,7 @@ class Space(abc.ABC):
         """A draw from the prior."""
 
     def vary(self, parents: Sequence[Params], rng: np.random.Generator, decay: float) -> Params:
-        """A child of `n_parents` parents; TypeError where the space does not evolve.
+        """A child of `n_parents` parents, or a mutant of one; TypeError where the space does not evolve.
 
         Args:
             parents: Their parameters.
@@ -74,6 +103,29 @@ class Space(abc.ABC):
             decay: In (0, 1]: scales every probability and width, and anneals over a search.
         """
         raise TypeError(f"the space {self.name!r} does not evolve")
+
+    def viable(self, params: Params) -> Params | None:
+        """The parameters of a candidate that passes its gate, repaired where the space knows how; else None.
+
+        Default: as they are, or None. The gate may import torch.
+        """
+        return params if self.candidate(params).gate() is None else None
+
+    def drawn(self, draw: Callable[[], Params]) -> Params:
+        """A draw; where the space asks for viable individuals only, the first of up to 200 that is one.
+
+        For `sample` and `vary`. Where none of them is viable, it is the last.
+
+        Args:
+            draw: Makes another with every call.
+        """
+        if not self.only_viable:
+            return draw()
+        for _ in range(ATTEMPTS):
+            params = draw()
+            if (viable := self.viable(params)) is not None:
+                return viable
+        return params
 
     def suggest(self, trial: Trial) -> Params:
         """Ask `trial` for every parameter of the space."""
@@ -127,6 +179,11 @@ class Space(abc.ABC):
             tuned: AdamW as a sweep tuned it, where there is one.
         """
         return None
+
+
+def identity(params: Params) -> int:
+    """A number that equal parameters share, within one process."""
+    return hash(repr(sorted(params.items())))  # of the text, since hash(-1) == hash(-2)
 
 
 def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:

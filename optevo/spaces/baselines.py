@@ -43,6 +43,10 @@ class BaselineSpace(Space):
         package = baseline.factory.partition(".")[0]
         self.package = package if package == "pytorch_optimizer" else None
         self.name, self.schedule, self.options = name, schedule, dict(options or {})
+        count = len(set(lr or baseline.lr))
+        self.own_rate = (
+            None if count == 1 else f"lr names {count} rates; name exactly one, which trials then replace"
+        )
         self.values = {
             "lr": tuple(lr or baseline.lr),
             "weight_decay": tuple(weight_decay or baseline.weight_decay),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
@@ -89,6 +90,8 @@ class TermsSection(SpaceSection):
 
     kind: Literal["terms"] = "terms"
     presets: tuple[str, ...] = ("sgd", "adam", "adamw", "rmsprop")  # members of generation 0
+    # Draw until one passes the gate. Not stored while false: older studies keep their fingerprint.
+    viable: bool = Field(default=False, exclude_if=operator.not_)
 
     @field_validator("presets", mode="before")
     @classmethod

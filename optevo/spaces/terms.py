@@ -53,6 +53,8 @@ class TermSpace(Space):
 
     Args:
         presets: Names out of `optevo.optim.PRESETS` that `presets()` offers. Default: all of them.
+        viable: Whether random and bred genomes are drawn until one passes its gate, which imports torch.
+            Default: False.
 
     Raises:
         KeyError: A preset is unknown.
@@ -63,8 +65,9 @@ class TermSpace(Space):
     evolves = True
     part_names = TERMS
 
-    def __init__(self, presets: tuple[str, ...] = tuple(PRESETS)) -> None:
+    def __init__(self, presets: tuple[str, ...] = tuple(PRESETS), viable: bool = False) -> None:
         self._presets = {name: PRESETS[name] for name in presets}
+        self.only_viable = viable
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Twenty-two parameters: the number of terms, four slots, eight numbers, six flags, one length."""
@@ -120,6 +123,9 @@ class TermSpace(Space):
 
     def sample(self, rng: np.random.Generator) -> Params:
         """A random genome: one to three terms, weights in [-1, 1], the rest from the published prior."""
+        return self.drawn(lambda: self._random(rng))
+
+    def _random(self, rng: np.random.Generator) -> Params:
         n = int(rng.integers(1, 4))
         genes: dict[str, Any] = {
             "terms": tuple(TERMS[rng.integers(len(TERMS))] for _ in range(n)),
@@ -133,8 +139,13 @@ class TermSpace(Space):
         return self.params(TermGenome(**genes))
 
     def vary(self, parents: Sequence[Params], rng: np.random.Generator, decay: float) -> Params:
-        """The mutant of a crossover of two parents."""
-        return self.mutate(self.crossover(parents[0], parents[1], rng), rng, decay)
+        """The mutant of a crossover of two parents, or of a single one."""
+
+        def child() -> Params:
+            first = parents[0] if len(parents) == 1 else self.crossover(parents[0], parents[1], rng)
+            return self.mutate(first, rng, decay)
+
+        return self.drawn(child)
 
     def crossover(self, first: Params, second: Params, rng: np.random.Generator) -> Params:
         """Head of the first parent's terms, tail of the second's; every other gene from either with ½."""

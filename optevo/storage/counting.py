@@ -9,11 +9,12 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, exists, func, select
 
 from optevo import keys
 from optevo.optuna_private import all_trials, database_of, study_id
 from optevo.storage.optuna_rdb import SystemAttr, Trial, UserAttr, Value
+from optevo.study.studies import contenders
 
 _DECIDING = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -28,7 +29,7 @@ class Counts:
         errors: Failed trials that raised something.
         lost: Failed trials whose worker was gone.
         generation: The last of which a trial has a slot, None where there is none.
-        best: The highest value of a complete trial, None where there is none.
+        best: The highest value of a complete trial, None where there is none; see `contenders`.
     """
 
     states: Counter[TrialState]
@@ -56,11 +57,12 @@ def count_trials(trials: Sequence[FrozenTrial]) -> Counts:
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     ours = map(keys.ours, trials)
     generations = [attrs[keys.GENERATION] for attrs in ours if keys.GENERATION in attrs]
-    values = [t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    complete = contenders(trial for trial in trials if trial.state == TrialState.COMPLETE)
+    values = [trial.value for trial in complete if trial.value is not None]
     claims = (trial.system_attrs.get(keys.CLAIM) for trial in trials if trial.state in _DECIDING)
     return Counts(
         Counter(trial.state for trial in trials),
-        len({tuple(claim) for claim in claims if claim is not None}),
+        len({tuple(claim[:2]) for claim in claims if claim is not None}),
         sum(keys.ERROR in keys.ours(trial) for trial in failed),
         sum(keys.LOST in trial.system_attrs for trial in failed),
         max(generations, default=None),
@@ -85,11 +87,17 @@ def count_rows(connection: Connection, study_id: int) -> Counts:
         return connection.execute(query.order_by(*last).limit(1)).scalar()
 
     states = select(Trial.state, func.count()).where(of_study).group_by(Trial.state)
-    decided = (SystemAttr.key == keys.CLAIM, SystemAttr.value_json != "null", Trial.state.in_(_DECIDING))
+    # Whoever claims a further attempt, with a third number, does so where the first has ended.
+    first = (SystemAttr.value_json != "null", SystemAttr.value_json.not_like("%,%,%"))
+    decided = (SystemAttr.key == keys.CLAIM, *first, Trial.state.in_(_DECIDING))
     # Of two numbers in JSON the longer is the larger; a database's own cast would stop at what is none.
     longest = (func.length(UserAttr.value_json).desc(), UserAttr.value_json.desc())
     generation = one(UserAttr.value_json, UserAttr, _named(keys.GENERATION), last=longest)
-    best = one(func.max(Value.value), Value, Trial.state == TrialState.COMPLETE)
+    complete, greatest = Trial.state == TrialState.COMPLETE, func.max(Value.value)
+    screened = exists().where(UserAttr.trial_id == Value.trial_id, UserAttr.key == keys.SCREENED)
+    best = one(greatest, Value, complete, ~screened)
+    if best is None:  # as in `contenders`
+        best = one(greatest, Value, complete)
     return Counts(
         Counter(dict(tuple(row) for row in connection.execute(states))),
         one(func.count(SystemAttr.value_json.distinct()), SystemAttr, *decided),

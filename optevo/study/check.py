@@ -17,7 +17,8 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.optuna_private import Gate, gate_later, is_whole, reads_parts
-from optevo.samplers import SAMPLERS
+from optevo.samplers import SAMPLERS, SlotSampler
+from optevo.samplers.slots import params_of
 from optevo.study.config import StudyConfig, parse_config
 from optevo.study.schema import (
     ACCEPTED,
@@ -193,13 +194,17 @@ def gate_of(where: str, config: StudyConfig, n_trials: int) -> Gate:
     domains = domains_of(space)
     make, groups = SAMPLERS[config.sampler.kind].make, config.evaluation.batch_candidates
     sampler = make(config.sampler, space, config.seed, groups)
-    most = (sampler.n_generations or config.n_trials) - 1, sampler.population_size - 1
+    last = (sampler.n_generations or config.n_trials) - 1
 
     def gate(trial: FrozenTrial, parts: Container[str]) -> None:
         if trial.number < n_trials:  # later ones were written since, by workers as good as this
             here = f"{where}, trial {trial.number}"
-            _check_trial(here, trial, parts, n_trials, domains)
-            _check_place(here, trial, parts, most)
+            _check_trial(here, trial, parts, n_trials)
+            if "params" in parts and trial.state.name in ("COMPLETE", "PRUNED"):
+                _check_shapes(here, trial.params, domains)
+                if trial.state.name == "COMPLETE" and not space.whole(params_of(trial)):
+                    _need(here, trial.params, *domains)
+            _check_place(here, trial, parts, sampler, last)
 
     return gate
 
@@ -229,13 +234,7 @@ def _check_measured(
         _refuse(where, key, f"a run of one of the tasks {', '.join(names)}", value["task"])
 
 
-def _check_trial(
-    where: str,
-    trial: FrozenTrial,
-    parts: Container[str],
-    n_trials: int,
-    domains: Mapping[str, TypeAdapter[Any]],
-) -> None:
+def _check_trial(where: str, trial: FrozenTrial, parts: Container[str], n_trials: int) -> None:
     state = trial.state.name
     if "head" in parts:  # first: what user attributes are ours, system attributes tell
         _check_shapes(where, trial.system_attrs, SYSTEM)
@@ -247,10 +246,6 @@ def _check_trial(
         _check_user_attrs(where, trial, n_trials)
     if "intermediate_values" in parts and trial.intermediate_values:
         _check_shape(where, "intermediate values", trial.intermediate_values, REPORTED)
-    if "params" in parts and state in ("COMPLETE", "PRUNED"):
-        _check_shapes(where, trial.params, domains)
-        if state == "COMPLETE":
-            _need(where, trial.params, *domains)
 
 
 def _check_user_attrs(where: str, trial: FrozenTrial, n_trials: int) -> None:
@@ -276,7 +271,9 @@ def _check_names(where: str, found: Mapping[str, Any]) -> None:
             raise UserError(f"{where}: an attribute is called {printable(repr(key)[:80])}; {_REMEDY}")
 
 
-def _check_place(where: str, trial: FrozenTrial, parts: Container[str], most: tuple[int, int]) -> None:
+def _check_place(
+    where: str, trial: FrozenTrial, parts: Container[str], sampler: SlotSampler, last: int
+) -> None:
     """Every slot that is named is one that there is, and the one that was claimed."""
     claim, named = trial.system_attrs.get(keys.CLAIM), []
     if "head" in parts and claim is not None:
@@ -285,11 +282,12 @@ def _check_place(where: str, trial: FrozenTrial, parts: Container[str], most: tu
         attrs = keys.ours(trial)
         place = [attrs.get(keys.GENERATION, 0), attrs.get(keys.SLOT, 0)]
         named.append((keys.SLOT, place))
-        if keys.ORIGIN in attrs and claim is not None and _counts(trial) and place != list(claim):
+        if keys.ORIGIN in attrs and claim is not None and _counts(trial) and place != list(claim)[:2]:
             _refuse(where, keys.SLOT, f"{list(claim)}, which it claimed", place)
-    for key, (generation, index) in named:
-        if generation > most[0] or index > most[1]:
-            _refuse(where, key, f"at most {list(most)}, as the study is configured", [generation, index])
+    for key, (generation, *others) in named:
+        most = [last, sampler.size(generation, {}) - 1, sampler.attempts(generation) - 1][: 1 + len(others)]
+        if any(number > limit for number, limit in zip([generation, *others], most, strict=True)):
+            _refuse(where, key, f"at most {most}, as the study is configured", [generation, *others])
 
 
 def _check_slots(where: str, trials: Sequence[FrozenTrial]) -> None:

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
 
 from optevo.errors import UserError
 from optevo.files import read_text
@@ -27,80 +17,10 @@ from optevo.naming import hint, nearest
 from optevo.samplers import SAMPLERS, SamplerSection
 from optevo.samplers.sections import RandomSection
 from optevo.spaces import SPACES, Space, SpaceSection, TermSpace
-from optevo.spaces.sections import WHOLE, Section, TermsSection, distinct
-from optevo.tasks import TASKS
+from optevo.spaces.sections import WHOLE, Section, TermsSection
+from optevo.study.evaluation import EvaluationConfig, RatesConfig, ScreeningConfig, Seed, TaskConfig
 
 _MOST_ERRORS = 20  # of one file that a message lists
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-def _option(value: Any) -> Any:
-    if type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
-        return value
-    raise ValueError("expected text, a finite number, true or false")
-
-
-class TaskConfig(Section):
-    """A task's name, or `module:function` for one's own, with options for it."""
-
-    name: str
-    options: dict[str, Annotated[Any, AfterValidator(_option)]] = Field(default={})
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in TASKS and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-            expected = f"expected one of {', '.join(TASKS)} or module:function"
-            raise ValueError(f"unknown task {name!r}: {hint(name, TASKS, expected)}")
-        return name
-
-
-def _name_of(task: Any) -> Any:
-    return task.get("name", task) if isinstance(task, dict) else task
-
-
-class EvaluationConfig(Section):
-    """How one trial is scored: every task with every seed."""
-
-    tasks: Annotated[tuple[TaskConfig, ...], distinct(_name_of)] = Field(min_length=1)
-    steps: int = Field(default=500, ge=1, le=10_000_000)
-    seeds: Annotated[tuple[Seed, ...], distinct()] = Field(default=(0, 1), min_length=1)
-    batch_size: int = Field(default=128, ge=1)
-    split: Literal["validation", "test"] = "validation"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    gate: bool = True  # turn away, untrained, rules that cannot descend
-    pruner: Literal["racing", "wilcoxon", "median", "none"] = "racing"
-    batch_candidates: int = Field(default=1, ge=1, le=1000)  # so many train as one stacked model
-
-    @field_validator("tasks", mode="before")
-    @classmethod
-    def _by_name(cls, tasks: Any) -> Any:
-        if not isinstance(tasks, (list, tuple)):
-            raise ValueError("expected a list of task names or tables with name and options")
-        return tuple({"name": task} if isinstance(task, str) else task for task in tasks)
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _tuple(cls, seeds: Any) -> Any:
-        return tuple(seeds) if isinstance(seeds, list) else seeds
-
-    # Of each field and those before it, so that one that is wrong hides no other's fault.
-
-    @field_validator("pruner")
-    @classmethod
-    def _has_runs_enough(cls, pruner: str, info: ValidationInfo) -> str:
-        tasks, seeds = (info.data.get(name) for name in ("tasks", "seeds"))
-        if pruner == "wilcoxon" and tasks and seeds and len(tasks) * len(seeds) < 5:
-            raise ValueError("it needs at least 5 runs (tasks × seeds) to find anything")
-        return pruner
-
-    @field_validator("batch_candidates")
-    @classmethod
-    def _suits_the_pruner(cls, batch_candidates: int, info: ValidationInfo) -> int:
-        pruner = info.data.get("pruner", "none")
-        if batch_candidates > 1 and pruner not in ("racing", "none"):
-            raise ValueError(f"pruner {pruner!r} judges one trial at a time: set it to 1")
-        return batch_candidates
 
 
 class RerunConfig(Section):
@@ -131,6 +51,15 @@ class StudyConfig(Section):
     def n_trials(self) -> int:
         """Evaluations of the whole study."""
         return self.sampler.trials(self.make_space())
+
+    def screened(self) -> StudyConfig | None:
+        """The study with the cheap evaluation; None where there is one evaluation only."""
+        cheap = self.evaluation.screened()
+        return None if cheap is None else self.model_copy(update={"evaluation": cheap})
+
+    def without_screening(self) -> StudyConfig:
+        """The study with the full evaluation alone, for whoever measures what a search has found."""
+        return self.model_copy(update={"evaluation": self.evaluation.model_copy(update={"screening": None})})
 
     def make_space(self) -> Space:
         """The study's space, with its presets."""
@@ -219,7 +148,11 @@ def _with_known_keys(
         if model is StudyConfig and isinstance(values.get(key), dict):
             values[key], wrong = _with_known_keys(inner, values[key], f"{key}.")
             problems += wrong
-    if model is EvaluationConfig and isinstance(tasks := values.get("tasks"), (list, tuple)):
+    for key, inner in (("rates", RatesConfig), ("screening", ScreeningConfig)):
+        if model in (EvaluationConfig, ScreeningConfig) and isinstance(values.get(key), dict):
+            values[key], wrong = _with_known_keys(inner, values[key], f"{where}{key}.")
+            problems += wrong
+    if "tasks" in fields and isinstance(tasks := values.get("tasks"), (list, tuple)):
         values["tasks"] = list(tasks)
         for i, task in enumerate(tasks):
             if isinstance(task, dict):
@@ -262,7 +195,8 @@ def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section | N
 def _misfits(space_section: Any, sampler: Any, evaluation: Any) -> list[str]:
     """What does not go together, of two sections that are right in themselves."""
     space = SPACES[space_section.kind].make(**space_section.model_dump(exclude={"kind"}))
-    group_size = evaluation.get("batch_candidates", 1) if isinstance(evaluation, dict) else 1
+    evaluation = evaluation if isinstance(evaluation, dict) else {}
+    group_size = evaluation.get("batch_candidates", 1)
     problems = []
     try:
         sampler.check(space, group_size if type(group_size) is int else 1)
@@ -272,6 +206,14 @@ def _misfits(space_section: Any, sampler: Any, evaluation: Any) -> list[str]:
     # Of a sampler that is none for this space the places are not known.
     if presets > places and not any(problem.startswith("sampler.kind") for problem in problems):
         problems.append(f"space.presets names {presets}, the sampler has {places} places")
+    screening = evaluation.get("screening")
+    if screening is not None and not sampler.screens:
+        problems.append(
+            f"evaluation.screening: the sampler {sampler.kind!r} screens no generation; leave it out"
+        )
+    inner = screening if isinstance(screening, dict) else {}
+    if space.own_rate and not evaluation.get("rates") is inner.get("rates") is None:
+        problems.append(f"evaluation.rates: of the space {space.name!r}, {space.own_rate}")
     return problems
 
 

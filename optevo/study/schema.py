@@ -61,6 +61,8 @@ class Run(TypedDict):
     steps: Count
     seconds: Number
     diverged_at: Count | None
+    lr: NotRequired[Number | None]
+    failure: NotRequired[Text | None]
 
 
 CheckedRun = Annotated[Run, AfterValidator(_check_run)]
@@ -110,7 +112,7 @@ class Environment(TypedDict):
 
 
 _Pair = BeforeValidator(lambda value: tuple(value) if type(value) is list else value)  # JSON has lists only
-Slot = Annotated[tuple[Count, Count], _Pair]
+Slot = Annotated[tuple[Count, Count] | tuple[Count, Count, Count], _Pair]
 Beat = Annotated[tuple[Count, Time], _Pair]
 
 RUNS: TypeAdapter[Any] = TypeAdapter(list[CheckedRun])
@@ -137,6 +139,7 @@ STUDY: dict[str, TypeAdapter[Any]] = {
 }
 SYSTEM: dict[str, TypeAdapter[Any]] = {
     keys.CLAIM: TypeAdapter(Slot | None),
+    keys.DORMANT: _TABLE,
     keys.LATE: _FLAG,
     keys.BEAT: TypeAdapter(Beat),
     keys.LOST: _TEXT,
@@ -154,6 +157,7 @@ TRIAL: dict[str, TypeAdapter[Any]] = {
     keys.RUNS: RUNS,
     keys.FITNESS_PREFIX: _NUMBER,
     keys.SECONDS: _NUMBER,
+    keys.SCREENED: _FLAG,
     keys.TRAINED_STEPS: _COUNT,
     keys.COPIED_FROM: _COUNT,
     keys.COPIED_RUNS: _COUNT,

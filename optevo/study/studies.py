@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, WilcoxonPruner
@@ -19,7 +19,7 @@ from optevo.liveness.lost import worker_identity
 from optevo.naming import hint
 from optevo.optuna_private import set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
-from optevo.samplers.slots import claimed
+from optevo.samplers.slots import places
 from optevo.study.check import Reading, check_study, checked, readable, stored_studies
 from optevo.study.config import StudyConfig, differences, parse_config
 from optevo.study.environment import differences as environment_differences
@@ -191,12 +191,18 @@ def is_complete(study: optuna.Study) -> bool:
 
 
 def counted(study: optuna.Study) -> int:
-    """Slots that are decided: by a complete or pruned trial."""
-    return len({claimed(trial) for trial in study.get_trials(deepcopy=False, states=COUNTED)})
+    """Places at which a trial is complete or pruned; another attempt may follow."""
+    return places(study.get_trials(deepcopy=False, states=COUNTED))
+
+
+def contenders(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Those of some trials that one ranking is for: without what was only screened, unless all of it was."""
+    every = list(trials)
+    return [trial for trial in every if not keys.ours(trial).get(keys.SCREENED)] or every
 
 
 def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
-    """The n fittest trials, best first, no two of the same canonical form.
+    """The n fittest trials, best first, no two of the same canonical form; see `contenders`.
 
     Raises:
         UserError: No trial is complete.
@@ -207,7 +213,7 @@ def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
         why = f": all {len(pruned)} so far were pruned" if pruned else " yet"
         raise UserError(f"study {study.study_name!r} has no complete trial{why}")
     best: dict[str, FrozenTrial] = {}
-    for trial in sorted(trials, key=_rank):
+    for trial in sorted(contenders(trials), key=_rank):
         best.setdefault(keys.ours(trial)[keys.CANONICAL], trial)
     return list(best.values())[:n]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from optevo.tasks import ScoredTask, Split, Task
     from optevo.training.run import Run
 
+SCREENED = "screened "  # before the names of the cheap evaluation's tasks, among a study's costs
 #: `optevo.spaces.Space.stack`: of candidates and steps, what makes their rules one; None for no.
 Stack = Callable[["Sequence[Candidate]", int], "Callable[[Tensor], Stacked] | None"]
 
@@ -27,14 +28,23 @@ class BaseBench(abc.ABC):
     Attributes:
         config: The study.
         tasks: In the study's order, each with the data that it trains on.
+        screening: The bench of the cheap evaluation. Default: None, the study has one evaluation only.
+        prefix: Of its tasks' names among the costs of a study. Default: none.
     """
 
     config: StudyConfig
     tasks: Sequence[tuple[Task | ScoredTask, Mapping[str, Split]]]
+    screening: BaseBench | None = None
+    prefix: str = ""
 
     @abc.abstractmethod
     def rehearse(self) -> dict[str, int]:
         """Find what is wrong with a task before a study begins; what a run of each costs, by name."""
+
+    def rehearse_all(self) -> dict[str, int]:
+        """The same, and the same of the cheap evaluation, under names with its prefix."""
+        benches = [self] if self.screening is None else [self, self.screening]
+        return {one.prefix + name: cost for one in benches for name, cost in one.rehearse().items()}
 
     @abc.abstractmethod
     def run(self, candidate: Candidate, task: int, seed: int, **options: Any) -> Run:
@@ -75,7 +85,9 @@ class BaseBench(abc.ABC):
         seeds = self.config.evaluation.seeds
         names = [task.name for task, _ in self.tasks]
         runs = [
-            (costs.get(name, 0), i, t, seed) for t, name in enumerate(names) for i, seed in enumerate(seeds)
+            (costs.get(self.prefix + name, 0), i, t, seed)
+            for t, name in enumerate(names)
+            for i, seed in enumerate(seeds)
         ]
         return [(t, seed) for _, _, t, seed in sorted(runs, key=lambda run: run[:3])]
 

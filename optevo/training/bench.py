@@ -14,6 +14,7 @@ from optevo.tasks.base import SPLITS, Split, Task
 from optevo.tasks.faults import users_code
 from optevo.training.base import BaseBench, Stack, make_tasks
 from optevo.training.devices import resolve_device
+from optevo.training.rates import train_with_rates
 from optevo.training.rehearsal import rehearse
 from optevo.training.run import Run
 from optevo.training.single import train
@@ -69,7 +70,9 @@ class Bench(BaseBench):
 
     def run(self, candidate: Candidate, task: int, seed: int, **options: Any) -> Run:
         """Train `candidate` on one task with one seed, with the study's budget."""
-        one, splits = self.tasks[task]
+        (one, splits), rates = self.tasks[task], self.config.evaluation.rates
+        if rates is not None:
+            return train_with_rates(one, splits, candidate, rates, seed=seed, **self._budget, **options)
         return train(one, splits, candidate, seed=seed, **self._budget, **options)
 
     def run_together(

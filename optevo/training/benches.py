@@ -5,12 +5,13 @@ Importing this does not import torch; the first task that trains brings it in.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optevo.errors import UserError
 from optevo.tasks import ScoredTask
-from optevo.training.base import BaseBench, make_tasks
+from optevo.training.base import SCREENED, BaseBench, make_tasks
 from optevo.training.scored import ScoredBench
 
 if TYPE_CHECKING:
@@ -80,8 +81,19 @@ def _by_kind(config: StudyConfig) -> tuple[list[ScoredTask], list[Task]]:
 def _bench(
     config: StudyConfig, scored: list[ScoredTask], trained: list[Task], device: str, data_root: Path
 ) -> BaseBench:
+    bench: BaseBench
     if scored:
-        return ScoredBench(config, scored, data_root)
-    from optevo.training.bench import Bench  # noqa: PLC0415  imports torch
+        bench = ScoredBench(config, scored, data_root)
+    else:
+        from optevo.training.bench import Bench  # noqa: PLC0415  imports torch
 
-    return Bench(config, device, data_root, trained)
+        bench = Bench(config, device, data_root, trained)
+    cheap = config.screened()
+    if cheap is not None:
+        if cheap.evaluation.tasks == config.evaluation.tasks:  # the data need not be there twice
+            bench.screening = copy.copy(bench)
+            bench.screening.config = cheap
+        else:
+            bench.screening = _bench(cheap, *_by_kind(cheap), device, data_root)
+        bench.screening.prefix = SCREENED
+    return bench

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +25,13 @@ class Run:
             itself.
         losses: Mean training loss over each tenth of the run, None where it is not finite; empty where the
             task scores by itself.
-        steps: Training steps taken.
+        steps: Training steps taken, those of learning-rate trials included.
         seconds: Wall-clock time, scoring included.
         diverged_at: The first step, from 0, whose loss was not finite or above what the task allows (50 by
-            default); the number of steps where only the score was not finite.
+            default); the number of steps where only the score was not finite, or where `failure` says why.
+        lr: The learning rate that its trials chose, see `optevo.training.rates`. Default: None, the
+            candidate's own.
+        failure: Why it came to no score, where that is not its loss or score. Default: None.
     """
 
     task: str
@@ -38,6 +43,8 @@ class Run:
     steps: int
     seconds: float
     diverged_at: int | None
+    lr: float | None = None
+    failure: str | None = None
 
     @property
     def earned(self) -> float:
@@ -50,8 +57,16 @@ class Run:
         return self.diverged_at is not None or self.metric is None
 
 
+def _unset_left_out(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in pairs if value is not None or key not in ("lr", "failure")}
+
+
+#: `dataclasses.asdict` of a run, or of what holds some; runs of studies without trials are stored as ever.
+as_stored = functools.partial(dataclasses.asdict, dict_factory=_unset_left_out)
+
+
 def read_run(stored: Mapping[str, Any]) -> Run:
-    """A run as `dataclasses.asdict` stored it."""
+    """A run as `as_stored` wrote it."""
     return Run(**{**stored, "losses": tuple(stored["losses"])})
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optevo.errors import UserError
 from optevo.tasks.faults import users_code, users_number
 from optevo.training.base import BaseBench
 from optevo.training.fitness import DIVERGED, usable
@@ -28,6 +29,11 @@ class ScoredBench(BaseBench):
     """
 
     def __init__(self, config: StudyConfig, tasks: Sequence[ScoredTask], data_root: Path) -> None:
+        if config.evaluation.rates is not None:
+            raise UserError(
+                f"evaluation.rates: the task {tasks[0].name!r} scores candidates by itself, so there is no "
+                "run to find a learning rate for"
+            )
         self.config = config
         self.tasks: list[tuple[ScoredTask, dict[str, Any]]] = []
         for task in tasks:

@@ -11,7 +11,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -76,53 +76,122 @@ def train(
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     start = time.perf_counter()
     device = splits["train"].device
-    if device.type == "cpu":
-        _keep_freed_memory()
+    marks = tenths(steps)
+
+    def on_mark(fit: Fit) -> bool:
+        if fit.taken < steps:
+            on_point(fit.taken, curve(fit.losses, marks[: marks.index(fit.taken) + 1])[-1])
+        return False
+
     with isolated(task.name, seed, device):
-        model = task.model(generator_for(torch.device("cpu"), task.name, seed, "model")).to(device)
-        _channels_last(model)
-        model.train()
-        optimizer, scheduler = candidate.build(model.parameters(), steps)
-        batches = task.batches(splits["train"], batch_size, generator_for(device, task.name, seed, "batches"))
-        losses, marks = torch.zeros(steps, device=device), tenths(steps)
-        graph_every = getattr(optimizer, "graph_every", 0)
-        looked, diverged_at, taken = 0, None, 0
-        for taken in range(1, steps + 1):
-            check()
-            try:
-                optimizer.zero_grad(set_to_none=True)
-                batch = next(batches)
-                with autocast(device, precision):
-                    loss = task.loss(model, batch)
-                losses[taken - 1] = loss.detach()
-                _backward(loss, with_graph=graph_every > 0 and (taken - 1) % graph_every == 0)
-                optimizer.step()
-                scheduler.step()
-            except Exception as error:
-                # The loss may have gone bad earlier, unlooked at; then that is what happened.
-                diverged_at = _first_bad(losses, looked, taken, loss_limit(task))
-                if diverged_at is None and isinstance(error, _NUMERICAL):
-                    diverged_at = taken - 1
-                if diverged_at is None:
-                    raise
-            if diverged_at is None and (taken in marks or taken % LOOK_EVERY == 0):
-                diverged_at, looked = _first_bad(losses, looked, taken, loss_limit(task)), taken
-            if diverged_at is not None:
-                break
-            if taken in marks and taken < steps:
-                on_point(taken, _curve(losses, marks[: marks.index(taken) + 1])[-1])
-        optimizer.zero_grad(set_to_none=True)
+        fit = fitted(
+            task,
+            splits["train"],
+            candidate,
+            seed=seed,
+            steps=steps,
+            batch_size=batch_size,
+            precision=precision,
+            marks=marks,
+            on_mark=on_mark,
+            check=check,
+        )
         run = finish(
             task=task,
-            model=model,
+            model=fit.model,
             split=splits[split],
-            losses=losses,
+            losses=fit.losses,
             seed=seed,
-            taken=taken,
-            diverged_at=diverged_at,
+            taken=fit.taken,
+            diverged_at=fit.diverged_at,
             precision=precision,
         )
     return dataclasses.replace(run, seconds=time.perf_counter() - start)
+
+
+@dataclasses.dataclass
+class Fit:
+    """A model in training.
+
+    Attributes:
+        model: On the data's device.
+        losses: Of every step that the run was to have, float32 of shape (steps,); 0 where none was taken.
+        taken: Steps taken.
+        diverged_at: As in `Run`.
+    """
+
+    model: nn.Module
+    losses: Tensor
+    taken: int = 0
+    diverged_at: int | None = None
+
+
+def fitted(
+    task: Task,
+    split: Split,
+    candidate: Candidate,
+    *,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    precision: str,
+    marks: Sequence[int],
+    on_mark: Callable[[Fit], bool],
+    check: Callable[[], None],
+    last: int | None = None,
+    loss: Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor] | None = None,
+) -> Fit:
+    """Train a fresh model; the caller isolates and scores it.
+
+    Args:
+        task: What to train.
+        split: On which examples.
+        candidate: Builds the optimizer and the scheduler.
+        seed: Of the run.
+        steps: Mini-batches that the schedule is for.
+        batch_size: Examples a mini-batch.
+        precision: As in `train`.
+        marks: Steps after which the losses are looked at and `on_mark` is called, unless one is bad.
+        on_mark: Whether the training ends here.
+        check: Called every step; what it raises ends the run.
+        last: The step after which the training ends in any case. Default: None, the schedule's last.
+        loss: Stands in for the task's. Default: None.
+    """
+    device, of_batch = split.device, loss or task.loss
+    if device.type == "cpu":
+        _keep_freed_memory()
+    model = task.model(generator_for(torch.device("cpu"), task.name, seed, "model")).to(device)
+    _channels_last(model)
+    model.train()
+    optimizer, scheduler = candidate.build(model.parameters(), steps)
+    batches = task.batches(split, batch_size, generator_for(device, task.name, seed, "batches"))
+    fit, looked = Fit(model, torch.zeros(steps, device=device)), 0
+    graph_every = getattr(optimizer, "graph_every", 0)
+    for taken in range(1, (last or steps) + 1):
+        fit.taken = taken
+        check()
+        try:
+            optimizer.zero_grad(set_to_none=True)
+            batch = next(batches)
+            with autocast(device, precision):
+                value = of_batch(model, batch)
+            fit.losses[taken - 1] = value.detach()
+            _backward(value, with_graph=graph_every > 0 and (taken - 1) % graph_every == 0)
+            optimizer.step()
+            scheduler.step()
+        except Exception as error:
+            # The loss may have gone bad earlier, unlooked at; then that is what happened.
+            fit.diverged_at = _first_bad(fit.losses, looked, taken, loss_limit(task))
+            if fit.diverged_at is None and isinstance(error, _NUMERICAL):
+                fit.diverged_at = taken - 1
+            if fit.diverged_at is None:
+                raise
+        if fit.diverged_at is None and (taken in marks or taken % LOOK_EVERY == 0):
+            fit.diverged_at, looked = _first_bad(fit.losses, looked, taken, loss_limit(task)), taken
+        if fit.diverged_at is not None or (taken in marks and on_mark(fit)):
+            break
+    optimizer.zero_grad(set_to_none=True)
+    return fit
 
 
 def finish(
@@ -151,7 +220,7 @@ def finish(
     Raises:
         UserError: The task's score is no number.
     """
-    curve = _curve(losses, [mark for mark in tenths(len(losses)) if mark <= taken])
+    tenth_losses = curve(losses, [mark for mark in tenths(len(losses)) if mark <= taken])
     metric = mean_loss = None
     if diverged_at is None:
         with autocast(split.device, precision):
@@ -165,7 +234,7 @@ def finish(
         fitness=fitness(metric, mean_loss, bonus=task.has_bonus),
         metric=metric,
         loss=mean_loss,
-        losses=tuple(loss if math.isfinite(loss) else None for loss in curve),
+        losses=tuple(loss if math.isfinite(loss) else None for loss in tenth_losses),
         steps=taken,
         seconds=0.0,
         diverged_at=diverged_at,
@@ -226,7 +295,8 @@ def _first_bad(losses: Tensor, start: int, end: int, most: float) -> int | None:
     return start + int(where[0]) if len(where) else None
 
 
-def _curve(losses: Tensor, marks: list[int]) -> list[float]:
+def curve(losses: Tensor, marks: Sequence[int]) -> list[float]:
+    """The mean loss from each mark to the next."""
     values = losses[: marks[-1]].tolist() if marks else []
     return [sum(values[a:b]) / (b - a) for a, b in zip([0, *marks], marks, strict=False)]
 

@@ -1,4 +1,4 @@
-"""Optuna's own sampler cases, run against `GeneticSampler`."""
+"""Optuna's own sampler cases, run against ours that breed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,26 @@ from optuna.testing.pytest_samplers import (
     SingleOnlySamplerTestCase,
 )
 
-from optevo.samplers import GeneticSampler
+from optevo.samplers import GeneticSampler, ParticleSampler
 
 
 class TestGeneticSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return GeneticSampler
+
+
+class TestParticleSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return ParticleSampler
+
+
+class TestParticleSamplerPastItsFirstSteps(
+    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
+):
+    """So few places that the cases come to re-evaluations and to mutants."""
+
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: ParticleSampler(initial_size=2, n_particles=1, n_steps=1, n_mutations=2, n_attempts=2)

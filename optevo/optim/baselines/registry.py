@@ -9,7 +9,7 @@ import json
 import math
 import pkgutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from optevo.naming import Registry, hint
@@ -240,6 +240,14 @@ class TunedBaseline(Candidate):
 
         optimizer = self.optimizer(params, total_steps)
         return optimizer, LambdaLR(optimizer, self.schedule(total_steps))
+
+    def at_rate(self, lr: float) -> TunedBaseline:
+        """The same at another learning rate.
+
+        Raises:
+            ValueError: It is out of range.
+        """
+        return replace(self, lr=lr)
 
     def step_size(self) -> float:
         """The learning rate."""

@@ -228,6 +228,8 @@ class _Layout:
             slots.append(self.twin(slot, edge.of) if slot in slots else slot)
         for slot, edge in zip(slots, one.inputs, strict=True):
             if edge.decay is not None:
+                if (fault := edge.decay.phenotype_fault()) is not None:
+                    raise ValueError(f"Invalid equation: the decay {fault}")
                 self.decays[number, slot] = DecayGraph.from_decay(edge.decay)
         if len(slots) == 1:
             return NodeGenes((slots[0],), unary=one.name)

@@ -33,6 +33,7 @@ from optevo.reporting.figures.lineage import lineage_graph
 from optevo.reporting.figures.runs import comparison, fitness_by_task, learning_curves, step_sizes
 from optevo.reporting.figures.sweep import lr_decay_map
 from optevo.study.config import parse_config
+from optevo.study.studies import contenders
 
 __all__ = [
     "comparison",
@@ -129,7 +130,7 @@ def fitness_by_trial(trials: pd.DataFrame) -> go.Figure | None:
     complete = counted[whole]
     figure.add_scatter(
         x=complete["number"].tolist(),
-        y=complete["fitness"].cummax().tolist(),
+        y=complete.groupby("screened")["fitness"].cummax().tolist(),  # each on its own scale
         mode="lines",
         line={"color": VERMILLION, "shape": "hv"},
         name="best so far",
@@ -180,7 +181,7 @@ def importances(study: optuna.Study) -> go.Figure | None:
 
     A parameter counts in the trials alone whose candidate uses it. None where it can't say.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = contenders(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     if len(complete) < _FEWEST or len({trial.value for trial in complete}) < 2:
         return None  # Optuna calls all parameters alike then
     with warnings.catch_warnings():

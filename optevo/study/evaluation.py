@@ -1,0 +1,199 @@
+"""`EvaluationConfig`: what a study file may say of how a trial is scored."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
+
+from optevo.naming import hint
+from optevo.spaces.sections import Section, distinct
+from optevo.tasks import TASKS
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _option(value: Any) -> Any:
+    if type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+        return value
+    raise ValueError("expected text, a finite number, true or false")
+
+
+class TaskConfig(Section):
+    """A task's name, or `module:function` for one's own, with options for it."""
+
+    name: str
+    options: dict[str, Annotated[Any, AfterValidator(_option)]] = Field(default={})
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in TASKS and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+            expected = f"expected one of {', '.join(TASKS)} or module:function"
+            raise ValueError(f"unknown task {name!r}: {hint(name, TASKS, expected)}")
+        return name
+
+
+def _name_of(task: Any) -> Any:
+    return task.get("name", task) if isinstance(task, dict) else task
+
+
+def _tasks_by_name(tasks: Any) -> Any:
+    if not isinstance(tasks, (list, tuple)):
+        raise ValueError("expected a list of task names or tables with name and options")
+    return tuple({"name": task} if isinstance(task, str) else task for task in tasks)
+
+
+def _tuple(values: Any) -> Any:
+    return tuple(values) if isinstance(values, list) else values
+
+
+Tasks = Annotated[tuple[TaskConfig, ...], distinct(_name_of)]
+Seeds = Annotated[tuple[Seed, ...], distinct()]
+Rates = Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], distinct()]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class RatesConfig(Section):
+    """Every run first looks for its learning rate, see `optevo.training.rates`; defaults as published."""
+
+    first: Rates = Field(default=(10.0, 1e-2, 1e-5), min_length=1)
+    more: Rates = (1.0, 1e-1, 1e-3, 1e-4)  # tried where one of the first is no failure
+    epochs: int = Field(default=4, ge=1, le=100_000)  # of a trial
+    epoch_steps: int = Field(default=200, ge=1, le=10_000_000)
+    first_threshold: Share = 0.25  # below it a trial stops, and a run whose first rates all are fails
+    patience: int = Field(default=3, ge=1, le=100_000)  # the first epoch after which a trial may stop
+    threshold: Share = 0.40  # below it the whole run stops, and one whose best trial is fails
+    full_epochs: int = Field(default=40, ge=1, le=100_000)  # of the whole run
+    full_patience: int = Field(default=5, ge=1, le=100_000)
+
+    _lists = field_validator("first", "more", mode="before")(_tuple)
+
+    @field_validator("more")
+    @classmethod
+    def _others(cls, more: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        for rate in more:
+            if rate in info.data.get("first", ()):
+                raise ValueError(f"{rate:g} is one of the first")
+        return more
+
+    @property
+    def trial_steps(self) -> int:
+        """Most steps that a run's trials take together."""
+        return (len(self.first) + len(self.more)) * self.epochs * self.epoch_steps
+
+    def misfit(self, steps: int) -> str | None:
+        """Why a run of `steps` steps cannot have such trials."""
+        one = self.epochs * self.epoch_steps
+        if one > steps:
+            return f"a trial of epochs × epoch_steps = {one} steps is longer than the run, which has {steps}"
+        if self.full_epochs > steps:
+            return f"full_epochs = {self.full_epochs} is more than the run's {steps} steps"
+        return None
+
+
+class ScreeningConfig(Section):
+    """What is other in the cheap evaluation of trials that are only screened."""
+
+    tasks: Tasks | None = Field(default=None, min_length=1)
+    steps: int | None = Field(default=None, ge=1, le=10_000_000)
+    seeds: Seeds | None = Field(default=None, min_length=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    rates: RatesConfig | None = None
+
+    _named = field_validator("tasks", mode="before")(_tasks_by_name)
+    _lists = field_validator("seeds", mode="before")(_tuple)
+
+
+class EvaluationConfig(Section):
+    """How one trial is scored: every task with every seed."""
+
+    tasks: Tasks = Field(min_length=1)
+    steps: int = Field(default=500, ge=1, le=10_000_000)
+    seeds: Seeds = Field(default=(0, 1), min_length=1)
+    batch_size: int = Field(default=128, ge=1)
+    split: Literal["validation", "test"] = "validation"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    gate: bool = True  # turn away, untrained, rules that cannot descend
+    pruner: Literal["racing", "wilcoxon", "median", "none"] = "racing"
+    batch_candidates: int = Field(default=1, ge=1, le=1000)  # so many train as one stacked model
+    rates: RatesConfig | None = None
+    screening: ScreeningConfig | None = None
+
+    _named = field_validator("tasks", mode="before")(_tasks_by_name)
+    _lists = field_validator("seeds", mode="before")(_tuple)
+
+    # Of each field and those before it, so that one that is wrong hides no other's fault.
+
+    @field_validator("pruner")
+    @classmethod
+    def _has_runs_enough(cls, pruner: str, info: ValidationInfo) -> str:
+        tasks, seeds = (info.data.get(name) for name in ("tasks", "seeds"))
+        if pruner == "wilcoxon" and tasks and seeds and len(tasks) * len(seeds) < 5:
+            raise ValueError("it needs at least 5 runs (tasks × seeds) to find anything")
+        return pruner
+
+    @field_validator("batch_candidates")
+    @classmethod
+    def _suits_the_pruner(cls, batch_candidates: int, info: ValidationInfo) -> int:
+        pruner = info.data.get("pruner", "none")
+        if batch_candidates > 1 and pruner not in ("racing", "none"):
+            raise ValueError(f"pruner {pruner!r} judges one trial at a time: set it to 1")
+        return batch_candidates
+
+    @field_validator("rates")
+    @classmethod
+    def _suit_the_run(cls, rates: RatesConfig | None, info: ValidationInfo) -> RatesConfig | None:
+        if rates is not None:
+            _refuse_rates(rates, info.data.get("steps"), info)
+        return rates
+
+    @field_validator("screening")
+    @classmethod
+    def _suits_the_rest(cls, screening: ScreeningConfig | None, info: ValidationInfo) -> Any:
+        if screening is None:
+            return None
+        if (pruner := info.data.get("pruner")) not in ("racing", "none", None):
+            raise ValueError(
+                f"pruner {pruner!r} would compare screened trials with others: take racing or none"
+            )
+        rates = screening.rates or info.data.get("rates")
+        if rates is not None and (screening.steps or screening.rates):
+            _refuse_rates(rates, screening.steps or info.data.get("steps"), info)
+        return screening
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> Any:
+        # A study without these keys keeps the fingerprint that it had before there were any.
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+    @property
+    def run_steps(self) -> int:
+        """Most training steps of a run, its learning-rate trials included."""
+        return self.steps + (self.rates.trial_steps if self.rates else 0)
+
+    def screened(self) -> EvaluationConfig | None:
+        """The cheap evaluation; None where there is one evaluation only."""
+        if self.screening is None:
+            return None
+        given = {
+            key: value for key in ScreeningConfig.model_fields if (value := getattr(self.screening, key))
+        }
+        return self.model_copy(update={**given, "screening": None})
+
+
+def _refuse_rates(rates: RatesConfig, steps: int | None, info: ValidationInfo) -> None:
+    """Raise a ValueError where a run cannot have such trials; `steps` is None where it is wrong itself."""
+    if info.data.get("batch_candidates", 1) > 1:
+        raise ValueError("runs that look for their own rate train alone: set evaluation.batch_candidates = 1")
+    if steps is not None and (problem := rates.misfit(steps)) is not None:
+        raise ValueError(problem)
