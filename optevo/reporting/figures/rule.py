@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from optevo.optim.candidate import Drawing, DrawnEdge
 from optevo.reporting.figures.drawing import (
     BLUE,
     DASHES,
@@ -20,6 +20,9 @@ from optevo.reporting.figures.drawing import (
     lines,
     text,
 )
+
+if TYPE_CHECKING:
+    from optevo.optim.candidate import Drawing, DrawnEdge
 
 Place = tuple[float, float]
 _KINDS = {"input": ("circle", GREEN), "operation": ("square", BLUE), "output": ("diamond", ORANGE)}
@@ -37,7 +40,7 @@ def rule_graph(drawing: Drawing | None) -> go.Figure | None:
     layers = _layers(drawing)
     places = dict(enumerate(zip(layers, _rows(drawing, layers), strict=True)))
     heights = [y for _, y in places.values()]
-    figure = blank(round(150 + 62 * (max(heights) - min(heights))))
+    figure = blank(round(150 + 80 * (max(heights) - min(heights))))
     for edge in drawing.edges:
         _draw(figure, edge, places)
     _write_labels(figure, drawing, places)
@@ -132,10 +135,13 @@ def _draw(figure: go.Figure, edge: DrawnEdge, places: Mapping[int, Place]) -> No
     start, middle, end = places[edge.start], _bend(edge, places), places[edge.end]
     common = {"xref": "x", "yref": "y", "axref": "x", "ayref": "y", "text": "", "showarrow": True}
     ink = {"arrowcolor": VERMILLION if edge.label else GREY, "arrowwidth": 1.5}
-    first = {"ax": start[0], "ay": start[1], "x": middle[0], "y": middle[1]}
-    last = {"ax": middle[0], "ay": middle[1], "x": end[0], "y": end[1]}
-    figure.add_annotation(**first, **common, **ink, arrowhead=0, startstandoff=8)
-    figure.add_annotation(**last, **common, **ink, arrowhead=2, standoff=9)
+    bent = middle[1] != (start[1] + end[1]) / 2
+    if bent:
+        first = {"ax": start[0], "ay": start[1], "x": middle[0], "y": middle[1]}
+        figure.add_annotation(**first, **common, **ink, arrowhead=0, startstandoff=8)
+    tail = middle if bent else start
+    last = {"ax": tail[0], "ay": tail[1], "x": end[0], "y": end[1]}
+    figure.add_annotation(**last, **common, **ink, arrowhead=2, standoff=9, startstandoff=0 if bent else 8)
 
 
 def _write_labels(figure: go.Figure, drawing: Drawing, places: Mapping[int, Place]) -> None:
@@ -158,5 +164,5 @@ def _write_labels(figure: go.Figure, drawing: Drawing, places: Mapping[int, Plac
     for edge in drawing.edges:
         (x0, y0), (x1, y1) = _bend(edge, places), places[edge.end]
         if edge.place:
-            near = {"x": x0 + 0.55 * (x1 - x0), "y": y0 + 0.55 * (y1 - y0), "yshift": 9}
+            near = {"x": x0 + 0.4 * (x1 - x0), "y": y0 + 0.4 * (y1 - y0), "yshift": 9}
             figure.add_annotation(**near, text=f"<i>{text(edge.place)}</i>", showarrow=False)

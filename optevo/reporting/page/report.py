@@ -193,7 +193,7 @@ def _rule(
     over_time = f"What of it varies over a run of {config.evaluation.steps:,} steps.{badge(config)}"
     drawn = page.figure(figures.rule_graph(drawing), caption)
     drawn += page.figure(figures.rule_curves(drawing, config.evaluation.steps), over_time)
-    texts = [("to make it again", candidate.text()), ("LaTeX", candidate.latex())]
+    texts = [("In optevo’s notation", candidate.text()), ("LaTeX", candidate.latex())]
     copied = "".join(f"<p>{name}:</p><pre>{escape(text)}</pre>" for name, text in texts if text is not None)
     return drawn + (f"<details><summary>The rule as text</summary>{copied}</details>" if copied else "")
 
