@@ -240,6 +240,7 @@ def test_of_many_building_blocks_the_most_used_are_drawn_and_the_others_together
     assert [trace.name for trace in few.data] == names[0:12:2]
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; .ci/run installs it")
 def test_labels_of_a_picture_lie_within_the_page(loaded, tmp_path):
