@@ -15,6 +15,7 @@ from optevo.errors import RunFailed, UserError
 from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, measure, planned_runs, store_result, stored_result
 from optevo.reporting.progress import Progress, counting
+from optevo.reporting.rules import candidate_of
 from optevo.reporting.text import TEST_MARK, result_markdown, trial_lines
 from optevo.storage.opening import open_storage, shown
 from optevo.study.config import StudyConfig
@@ -143,9 +144,10 @@ def measure_best(
     data_root: Path,
     progress: Callable[[int], None],
 ) -> Result:
-    """`fresh_seeds.measure`, with what comes out kept in the study, and as a note there."""
+    """`fresh_seeds.measure`, with what comes out kept in the study, and as a note and figures there."""
     result = measure(study, config, devices=devices, data_root=data_root, progress=progress)
     _leave_note(study, config, result)
+    _leave_picture(study, config, result)
     store_result(study, config, result)
     return result
 
@@ -213,3 +215,21 @@ def _leave_note(study: optuna.Study, config: StudyConfig, result: Result) -> Non
     winner = fenced(trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]))
     mark = f"**{TEST_MARK}**\n\n" if config.evaluation.split == "test" else ""
     save_note(study, f"{mark}{winner}\n\nMean ± sd:\n\n{result_markdown(result)}\n")
+
+
+def _leave_picture(study: optuna.Study, config: StudyConfig, result: Result) -> None:
+    """The winner's rule as figures that optuna-dashboard shows with the study, if it can be drawn."""
+    candidate = candidate_of(config, study.get_trials(deepcopy=False)[result.winner])
+    drawing = None if candidate is None else candidate.drawing()
+    if drawing is None:
+        return
+    from optuna_dashboard import save_plotly_graph_object  # noqa: PLC0415  as above
+
+    from optevo.reporting.figures.rule import rule_curves, rule_graph  # noqa: PLC0415  brings plotly in
+
+    for name, figure in (
+        ("rule", rule_graph(drawing)),
+        ("curves", rule_curves(drawing, config.evaluation.steps)),
+    ):
+        if figure is not None:
+            save_plotly_graph_object(study, figure, graph_object_id=f"optevo-{name}")

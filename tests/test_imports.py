@@ -205,6 +205,7 @@ FOR_TYPES = {
     "training": {"study"},
     "evaluation": {"study"},
     "cli": {"optim"},
+    "reporting": {"optim"},
 }
 NEVER = [("optim", "optuna"), ("tasks", "optuna"), ("training", "optuna"), ("samplers", "torch")]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -17,9 +17,8 @@ from optevo.cli.winners import (
     load_complete,
     measured_entries,
     measured_variants,
-    result_of,
+    trained_winner,
     tuned_adamw,
-    winner_of,
 )
 from optevo.errors import UserError
 from optevo.naming import hint
@@ -110,7 +109,7 @@ def ablate(
     # Asked before anything is measured, which may take minutes.
     if space.variants(space.candidate(best_trials(loaded, 1)[0].params), None) is None:
         raise UserError(f"study {study!r} searches {space.title}: there is no rule to take apart")
-    winner = space.candidate(winner_of(loaded, result_of(loaded, config, machine)).params)
+    winner = trained_winner(loaded, config, machine)
     sweep = tuned_adamw(storage, adamw, config)
     tuned = None
     if sweep is None:
@@ -120,7 +119,7 @@ def ablate(
             "`optevo run studies/baselines/adamw.toml` makes one; --adamw names one"
         )
     else:
-        tuned = sweep[1].make_space().candidate(winner_of(sweep[0], result_of(*sweep, machine)).params)
+        tuned = trained_winner(*sweep, machine)
     budget = variants_config(config, steps or config.evaluation.steps, seeds)
     configs = [config, *([sweep[1]] if sweep else [])]
     for one in configs:
@@ -133,8 +132,11 @@ def ablate(
     said = f"{budget.evaluation.steps:,} steps, {seeds} seeds, validation split"
     text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
     text += [f"**{escaped(mark)}**\n" for mark in warned]
+    text += [f"{escaped(variants.note)}\n"] * bool(variants.note)
     text += [markdown_table(ablation_cells(frame), entities=False)]
     _print(f"{said}, {measure}", ablation_cells(frame))
+    if variants.note:
+        console.print(variants.note)
     if parts:
         text += ["\nThe gain over tuned AdamW, one thing changed at a time:\n"]
         text += [markdown_table(account_cells(parts), entities=False)]

@@ -119,7 +119,9 @@ def write_export(
 ) -> None:
     from optevo import __version__, keys
     from optevo.measurement.fresh_seeds import stored_result
+    from optevo.reporting.rules import as_trained, hyperparameters, runs_of
     from optevo.reporting.text import fresh
+    from optevo.training.run import found_rate
 
     if keys.CANONICAL not in keys.ours(trial):
         raise UserError(f"trial {trial.number} has no optimizer to export: it is {trial.state.name}")
@@ -138,11 +140,15 @@ def write_export(
         "written by": f"optevo {__version__}",
     }
     result = stored_result(study, config)
+    runs = runs_of(trial, result)
+    if found_rate(runs) is not None:
+        provenance["hyperparameters"] = str(hyperparameters(trial, runs))
     if result is not None and result.winner == trial.number:
         row = result.rows[-1]
         provenance["fitness on fresh seeds"] = f"{fresh(row)}, n = {len(row.by_seed)}"
     try:
-        source = config.make_space().candidate(trial.params).source(class_name, provenance)
+        candidate = as_trained(config.make_space().candidate(trial.params), runs)
+        source = candidate.source(class_name, provenance)
     except ValueError as error:
         raise UserError(str(error)) from None
     write_text(output, source)

@@ -15,7 +15,6 @@ from optevo.errors import UserError
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
     from optevo.measurement.fresh_seeds import Result
     from optevo.optim.candidate import Candidate
@@ -161,8 +160,13 @@ def result_of(study: optuna.Study, config: StudyConfig, machine: Machine) -> Res
     return result
 
 
-def winner_of(study: optuna.Study, result: Result) -> FrozenTrial:
-    return study.get_trials(deepcopy=False)[result.winner]
+def trained_winner(study: optuna.Study, config: StudyConfig, machine: Machine) -> Candidate:
+    """A study's winner, at the learning rate that most of its runs on fresh seeds found, if they looked."""
+    from optevo.reporting.rules import as_trained
+
+    result = result_of(study, config, machine)
+    trial = study.get_trials(deepcopy=False)[result.winner]
+    return as_trained(config.make_space().candidate(trial.params), result.rows[-1].runs)
 
 
 def tuned_adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded | None:

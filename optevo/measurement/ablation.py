@@ -20,9 +20,12 @@ FIRST_SEED = 2000  # neither a search's nor the final measurement's
 
 
 def variants_config(config: StudyConfig, steps: int, n_seeds: int) -> StudyConfig:
-    """The study's configuration with the budget of its variants, on the validation split."""
+    """The study's configuration with the budget of its variants, on the validation split.
+
+    They have the rates that they are given: nothing is looked for again.
+    """
     seeds = tuple(range(FIRST_SEED, FIRST_SEED + n_seeds))
-    update = {"steps": steps, "seeds": seeds, "split": "validation"}
+    update = {"steps": steps, "seeds": seeds, "split": "validation", "rates": None}
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=update)})
 
 

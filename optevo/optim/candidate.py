@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -76,6 +76,67 @@ class Candidate(abc.ABC):
         """How far a step goes at the peak of the schedule, about, in units of the weights. Default: NaN."""
         return math.nan
 
+    def text(self) -> str | None:
+        """The update rule as a line that a program reads back; None, the default, where there is no such."""
+        return None
+
+    def latex(self) -> str | None:
+        """The update rule in LaTeX, without dollar signs; None, the default, where nobody has written it."""
+        return None
+
+    def drawing(self) -> Drawing | None:
+        """The update rule as a picture; None, the default, where its formula says it all."""
+        return None
+
+
+@dataclass(frozen=True)
+class DrawnNode:
+    """A box of a `Drawing`.
+
+    Attributes:
+        label: What is written in it, lines apart.
+        kind: "input", "operation" or "output".
+        told: What it is called, in a few words.
+    """
+
+    label: str
+    kind: str
+    told: str
+
+
+@dataclass(frozen=True)
+class DrawnEdge:
+    """An arrow of a `Drawing`.
+
+    Attributes:
+        start: Index of the node that it comes from.
+        end: Index of the node that it goes to.
+        label: What multiplies the value on its way. Default: nothing.
+        place: What the node that it goes to calls it, where that matters. Default: nothing.
+    """
+
+    start: int
+    end: int
+    label: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An update rule as a picture, in plain data.
+
+    Attributes:
+        nodes: Each after those that it reads; the last is the output.
+        edges: Without a circle.
+        curves: What varies over a run, by name: its values at the steps of a run of so many steps.
+        notes: What the names in it are, a line each.
+    """
+
+    nodes: tuple[DrawnNode, ...]
+    edges: tuple[DrawnEdge, ...]
+    curves: Mapping[str, Callable[[int], Sequence[float]]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
 
 class Stacked(Protocol):
     """The rules of K candidates that train as one model, with their state; row k is candidate k."""
@@ -96,7 +157,9 @@ class Variants:
         account: How the winner's gain over something known is taken apart: what is said of a step, and the
             names of the variants after and before it. The first line is the whole, which the others add up
             to. Empty where nothing known was given.
+        note: What all of them have in common, as a sentence. Default: nothing that needs saying.
     """
 
     candidates: dict[str, Candidate]
     account: tuple[tuple[str, str, str], ...] = ()
+    note: str = ""

@@ -9,6 +9,7 @@ from optevo.escaping import printable
 from optevo.measurement.test_split import TestEvaluation
 from optevo.reporting.comparison import Entry
 from optevo.study.environment import deciding
+from optevo.training.run import found_rate
 
 
 def caveats(entries: Sequence[Entry], measure: str) -> list[str]:
@@ -16,6 +17,11 @@ def caveats(entries: Sequence[Entry], measure: str) -> list[str]:
     said = []
     if len({_deciding(entry.test) for entry in entries}) > 1:
         said.append("The studies were measured in different environments, so that their runs may not pair.")
+    if len({repr(entry.config.evaluation.rates) for entry in entries}) > 1:
+        said.append(
+            "The studies do not look for learning rates in the same way, within their runs or at all: their "
+            "numbers are not of one protocol."
+        )
     for entry in entries:
         name = printable(entry.test.study)
         if entry.config.evaluation.split == "test":
@@ -34,7 +40,7 @@ def caveats(entries: Sequence[Entry], measure: str) -> list[str]:
 
 
 def _edges(entry: Entry) -> list[str]:
-    """Where a sweep's best lies at the end of what it tried, so that it may not be tuned yet."""
+    """Where the best lies at the end of what was tried, so that it may not be tuned yet."""
     params = entry.study.get_trials(deepcopy=False)[entry.test.trial].params
     said = []
     for name, values in (entry.config.make_space().grid() or {}).items():
@@ -45,6 +51,11 @@ def _edges(entry: Entry) -> list[str]:
                     f"its best {name}, {params[name]:g}, is about the {word} that was tried; it may not be "
                     "tuned yet."
                 )
+    rates, found = entry.config.evaluation.rates, found_rate(entry.test.runs)
+    tried = (*rates.first, *rates.more) if rates is not None and found is not None else ()
+    for end, word in ((min(tried, default=0), "least"), (max(tried, default=0), "greatest")):
+        if len(tried) > 1 and found == end:
+            said.append(f"the learning rate that its runs found, {found:g}, is the {word} that they tried.")
     return said
 
 

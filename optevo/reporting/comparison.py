@@ -18,6 +18,7 @@ from optevo.measurement.fresh_seeds import Result
 from optevo.measurement.test_split import TestEvaluation
 from optevo.naming import hint
 from optevo.reporting.frames import cost
+from optevo.reporting.rules import hyperparameters
 from optevo.reporting.statistics import Estimate, holm, paired, verdict
 from optevo.study.config import StudyConfig
 from optevo.training.run import Run
@@ -248,7 +249,7 @@ def studies_frame(entries: Sequence[Entry]) -> pd.DataFrame:
                 "study": entry.test.study,
                 "winner": f"trial {entry.test.trial}",
                 "rule": printable(str(keys.ours(trial).get(keys.FORMULA, ""))),
-                "hyperparameters": printable(str(keys.ours(trial).get(keys.HYPERPARAMETERS, ""))),
+                "hyperparameters": printable(hyperparameters(trial, entry.test.runs) or ""),
                 "selected_on": entry.config.evaluation.split,
                 "trials": entry.config.n_trials,
                 "search_fitness": trial.value,

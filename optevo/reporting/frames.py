@@ -15,9 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.escaping import printable
+from optevo.reporting.rules import hyperparameters, runs_of
 from optevo.samplers.slots import claimed, earned
 from optevo.study.studies import COUNTED
 from optevo.training.fitness import tenths
+from optevo.training.run import found_rate
 
 if TYPE_CHECKING:
     import optuna
@@ -38,6 +40,7 @@ TRIALS = {
     "screened": FLAG,
     "formula": TEXT,
     "hyperparameters": TEXT,
+    "found_lr": NUMBER,
     "canonical": ANY,
     "trained_steps": INTEGER,
     "seconds": NUMBER,
@@ -91,7 +94,8 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
         its own name (``param:NAME`` where that is a column already), dormant genes included. `fitness` is
         what counts in the search: a pruned trial's is what it had earned, none where it diverged, was refused
         or given up; nor has it one on the task where it diverged. `screened` says that the fitness is of the
-        cheap evaluation, on another scale than others. `counted` says whether the trial decided its slot.
+        cheap evaluation, on another scale than others. `found_lr` is the learning rate that most of its runs
+        found, where they looked for one. `counted` says whether the trial decided its slot.
         `seconds` is wall-clock time; where the trial recorded none, up to its end or, for a lost one, its
         last sign of life.
     """
@@ -119,6 +123,8 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
                 "counted": trial.number in deciders,
                 "parents": tuple(attrs.get(keys.PARENTS, ())),
                 "fitness": _value(trial),
+                "hyperparameters": _text(hyperparameters(trial)),
+                "found_lr": found_rate(runs_of(trial)),
                 "screened": bool(attrs.get(keys.SCREENED)),
                 "seconds": _seconds(trial),
                 "error": _text(attrs.get(keys.ERROR, "").strip().rpartition("\n")[2] or None),

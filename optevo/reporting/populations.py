@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from optevo.reporting.frames import FLAG, INTEGER, NUMBER, TEXT, frame_of, trials
+from optevo.reporting.rules import as_trained, candidate_of, runs_of
 from optevo.samplers.base import populations
 
 if TYPE_CHECKING:
@@ -115,17 +116,18 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
     """The learning rate's factor and the step size over a run, of trials by number.
 
     Returns:
-        `factor` of the schedule at a step, and `step_size`, its product with the candidate's step size; at
-        most 200 steps a trial. A trial without all of its parameters is left out.
+        `factor` of the schedule at a step, and `step_size`, its product with the candidate's step size at the
+        learning rate that it was trained with; at most 200 steps a trial. A trial without all of its
+        parameters is left out.
     """
-    space, total, rows = config.make_space(), config.evaluation.steps, []
+    total, rows = config.evaluation.steps, []
     stored = study.get_trials(deepcopy=False)
     shown = sorted({round(i * (total - 1) / (_MOST_POINTS - 1)) for i in range(_MOST_POINTS)})
     for number in numbers:
-        try:
-            candidate = space.candidate(stored[number].params)
-        except (ValueError, KeyError):  # it ended before it had all of them
+        candidate = candidate_of(config, stored[number])
+        if candidate is None:
             continue
+        candidate = as_trained(candidate, runs_of(stored[number]))
         schedule, peak = candidate.schedule(total), candidate.step_size()
         for step in shown:
             factor = schedule(step)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from optevo import keys
 from optevo.escaping import printable
+from optevo.reporting.rules import hyperparameters
 from optevo.reporting.text import TEST_MARK, formula
 from optevo.samplers.base import sampler_of
 from optevo.samplers.slots import Slot, claimed, fate, places
@@ -136,7 +137,7 @@ class Progress:
         if self.best is not None:
             yield "best fitness", f"{self.best.value:.4f} (trial {self.best.number})"
             yield "best rule", formula(self.best)
-            yield "", str(keys.ours(self.best).get(keys.HYPERPARAMETERS, ""))
+            yield "", hyperparameters(self.best) or ""
         for trial in self.failed[-1:]:
             yield "last failure", f"trial {trial.number}: {_last_line(keys.ours(trial)[keys.ERROR])}"
         if self.config.evaluation.split == "test":

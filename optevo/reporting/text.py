@@ -11,6 +11,7 @@ from rich.table import Table
 
 from optevo import keys
 from optevo.escaping import markdown_table, printable
+from optevo.reporting.rules import candidate_of, hyperparameters
 from optevo.samplers.slots import earned
 from optevo.study.studies import COUNTED
 
@@ -39,7 +40,10 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
     lines = [f"trial {trial.number} of study {study.study_name!r}: {trial.state.name}{_fitness(trial)}"]
     lines += [f"  {TEST_MARK}"] * (config.evaluation.split == "test")
     if keys.FORMULA in attrs:
-        lines += [f"  {formula(trial)}", f"  {attrs.get(keys.HYPERPARAMETERS, '')}"]
+        candidate = candidate_of(config, trial)
+        text = None if candidate is None else candidate.text()
+        lines += [f"  {formula(trial)}", *[f"  {text}"] * (text is not None)]
+        lines.append(f"  {hyperparameters(trial) or ''}")
     if keys.ORIGIN in attrs:
         origin = attrs[keys.ORIGIN]
         if origin == "preset":

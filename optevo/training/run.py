@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,12 @@ def as_stored(one: Any) -> dict[str, Any]:
 def read_run(stored: Mapping[str, Any]) -> Run:
     """A run as `as_stored` wrote it."""
     return Run(**{**stored, "losses": tuple(stored["losses"])})
+
+
+def found_rate(runs: Iterable[Run]) -> float | None:
+    """The learning rate that most of the runs found, the first of equals; None where none looked for one."""
+    counts = Counter(run.lr for run in runs if run.lr is not None)
+    return max(counts, key=counts.__getitem__, default=None)
 
 
 def by_task(runs: Sequence[Run]) -> dict[str, list[float]]:

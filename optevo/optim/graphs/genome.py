@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from optevo.naming import explain_keywords
-from optevo.optim.candidate import Candidate
+from optevo.optim.candidate import Candidate, Drawing
+from optevo.optim.graphs.drawing import drawing
 from optevo.optim.graphs.equation import Equation
 from optevo.optim.schedules import WarmupHoldCosine
 from optevo.scalars import plain
@@ -108,6 +109,18 @@ class GraphGenome(Candidate):
     def formula(self) -> str:
         """The equation's."""
         return self.equation.formula()
+
+    def text(self) -> str:
+        """The equation's, which `Equation.parse` and this class read."""
+        return self.equation.text()
+
+    def latex(self) -> str:
+        """The equation's."""
+        return self.equation.latex()
+
+    def drawing(self) -> Drawing:
+        """See `optevo.optim.graphs.drawing`."""
+        return drawing(self)
 
     def describe(self) -> str:
         """Rate and schedule on one line."""

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from optevo.optim.candidate import WINNER, Candidate, Variants
 from optevo.optim.terms.genome import TermGenome
+from optevo.optim.variants import SCHEDULED, TUNED, Rescheduled, distinct
 
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LambdaLR
-
-TUNED, SCHEDULED = "tuned AdamW", "tuned AdamW, the winner's schedule"
 SCALED = "AdamW's rule, the winner's hyperparameters, lr × its weights"
 HYPER = "AdamW's rule, the winner's hyperparameters"
 _FLAGS = {  # gene, as it is called when it is off
@@ -26,52 +19,6 @@ _FLAGS = {  # gene, as it is called when it is off
     "warmup": "without warmup",
     "cosine_decay": "without cosine decay",
 }
-
-
-@dataclass(frozen=True)
-class Rescheduled(Candidate):
-    """An optimizer under another's learning-rate schedule.
-
-    Attributes:
-        optimizer: Whose update and numbers.
-        schedule_of: Whose schedule.
-    """
-
-    optimizer: Candidate
-    schedule_of: Candidate
-
-    def build(self, params: Iterable[Any], total_steps: int) -> tuple[Optimizer, LambdaLR]:
-        """Optimizer and scheduler for a run of `total_steps` steps."""
-        from torch.optim.lr_scheduler import LambdaLR  # noqa: PLC0415  torch only where it is needed
-
-        built, _ = self.optimizer.build(params, total_steps)
-        for group in built.param_groups:  # that of its own schedule's first step
-            group["lr"] = group.pop("initial_lr", group["lr"])
-        return built, LambdaLR(built, self.schedule(total_steps))
-
-    def schedule(self, total_steps: int) -> Callable[[int], float]:
-        """The other's factor."""
-        return self.schedule_of.schedule(total_steps)
-
-    def formula(self) -> str:
-        """The optimizer's."""
-        return self.optimizer.formula()
-
-    def describe(self) -> str:
-        """Both in a line."""
-        return f"{self.optimizer.describe()}; under the schedule of: {self.schedule_of.describe()}"
-
-    def canonical(self) -> str:
-        """Both."""
-        return f"{self.optimizer.canonical()} under {self.schedule_of.canonical()}"
-
-    def source(self, class_name: str, provenance: Mapping[str, str]) -> str:
-        """Refused: it is made to be measured.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError("an optimizer under another's schedule is not exported")
 
 
 def variants(winner: TermGenome, adamw: Candidate | None = None) -> Variants:
@@ -113,9 +60,6 @@ def variants(winner: TermGenome, adamw: Candidate | None = None) -> Variants:
     if adamw is not None:
         made[TUNED] = adamw  # with the schedule that it was tuned under
         made[SCHEDULED] = Rescheduled(adamw, winner)
-    seen: dict[str, str] = {}
-    for name, candidate in made.items():
-        seen.setdefault(candidate.canonical(), name)
     account: tuple[tuple[str, str, str], ...] = ()
     if adamw is not None:  # one thing changed at a time; another order would split the gain otherwise
         account = (
@@ -125,6 +69,4 @@ def variants(winner: TermGenome, adamw: Candidate | None = None) -> Variants:
             ("of it the rule", WINNER, SCALED),
         )
     # Some of AdamW's stay although they may be the winner itself: the account of its gain needs them.
-    needed = (SCALED, HYPER, TUNED, SCHEDULED)
-    left = {n: c for n, c in made.items() if seen[c.canonical()] == n or n in needed}
-    return Variants(left, account)
+    return Variants(distinct(made, (SCALED, HYPER, TUNED, SCHEDULED)), account)

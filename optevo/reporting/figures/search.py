@@ -20,6 +20,7 @@ from optevo.optuna_private import Memory
 from optevo.reporting.figures.drawing import (
     BLUE,
     GREY,
+    PALETTE,
     VERMILLION,
     blank,
     colour,
@@ -30,6 +31,7 @@ from optevo.reporting.figures.drawing import (
     whole_ticks,
 )
 from optevo.reporting.figures.lineage import lineage_graph
+from optevo.reporting.figures.rule import rule_curves, rule_graph
 from optevo.reporting.figures.runs import comparison, fitness_by_task, learning_curves, step_sizes
 from optevo.reporting.figures.sweep import lr_decay_map
 from optevo.study.config import parse_config
@@ -45,11 +47,14 @@ __all__ = [
     "lineage_graph",
     "lr_decay_map",
     "parts_by_generation",
+    "rule_curves",
+    "rule_graph",
     "step_sizes",
 ]
 
 _FEWEST = 10  # complete trials that importances are told of: a tenth of fewer is none
 _MOST_BARS = 12
+_MOST_PARTS = 12
 
 
 def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
@@ -149,21 +154,25 @@ def _scale(fitness: pd.Series) -> tuple[float, float]:
 
 
 def parts_by_generation(parts: pd.DataFrame) -> go.Figure | None:
-    """How often each building block is in use in the population, stacked, over the generations."""
+    """How often each building block is in use in the population, stacked, over the generations.
+
+    Of more than 12 that a space has, those most in use are drawn, and the others together.
+    """
     if parts["generation"].nunique() < 2 or not parts["count"].sum():
         return None
     figure = blank(360)
-    for i, (name, rows) in enumerate(parts.groupby("part", sort=False)):
+    for i, (name, rows) in enumerate(_most_used(parts).groupby("part", sort=False)):
         if not rows["count"].sum():  # the others keep their colours, so that studies can be compared
             continue
         x, y, members = (rows[column].tolist() for column in ("generation", "count", "members"))
+        ink = GREY if i >= _MOST_PARTS else colour(i)
         figure.add_scatter(
             x=x,
             y=y,
             mode="lines",
             stackgroup="parts",
-            line={"color": colour(i), "width": 1},
-            fillcolor=fade(colour(i), 0.75),
+            line={"color": ink, "width": 1},
+            fillcolor=fade(ink, 0.75 if i < len(PALETTE) else 0.35),  # colours repeat
             name=text(name),
             hovertext=[
                 lines(f"{name}, generation {generation}", f"{uses} uses in {n} members")
@@ -174,6 +183,18 @@ def parts_by_generation(parts: pd.DataFrame) -> go.Figure | None:
     figure.update_xaxes(title_text="generation", **whole_ticks(parts["generation"]))
     figure.update_yaxes(title_text="uses in the population", rangemode="tozero")
     return figure
+
+
+def _most_used(parts: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the parts most in use, those of equal use in the space's order, and the others' sums."""
+    uses = parts.groupby("part", sort=False)["count"].sum()
+    if len(uses) <= _MOST_PARTS:
+        return parts
+    kept = set(uses.sort_values(ascending=False, kind="stable").index[:_MOST_PARTS])
+    others = parts[~parts["part"].isin(kept)]
+    n = int((others.groupby("part")["count"].sum() > 0).sum())
+    summed = others.groupby("generation", as_index=False).agg({"count": "sum", "members": "first"})
+    return pd.concat([parts[parts["part"].isin(kept)], summed.assign(part=f"{n} others")])
 
 
 def importances(study: optuna.Study) -> go.Figure | None:

@@ -25,6 +25,7 @@ def lr_decay_map(trials: pd.DataFrame) -> go.Figure | None:
     """
     if not {"lr", "weight_decay"} <= set(trials.columns):
         return None
+    trials = trials.assign(lr=trials["found_lr"].fillna(trials["lr"]))  # that which it was trained with
     points = trials[trials["counted"] & trials["lr"].notna() & trials["weight_decay"].notna()]
     if len(points) < 2:
         return None

@@ -22,12 +22,13 @@ from plotly.offline import get_plotlyjs
 
 from optevo import __version__
 from optevo.files import write_text
-from optevo.measurement.fresh_seeds import stored_result
+from optevo.measurement.fresh_seeds import Result, stored_result
 from optevo.reporting.figures import search as figures
 from optevo.reporting.frames import best, curves, lineage, runs, trials
 from optevo.reporting.page.html_tables import badge, comparison_tables, escape, result_table, trial_table
-from optevo.reporting.page.summary import findings, meta, toml
+from optevo.reporting.page.summary import findings, meta, toml, winner_number
 from optevo.reporting.populations import generations, parts, schedules
+from optevo.reporting.rules import as_trained, candidate_of, runs_of
 
 if TYPE_CHECKING:
     import optuna
@@ -163,6 +164,7 @@ def _study_section(page: _Page, i: int, study: optuna.Study, config: StudyConfig
         f'<section id="study-{i}"><h2>{escape(study.study_name)}{badge(config)}</h2>',
         meta(study, min(begun, default=None)),
         findings(study, config, frame, result),
+        _rule(page, study, config, frame, result),
         result_table(result, config) if result is not None else "",
         "<h3>The search</h3>" if len(frame) else "",
         trial_table(top, config, winner) if len(top) else "",
@@ -171,6 +173,29 @@ def _study_section(page: _Page, i: int, study: optuna.Study, config: StudyConfig
         "</section>\n",
     ]
     return "".join(text)
+
+
+def _rule(
+    page: _Page, study: optuna.Study, config: StudyConfig, frame: pd.DataFrame, result: Result | None
+) -> str:
+    """The winner's rule as a picture, as curves, and as text to copy, as far as it has them."""
+    number = winner_number(frame, result)
+    trial = None if number is None else study.get_trials(deepcopy=False)[number]
+    candidate = None if trial is None else candidate_of(config, trial)
+    if trial is None or candidate is None:
+        return ""
+    drawing = as_trained(candidate, runs_of(trial, result)).drawing()
+    notes = "; ".join(map(escape, drawing.notes)) if drawing is not None else ""
+    caption = (
+        f"The rule of trial {number}, from what it reads on the left to the update of the weights w at "
+        f"learning rate η; factors of training time stand on their arrows. {notes}{badge(config)}"
+    )
+    over_time = f"What of it varies over a run of {config.evaluation.steps:,} steps.{badge(config)}"
+    drawn = page.figure(figures.rule_graph(drawing), caption)
+    drawn += page.figure(figures.rule_curves(drawing, config.evaluation.steps), over_time)
+    texts = [("In optevo’s notation", candidate.text()), ("LaTeX", candidate.latex())]
+    copied = "".join(f"<p>{name}:</p><pre>{escape(text)}</pre>" for name, text in texts if text is not None)
+    return drawn + (f"<details><summary>The rule as text</summary>{copied}</details>" if copied else "")
 
 
 def _figures(

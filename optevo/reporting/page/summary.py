@@ -12,6 +12,7 @@ from optevo import keys
 from optevo.escaping import printable
 from optevo.reporting.frames import best, cost
 from optevo.reporting.page.html_tables import BADGE, escape, rule_text
+from optevo.reporting.rules import hyperparameters, runs_of
 
 if TYPE_CHECKING:
     import optuna
@@ -50,9 +51,9 @@ def findings(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame, resu
         else f"Of its fittest, trial {winner['number']} did best on fresh seeds and is the winner; in the "
         f"search its fitness was {winner['fitness']:.4f}. {_fresh(result)}"
     )
-    rule, described = (
-        rule_text(winner[k]) if isinstance(winner[k], str) else "" for k in ("formula", "hyperparameters")
-    )
+    trial = study.get_trials(deepcopy=False)[winner["number"]]
+    rule = rule_text(winner["formula"]) if isinstance(winner["formula"], str) else ""
+    described = rule_text(hyperparameters(trial, runs_of(trial, result)) or "")
     block = f'<p class="formula">{rule or "no formula recorded"}<small>{described}</small></p>'
     test = ""
     if config.evaluation.split == "test":
@@ -81,6 +82,12 @@ def _searched(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame) -> 
         f"{escape(how)} over {escape(space)} on {escape(tasks)}, {runs.steps:,} steps and {seeds} a task, "
         f"scored on the {escape(runs.split)} split: {state}."
     )
+
+
+def winner_number(frame: pd.DataFrame, result: Result | None) -> int | None:
+    """The trial that a report is about: the winner on fresh seeds, else the fittest of the search, if any."""
+    winner = _winner(frame, result)
+    return None if winner is None else int(winner["number"])
 
 
 def _winner(frame: pd.DataFrame, result: Result | None) -> dict[Any, Any] | None:
