@@ -99,8 +99,9 @@ def random_graph(rng: np.random.Generator, rates: Rates) -> UpdateGraph | None:
 def _operand_or(
     rng: np.random.Generator, rates: Rates, hidden: tuple[int, ...] | range, taken: int | None = None
 ) -> int:
-    operand = rng.random() < rates.operand
-    return pick(rng, without(OPERAND_SLOTS, (taken,)) if operand else hidden)
+    if rng.random() < rates.operand:
+        return pick(rng, without(OPERAND_SLOTS, () if taken is None else (taken,)))
+    return pick(rng, hidden)
 
 
 def _node(rng: np.random.Generator, rates: Rates, inputs: tuple[int, ...]) -> NodeGenes:

@@ -10,17 +10,19 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 
 from optevo.naming import hint
+from optevo.optim.candidate import Candidate, Variants
 from optevo.optim.graphs.equation import Equation
 from optevo.optim.graphs.genome import GraphGenome
 from optevo.optim.graphs.graph import UpdateGraph
 from optevo.optim.graphs.operations import BINARY, SEARCHED_OPERANDS, UNARY
 from optevo.optim.graphs.presets import PRESETS
+from optevo.optim.graphs.variants import variants
 from optevo.spaces.base import Params, Space, suggest
 from optevo.spaces.graph_crossover import crossover
 from optevo.spaces.graph_parameters import Ask, asked, decode, distributions, encode
@@ -206,6 +208,10 @@ class GraphSpace(Space):
 
         self._decode(noted)
         return used
+
+    def variants(self, winner: Candidate, tuned: Candidate | None) -> Variants:
+        """Without each decay and operation, and under the other wrappers."""
+        return variants(cast(GraphGenome, winner), tuned)
 
     def _decode(self, ask: Ask) -> UpdateGraph:
         return decode(ask, self.as_published)

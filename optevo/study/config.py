@@ -144,6 +144,7 @@ def _with_known_keys(
         problems.append(f"unknown key {where + key!r}{said}")
         if near is not None:
             values.setdefault(near, value)
+    inner: type[BaseModel]
     for key, inner in (("evaluation", EvaluationConfig), ("rerun", RerunConfig)):
         if model is StudyConfig and isinstance(values.get(key), dict):
             values[key], wrong = _with_known_keys(inner, values[key], f"{key}.")

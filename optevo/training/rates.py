@@ -181,7 +181,8 @@ class _TrainingScore:
             loss = self.task.loss(model, batch)
         finally:
             hook.remove()
-        outputs, targets = seen[-1] if seen else None, batch[1]
+        outputs: Any = seen[-1] if seen else None
+        targets = batch[1]
         if not (self.classifies and _are_classes(outputs, targets)):
             self.classifies = False
             return loss
