@@ -15,9 +15,10 @@ import torch
 from strategies import genome
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS, GenomeOptimizer, TermGenome
+from optevo.optim import GenomeOptimizer, TermGenome
 from optevo.optim.baselines.registry import BASELINES, TunedBaseline
 from optevo.optim.candidate import Candidate
+from optevo.optim.terms.presets import PRESETS
 
 # Every kernel, with and without bias correction and clipping.
 GENOMES: dict[str, TermGenome] = {
@@ -51,6 +52,7 @@ class Subject:
         waits: Why its step reads from the device; empty where it doesn't.
         takes_empty: Whether a parameter may have no elements.
         optional: Whether None is its default.
+        apart: Whether a parameter's update is the same whatever other parameters there are.
         module: Of an exported file.
     """
 
@@ -61,6 +63,7 @@ class Subject:
     waits: str = ""
     takes_empty: bool = True
     optional: bool = False
+    apart: bool = True
     module: ModuleType | None = None
 
 
@@ -103,7 +106,7 @@ def exported_genomes(*names: str) -> dict[str, Subject]:
 def exported_baselines() -> dict[str, Subject]:
     """Exported files of all baselines of which a class alone can be the optimizer."""
     facts: dict[str, dict[str, Any]] = {
-        "sgd": {"takes_sparse": True},
+        **{name: {"takes_sparse": True} for name in ("sgd", "momentum", "nesterov")},
         "nadam": {"waits": "torch.optim.NAdam makes its product on the CPU by torch.ones, no constant"},
         "adafactor": {
             "waits": "torch.optim.Adafactor scales by norms that it reads",
@@ -116,7 +119,7 @@ def exported_baselines() -> dict[str, Subject]:
     return {
         name: exported(f"{name}_baseline", TunedBaseline(name, baseline.lr[2], 1e-2), **facts.get(name, {}))
         for name, baseline in BASELINES.items()
-        if baseline.wants is None
+        if baseline.wants({}) is None
     }
 
 

@@ -22,7 +22,7 @@ import torch
 
 from analysis.benchmarks import plain
 from analysis.benchmarks.common import console, middle, parser, print_header, table
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 from optevo.tasks import get_task
 from optevo.tasks.roots import data_root
 from optevo.training.single import train

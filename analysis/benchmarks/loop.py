@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.benchmarks.common import console, middle, now, parser, print_header, table
 from optevo.errors import UserError
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 from optevo.tasks import Split, Task, get_task
 from optevo.tasks.roots import data_root
 from optevo.training.precision import PRECISIONS, autocast

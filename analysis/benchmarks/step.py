@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from analysis.benchmarks.common import console, middle, now, parser, print_header, table
 from analysis.benchmarks.plain import PlainOptimizer
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 from optevo.tasks.models import cifar_cnn, small_cnn
 
 BATCH = 16  # a short pass; the step does not depend on it

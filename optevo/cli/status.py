@@ -98,12 +98,15 @@ def _status_row(
 
     from optevo import keys
     from optevo.samplers import sampler_of
+    from optevo.study.studies import is_complete
 
     sampler = sampler_of(study)
     gone = sum(running_trial.state != "live" for running_trial in at_work)
     generation = "" if counts.generation is None else str(counts.generation)
     state = "running" if len(at_work) > gone else "idle"
-    if counts.decided >= config.n_trials:
+    # Where a place has several attempts, its first may have ended and the last not.
+    single = sampler.attempts((sampler.n_generations or 1) - 1) == 1
+    if counts.decided >= config.n_trials and (single or is_complete(study)):
         done = keys.RERUN in study.user_attrs or config.rerun.candidates == 0
         state = "complete" if done else "complete, not measured"
     if config.evaluation.split == "test":

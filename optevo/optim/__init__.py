@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 from optevo import lazy
 from optevo.naming import Registry
 from optevo.optim.candidate import Candidate
+from optevo.optim.graphs.equation import Equation
+from optevo.optim.graphs.genome import GraphGenome
+from optevo.optim.graphs.graph import UpdateGraph
 from optevo.optim.graphs.presets import PRESETS as _GRAPH_PRESETS
+from optevo.optim.learned import LEARNED, LearnedSchedule, learned_scheduler
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.presets import PRESETS as _TERM_PRESETS
@@ -21,29 +25,38 @@ from optevo.optim.terms.rule import Rule
 from optevo.optim.terms.table import TERMS
 
 if TYPE_CHECKING:
+    from optevo.optim.graphs.optimizer import GraphOptimizer
     from optevo.optim.terms.export import export_source
     from optevo.optim.terms.optimizer import GenomeOptimizer
     from optevo.optim.terms.reference import ReferenceOptimizer
 
-#: Known optimizers by name, whatever the kind: term genomes and equations.
+#: Known optimizers by name, whatever the kind. Equations have no learning rate: give them one by `at_rate`.
 PRESETS: Registry[Candidate] = Registry("preset")
 PRESETS |= {**_TERM_PRESETS, **_GRAPH_PRESETS}
 
 __all__ = [
+    "LEARNED",
     "PRESETS",
     "TERMS",
+    "Equation",
     "GenomeOptimizer",
+    "GraphGenome",
+    "GraphOptimizer",
+    "LearnedSchedule",
     "ReferenceOptimizer",
     "Rule",
     "TermGenome",
+    "UpdateGraph",
     "WarmupCosine",
     "export_source",
+    "learned_scheduler",
 ]
 
 # Importing torch takes seconds; a sampler that only breeds genomes never needs it.
 __getattr__, __dir__ = lazy.attributes(
     __name__,
     {
+        "GraphOptimizer": "optevo.optim.graphs.optimizer",
         "GenomeOptimizer": "optevo.optim.terms.optimizer",
         "ReferenceOptimizer": "optevo.optim.terms.reference",
         "export_source": "optevo.optim.terms.export",

@@ -47,8 +47,8 @@ class WarmupHoldCosine:
     """The factor on the learning rate at step t = 0, 1, …: warmup, hold, half a cosine.
 
     Section 1.6 of arXiv 2404.06679: t/warmup_steps while t < warmup_steps, so 0 at step 0; then 1 for
-    hold_steps; then ½(1 + cos(π·s)), s going from 0 to 1 over the rest of the run. From t = total_steps on the
-    factor is 0. Exported files hold the class as it stands here, with `math` alone.
+    hold_steps; then ½(1 + cos(π·s)), s going from 0 to 1 over the rest of the run. From t = total_steps on
+    the factor is 0. Exported files hold the class as it stands here, with `math` alone.
 
     Args:
         total_steps: Length of the run in optimizer steps, ≥ 1.
@@ -92,9 +92,9 @@ class WarmupHoldCosine:
 class OneCycleMomentum(WarmupHoldCosine):
     """The momentum coefficient at step t = 0, 1, …: down from 0.95 to 0.85 in the warmup, held, and up again.
 
-    Section 1.6 of arXiv 2404.06679: both ways are straight lines that have their end points, one value a step;
-    a line of one step is its first point. From t = total_steps on it stays at its last value. Exported files
-    hold the class as it stands here.
+    Section 1.6 of arXiv 2404.06679: both ways are straight lines that have their end points, one value a
+    step; a line of one step is its first point. From t = total_steps on it stays at its last value.
+    Exported files hold the class as it stands here.
 
     Arguments and errors are those of `WarmupHoldCosine`.
     """

@@ -74,7 +74,8 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
 
 def _outcome(run: Mapping[str, Any]) -> str:
     if run["diverged_at"] is not None:
-        return run.get("failure") or f"diverged at step {run['diverged_at']}"
+        failure: str | None = run.get("failure")
+        return failure or f"diverged at step {run['diverged_at']}"
     said = [f"metric {run['metric']:.4f}"]
     if run["loss"] is not None:  # a task that scores by itself has none
         said.append(f"training loss {run['loss']:.4f}")

@@ -56,8 +56,10 @@ class BreedingSampler(SlotSampler):
     def __init__(self, *, space: Space | None = None, **options: Any) -> None:
         super().__init__(**options)
         if space is not None:
-            dormant = {name for preset in space.presets().values() for name in preset}
-            check_presets(self.presets, space.distributions(), dormant)
+            known = space.distributions()
+            unknown = any(preset.keys() - known.keys() for preset in self.presets)
+            dormant = space.sample(np.random.default_rng(0)).keys() if unknown else ()
+            check_presets(self.presets, known, dormant)
         self.space = space
 
     # For a subclass
@@ -180,12 +182,20 @@ class BreedingSampler(SlotSampler):
         if slot.generation == 0:
             return []
         population = self._population(study, slot)
-        if self.space is not None:  # a trial that ended before it had all its parameters does not breed
-            population = [member for member in population if self.space.whole(member.params)]
+        # A trial that ended before it had all its parameters does not breed.
+        population = [member for member in population if self._is_whole(study, member)]
         if not population:
             return []
         rng = self._rng(study, _MATE, slot.generation, slot.index)
         return self.choose_parents(population, rng, slot)
+
+    def _is_whole(self, study: Study, member: Member) -> bool:
+        if self.space is None:
+            return True
+        whole: dict[int, bool] = self._cache(study).kept.setdefault("whole", {})
+        if member.number not in whole:
+            whole[member.number] = self.space.whole(member.params)
+        return whole[member.number]
 
     def _population(self, study: Study, slot: Slot) -> list[Member]:
         """Whom the children of a slot's generation are bred from."""

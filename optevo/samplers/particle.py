@@ -152,7 +152,7 @@ class ParticleSampler(BreedingSampler):
             known = self._cache(study)
             positions: list[list[Member | None]] = known.kept.setdefault("positions", [])
             for g in range(len(positions), generation):
-                population = filter(self._is_whole, known.table.populations[g])
+                population = (one for one in known.table.populations[g] if self._is_whole(study, one))
                 if g == 0:
                     size = known.table.size(1)
                     best: list[Member | None] = [*itertools.islice(population, size)]
@@ -164,9 +164,6 @@ class ParticleSampler(BreedingSampler):
                             moved.setdefault(self._particle(member.slot), member)
                     positions.append([moved.get(i, stays) for i, stays in enumerate(positions[-1])])
             return positions[generation - 1]
-
-    def _is_whole(self, member: Member) -> bool:
-        return self.space is None or self.space.whole(member.params)
 
     def _population(self, study: Study, slot: Slot) -> list[Member]:
         return [one for one in self._positions(study, slot.generation) if one is not None]

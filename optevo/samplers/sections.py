@@ -89,6 +89,7 @@ class ParticleSection(SamplerSection):
     """The particles of arXiv 2404.06679, with the constants of its published run as defaults."""
 
     title = "particle search"
+    screens = True
     kind: Literal["particle"]
     initial_size: int = Field(default=500, ge=1, le=100_000)
     n_particles: int = Field(default=50, ge=1, le=100_000, validate_default=True)

@@ -1,4 +1,4 @@
-"""What may vary: the term genome, and a sweep of each baseline."""
+"""What may vary: the term genome, update graphs, and a sweep of each baseline."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from optevo import lazy
 from optevo.optim.candidate import Candidate
 from optevo.spaces.base import Params, Space
 from optevo.spaces.baselines import BaselineSpace
+from optevo.spaces.graphs import GraphSpace
 from optevo.spaces.terms import TermSpace
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ __all__ = [
     "SPACES",
     "BaselineSpace",
     "Candidate",
+    "GraphSpace",
     "Params",
     "Space",
     "SpaceKind",

@@ -19,7 +19,7 @@ class BaselineSpace(Space):
 
     Args:
         name: A key of `optevo.optim.baselines.registry.BASELINES`.
-        schedule: "none" or "warmup_cosine", for every point. Default: "none".
+        schedule: One of `optevo.optim.baselines.registry.SCHEDULES`, for every point. Default: "none".
         lr: Learning rates, > 0. Default: the baseline's.
         weight_decay: Weight decays, ≥ 0. Default: the baseline's.
         options: The baseline's other hyperparameters. Default: its own.
@@ -117,10 +117,11 @@ class BaselineSpace(Space):
     def not_exportable(self) -> str | None:
         """What the optimizer wants to know besides parameters and gradients, if anything."""
         baseline = BASELINES[self.name]
-        if baseline.wants is None:
+        wants = baseline.wants(self.options)
+        if wants is None:
             return None
         return (
-            f"{self.name} cannot be written as a class, it wants {baseline.wants}; leave the option out and "
+            f"{self.name} cannot be written as a class, it wants {wants}; leave the option out and "
             f"use {baseline.factory} with what the study finds"
         )
 

@@ -6,14 +6,16 @@ All randomness is the generator that they are given.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from optevo.optim.graphs.decay_functions import BASE_NAMES, BINARY_NAMES, UNARY_NAMES
 from optevo.optim.graphs.decays import HIDDEN, PHENOTYPE_STEPS, DecayGraph, DecayNode
 
+T = TypeVar("T")
 UNARY_SHARE = 0.8  # of nodes of a drawn decay
 HIDDEN_SHARE = 0.2  # of drawn roots that are made to read the hidden node
 OPERATION_SHARE, CONNECTION_SHARE = 0.6, 0.25  # of mutations; the rest switches the arity
@@ -32,18 +34,18 @@ def sample_decay(rng: np.random.Generator) -> DecayGraph:
 
 def sample_any_decay(rng: np.random.Generator) -> DecayGraph:
     """A random decay, whatever its values; about 91 % of these have them in [0, 1]."""
-    inputs = _different(rng, BASE_NAMES) if rng.random() >= UNARY_SHARE else (_pick(rng, BASE_NAMES),)
-    hidden = DecayNode(_pick(rng, UNARY_NAMES), _pick(rng, BINARY_NAMES), inputs)
+    inputs = _different(rng, BASE_NAMES) if rng.random() >= UNARY_SHARE else (pick(rng, BASE_NAMES),)
+    hidden = DecayNode(pick(rng, UNARY_NAMES), pick(rng, BINARY_NAMES), inputs)
     unary, told = rng.random() < UNARY_SHARE, rng.random() < HIDDEN_SHARE
     if unary:
-        inputs = (HIDDEN if told else _pick(rng, (*BASE_NAMES, HIDDEN)),)
+        inputs = (HIDDEN if told else pick(rng, (*BASE_NAMES, HIDDEN)),)
     elif told:
-        inputs = (HIDDEN, _pick(rng, BASE_NAMES))
+        inputs = (HIDDEN, pick(rng, BASE_NAMES))
         inputs = inputs if rng.random() < 0.5 else inputs[::-1]
     else:
-        first = _pick(rng, (*BASE_NAMES, HIDDEN))
-        inputs = (first, _pick(rng, _without(BASE_NAMES, (first,))))
-    return DecayGraph(hidden, DecayNode(_pick(rng, UNARY_NAMES), _pick(rng, BINARY_NAMES), inputs))
+        first = pick(rng, (*BASE_NAMES, HIDDEN))
+        inputs = (first, pick(rng, without(BASE_NAMES, (first,))))
+    return DecayGraph(hidden, DecayNode(pick(rng, UNARY_NAMES), pick(rng, BINARY_NAMES), inputs))
 
 
 def mutate_decay(graph: DecayGraph, rng: np.random.Generator, as_published: bool = False) -> DecayGraph:
@@ -79,18 +81,18 @@ def _mutant(graph: DecayGraph, rng: np.random.Generator) -> DecayGraph:
     elif chance < OPERATION_SHARE + CONNECTION_SHARE:
         node = replace(node, inputs=_other_inputs(node.inputs, known, rng))
     elif len(node.inputs) == 1:
-        added = _pick(rng, _without(known, node.inputs))
+        added = pick(rng, without(known, node.inputs))
         pair = (*node.inputs, added)
         node = replace(node, inputs=pair if rng.random() < 0.5 else pair[::-1])
     else:
-        node = replace(node, inputs=(_pick(rng, node.inputs),))
+        node = replace(node, inputs=(pick(rng, node.inputs),))
     return replace(graph, hidden=node) if hidden else replace(graph, root=node)
 
 
 def _other_operation(node: DecayNode, rng: np.random.Generator) -> DecayNode:
     if len(node.inputs) == 1:
-        return replace(node, unary=_pick(rng, _without(UNARY_NAMES, (node.unary,))))
-    return replace(node, binary=_pick(rng, _without(BINARY_NAMES, (node.binary,))))
+        return replace(node, unary=pick(rng, without(UNARY_NAMES, (node.unary,))))
+    return replace(node, binary=pick(rng, without(BINARY_NAMES, (node.binary,))))
 
 
 def _other_inputs(inputs: tuple[str, ...], known: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
@@ -98,18 +100,20 @@ def _other_inputs(inputs: tuple[str, ...], known: Sequence[str], rng: np.random.
     if len(inputs) == 2 and rng.random() < SWAP_SHARE:
         return inputs[::-1]
     changed = list(inputs)
-    changed[int(rng.integers(len(inputs)))] = _pick(rng, _without(known, inputs))
+    changed[int(rng.integers(len(inputs)))] = pick(rng, without(known, inputs))
     return tuple(changed)
 
 
-def _pick(rng: np.random.Generator, names: Sequence[str]) -> str:
+def pick(rng: np.random.Generator, names: Sequence[T]) -> T:
+    """One of them, uniformly."""
     return names[int(rng.integers(len(names)))]
 
 
 def _different(rng: np.random.Generator, names: Sequence[str]) -> tuple[str, str]:
-    first = _pick(rng, names)
-    return first, _pick(rng, _without(names, (first,)))
+    first = pick(rng, names)
+    return first, pick(rng, without(names, (first,)))
 
 
-def _without(names: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
+def without(names: Iterable[T], taken: Collection[T]) -> tuple[T, ...]:
+    """Those that are not taken, in order."""
     return tuple(name for name in names if name not in taken)

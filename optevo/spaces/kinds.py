@@ -9,6 +9,8 @@ from typing import NamedTuple
 from optevo.optim.baselines.registry import BASELINES
 from optevo.spaces.base import Space
 from optevo.spaces.baselines import BaselineSpace
+from optevo.spaces.graph_section import GraphSection
+from optevo.spaces.graphs import GraphSpace
 from optevo.spaces.sections import BaselineSection, SpaceSection, TermsSection
 from optevo.spaces.terms import TermSpace
 
@@ -28,5 +30,6 @@ class SpaceKind(NamedTuple):
 #: By the `kind` of a study file's ``[space]``; a new kind of space is one entry.
 SPACES: dict[str, SpaceKind] = {
     TermSpace.name: SpaceKind(TermsSection, TermSpace),
+    GraphSpace.name: SpaceKind(GraphSection, GraphSpace),
     **{name: SpaceKind(BaselineSection, functools.partial(BaselineSpace, name)) for name in BASELINES},
 }

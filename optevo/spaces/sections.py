@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from optevo.naming import hint
-from optevo.optim.baselines.registry import BASELINES
+from optevo.optim.baselines.registry import BASELINES, Schedule
 from optevo.optim.terms.presets import PRESETS
 
 
@@ -110,7 +110,7 @@ class BaselineSection(SpaceSection):
     """One of the usual optimizers, over learning rate × weight decay."""
 
     kind: str  # one of `BASELINES`, by which this section was chosen
-    schedule: Literal["none", "warmup_cosine"] = "none"
+    schedule: Schedule = "none"
     lr: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], distinct()] = Field(
         min_length=1
     )

@@ -101,7 +101,18 @@ class RatesConfig(Section):
         return None
 
 
-class ScreeningConfig(Section):
+class _OptionalKeys(Section):
+    """A table that is stored without the keys that it lacks.
+
+    So a study without later keys keeps the fingerprint that it had before there were any.
+    """
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class ScreeningConfig(_OptionalKeys):
     """What is other in the cheap evaluation of trials that are only screened."""
 
     tasks: Tasks | None = Field(default=None, min_length=1)
@@ -114,7 +125,7 @@ class ScreeningConfig(Section):
     _lists = field_validator("seeds", mode="before")(_tuple)
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(_OptionalKeys):
     """How one trial is scored: every task with every seed."""
 
     tasks: Tasks = Field(min_length=1)
@@ -170,11 +181,6 @@ class EvaluationConfig(Section):
         if rates is not None and (screening.steps or screening.rates):
             _refuse_rates(rates, screening.steps or info.data.get("steps"), info)
         return screening
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> Any:
-        # A study without these keys keeps the fingerprint that it had before there were any.
-        return {key: value for key, value in handler(self).items() if value is not None}
 
     @property
     def run_steps(self) -> int:

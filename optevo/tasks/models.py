@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from optevo.tasks.layers import Dropout, Flatten, build, initialise
 
@@ -16,6 +17,7 @@ __all__ = [
     "build",
     "char_transformer",
     "cifar_cnn",
+    "convnet",
     "initialise",
     "mlp",
     "small_cnn",
@@ -128,6 +130,69 @@ def cifar_cnn(generator: torch.Generator) -> nn.Module:
             *block(32, 64),
             *(Flatten(), nn.Linear(8 * 8 * 64, 512), nn.ReLU(inplace=True), Dropout(0.5)),
             nn.Linear(512, 10),
+        ),
+        generator,
+    )
+
+
+@torch.no_grad()
+def _glorot_uniform(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
+    """Weights uniform in ±√(6/(fan_in + fan_out)), biases zero."""
+    nn.init.xavier_uniform_(layer.weight, generator=generator)
+    if layer.bias is not None:
+        layer.bias.zero_()
+
+
+class _GlorotLinear(nn.Linear):
+    """A dense layer that begins with Glorot's uniform weights."""
+
+    def initialise(self, generator: torch.Generator) -> None:
+        _glorot_uniform(self, generator)
+
+
+class _SameConv2d(nn.Conv2d):
+    """A 3 x 3 convolution over an image padded so that the n-th output is centred as TensorFlow's is.
+
+    With stride 2 an even size is padded at the bottom and the right alone.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 3, stride, padding=0 if stride == 2 else 1)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        _glorot_uniform(self, generator)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.stride[0] == 2:
+            height, width = inputs.shape[2] % 2, inputs.shape[3] % 2
+            inputs = F.pad(inputs, (width, 1, height, 1))
+        return super().forward(inputs)
+
+
+class _GlobalPool(nn.Module):
+    """(N, C, H, W) to (N, C): the mean over the image."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.mean((2, 3))
+
+
+def convnet(generator: torch.Generator, *, channels: int = 3, width: int = 32) -> nn.Module:
+    """ConvNet(B) of arXiv 2404.06679 for (N, channels, H, W), with B = 32 on RGB 94,986 parameters.
+
+    Args:
+        generator: Of all weights.
+        channels: Of the images. Default: 3.
+        width: B, the first convolution's channels; the others have 2 B and 4 B. Default: 32.
+    """
+
+    def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+        norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+        return [_SameConv2d(inputs, outputs, stride), norm, nn.SiLU()]
+
+    return build(
+        lambda: nn.Sequential(
+            *(*block(channels, width, 1), *block(width, 2 * width, 2), *block(2 * width, 4 * width, 2)),
+            *(_GlobalPool(), Dropout(0.2), _GlorotLinear(4 * width, 10)),
         ),
         generator,
     )

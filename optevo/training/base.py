@@ -43,7 +43,9 @@ class BaseBench(abc.ABC):
 
     def rehearse_all(self) -> dict[str, int]:
         """The same, and the same of the cheap evaluation, under names with its prefix."""
-        benches = [self] if self.screening is None else [self, self.screening]
+        benches: list[BaseBench] = [self]
+        if self.screening is not None:
+            benches.append(self.screening)
         return {one.prefix + name: cost for one in benches for name, cost in one.rehearse().items()}
 
     @abc.abstractmethod

@@ -69,7 +69,8 @@ def train_with_rates(
         `first_threshold`, the best of all below `threshold`, or no epoch of the whole run came to its end.
     """
     start, device = time.perf_counter(), splits["train"].device
-    setting = {"seed": seed, "steps": steps, "batch_size": batch_size, "precision": precision, "check": check}
+    setting: dict[str, Any] = {"seed": seed, "steps": steps, "batch_size": batch_size}
+    setting |= {"precision": precision, "check": check}
     lr, reason, before = _chosen(task, splits["train"], candidate, rates, setting)
     if reason is not None:
         failed = Run(task.name, seed, DIVERGED, None, None, (), before, 0.0, before, failure=reason)

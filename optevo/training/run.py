@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,8 +61,9 @@ def _unset_left_out(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in pairs if value is not None or key not in ("lr", "failure")}
 
 
-#: `dataclasses.asdict` of a run, or of what holds some; runs of studies without trials are stored as ever.
-as_stored = functools.partial(dataclasses.asdict, dict_factory=_unset_left_out)
+def as_stored(one: Any) -> dict[str, Any]:
+    """A run, or a dataclass that holds some, as a table; runs without a rate are stored as ever."""
+    return dataclasses.asdict(one, dict_factory=_unset_left_out)
 
 
 def read_run(stored: Mapping[str, Any]) -> Run:

@@ -36,7 +36,7 @@ def candidate_of(rng: random.Random) -> Candidate:
     """A random genome, or a baseline of which a class alone can be the optimizer."""
     if rng.random() < 0.5:
         return random_genome(rng.randrange(10**6))
-    name = rng.choice([name for name, baseline in BASELINES.items() if baseline.wants is None])
+    name = rng.choice([name for name, baseline in BASELINES.items() if baseline.wants({}) is None])
     baseline = BASELINES[name]
     return TunedBaseline(
         name, rng.choice(baseline.lr), rng.choice(baseline.weight_decay), rng.choice(SCHEDULES)

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ('["digits"]', '[{ name = "mnist", options = { train_examples = "all" } }]', ["train_examples"]),
         ("steps = 3", "steps = 3\nbatch_size = 5000", ["batch_size", "5000"]),
         ('kind = "genetic"', 'kind = "annealing"', ["annealing", "genetic"]),
-        ("[space]", '[space]\nkind = "graph"', ["graph", "terms"]),
+        ("[space]", '[space]\nkind = "trees"', ["trees", "terms"]),
         ('["sgd", "adam"]', '["lion"]', ["lion", "adamw"]),
         ('["digits"]', '["fashion_mnist"]', ["fashion_mnist", "optevo data get"]),
     ],

@@ -8,15 +8,22 @@ import pytest
 from contract import LIBRARYS, Subject, exported_baselines, exported_genomes, parameters, run
 from contract_state import State
 from contract_updates import Updates
+from graph_optimizers import GRAPH_LIBRARYS, exported_graphs
 from torch.optim.lr_scheduler import LambdaLR
 
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 
 
 class TestGenomes(Updates, State):
     """`GenomeOptimizer`."""
 
     subjects = LIBRARYS
+
+
+class TestGraphs(Updates, State):
+    """`GraphOptimizer`."""
+
+    subjects = GRAPH_LIBRARYS
 
 
 class Exported(Updates, State):
@@ -44,6 +51,12 @@ class TestExportedGenomes(Exported):
     """Files of genomes, each preset among them."""
 
     subjects = exported_genomes(*PRESETS, "clipped", "adam without v")
+
+
+class TestExportedGraphs(Exported):
+    """Files of equations."""
+
+    subjects = exported_graphs("moments", "a5", "remembers", "drops")
 
 
 class TestExportedBaselines(Exported):

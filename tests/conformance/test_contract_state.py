@@ -18,7 +18,7 @@ from contract import (
 )
 from torch import nn
 
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 
 
 @every_genome

@@ -19,13 +19,19 @@ from typing import Any
 import pytest
 import torch
 from contract import LIBRARYS, Contract, Subject, exported_baselines, exported_genomes, through_a_file
+from graph_optimizers import GRAPH_LIBRARYS, exported_graphs
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 
 # Whose rows of the table an optimizer takes; what its constructor lacks is left out of a row.
 ROWS = {
     "sgd": "SGD",
+    "momentum": "SGD",
+    "nesterov": "SGD",
+    "qhm": "SGD",
+    "powersign": "SGD",
+    "addsign": "SGD",
     "adam": "Adam",
     "rmsprop": "RMSprop",
     "nadam": "NAdam",
@@ -69,9 +75,8 @@ def takes(make: Any, kwargs: dict[str, Any]) -> bool:
     target = make.func if hasattr(make, "func") else make
     known = inspect.signature(target).parameters
     if "options" in known:  # of an exported baseline; torch's class behind it says which
-        known = {**known, **inspect.signature(target.__mro__[2].__init__).parameters}
-        if "kwargs" in known or "args" in known:
-            known = {**known, **inspect.signature(target.__mro__[3].__init__).parameters}
+        for base in target.__mro__[1:4]:
+            known = {**known, **inspect.signature(base.__init__).parameters}
     return kwargs.keys() <= known.keys()
 
 
@@ -80,7 +85,7 @@ def configurations(table: Any, request: pytest.FixtureRequest, subject: Subject)
     inputs = info(table, name).optim_inputs_func(device="cpu")
     rows = [row.kwargs for row in inputs if takes(subject.make, row.kwargs)]
     if (
-        name == "sgd" and subject.takes_sparse
+        name in ("sgd", "nesterov") and subject.takes_sparse
     ):  # torch's, tuned with Nesterov's momentum, which rows are without
         rows = [{"nesterov": False, **row} if row else row for row in rows]
     rows = [row for row in rows if subject.maximize or not row.get("maximize")]
@@ -308,10 +313,22 @@ class TestGenomes(TorchCases):
     subjects = {name: LIBRARYS[name] for name in PRESETS}  # noqa: RUF012
 
 
+class TestGraphs(TorchCases):
+    """`GraphOptimizer`."""
+
+    subjects = {name: GRAPH_LIBRARYS[name] for name in ("moments", "opt6", "remembers")}  # noqa: RUF012
+
+
 class TestExportedGenomes(TorchCases):
     """The exported file of each preset."""
 
     subjects = exported_genomes(*PRESETS)
+
+
+class TestExportedGraphs(TorchCases):
+    """The exported files of equations."""
+
+    subjects = exported_graphs("a5", "drops")
 
 
 class TestExportedBaselines(TorchCases):

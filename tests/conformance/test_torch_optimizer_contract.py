@@ -24,7 +24,8 @@ from contract import (
 from torch import Tensor, nn
 from torch.optim import lr_scheduler as schedulers
 
-from optevo.optim import PRESETS, ReferenceOptimizer, TermGenome
+from optevo.optim import ReferenceOptimizer, TermGenome
+from optevo.optim.terms.presets import PRESETS
 
 # --- errors ---------------------------------------------------------------------------------------
 

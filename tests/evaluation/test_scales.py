@@ -18,9 +18,9 @@ from optevo import keys
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.objective import Objective
 from optevo.evaluation.racing import behind, lowest, thresholds, worth
-from optevo.optim import PRESETS
 from optevo.optim.terms import gate as integrity
 from optevo.optim.terms.gate import gate
+from optevo.optim.terms.presets import PRESETS
 from optevo.samplers.slots import Slot, SlotTable, earned
 from optevo.study.studies import best_trials, create_or_resume, load_study
 from optevo.training.fitness import DIVERGED

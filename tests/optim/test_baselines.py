@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,9 @@ from baseline_studies import (
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from optevo.optim import PRESETS
 from optevo.optim.baselines.registry import BASELINES, SCHEDULES, TunedBaseline
+from optevo.optim.learned import LEARNED, LearnedSchedule
 from optevo.optim.muon import MuonAdamW
 from optevo.spaces import SPACES, BaselineSpace
 from optevo.tasks.vision import Digits
@@ -103,6 +106,9 @@ def test_weight_decay_is_coupled_as_the_baseline_says(name: str):
         assert_same([p.detach() for p in params], shrunk, rtol=1e-6, atol=1e-7)
     else:
         assert BASELINES[name].decay == "L2"
+        params[0].grad = torch.zeros_like(params[0])
+        optimizer.step()  # the momentum of the first, too: after one step, SGD with momentum tells nothing
+        shrunk[0] *= 1 - 0.1 * 0.5
         assert not torch.allclose(params[0].detach(), shrunk[0], rtol=1e-3)
         assert not torch.allclose(params[0].detach(), before[0])
 
@@ -281,6 +287,15 @@ def test_warmup_cosine_is_a_linear_warmup_times_half_a_cosine(total: int):
     assert factor(total) == pytest.approx(0, abs=1e-15)
 
 
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_learned_schedule_has_a_tenth_of_warmup(name: str):
+    one = tuned("adam", 0.02, schedule_name=name)
+    assert [one.schedule(40)(t) for t in range(41)] == [
+        LearnedSchedule(name, 40, lr=0.02, warmup_steps=4)(t) for t in range(41)
+    ]
+    assert one.describe().endswith(f"warmup over 10% of the run and cosine decay, times {name}")
+
+
 def test_without_a_schedule_the_rate_is_constant():
     factor = tuned("adam").schedule(50)
     assert {factor(step) for step in range(60)} == {1.0}
@@ -308,7 +323,7 @@ def test_canonical_forms_are_equal_only_for_the_same_optimizer_numbers_options_a
     different += [TunedBaseline("adamw", lr, 1e-3) for lr in (1e-3, math.nextafter(1e-2, 1))]
     different += [TunedBaseline("adamw", 1e-2, decay) for decay in (0.0, math.nextafter(1e-3, 1))]
     different += [TunedBaseline("adamw", 1e-3, 1e-2)]
-    different += [TunedBaseline("adamw", 1e-2, 1e-3, "warmup_cosine")]
+    different += [TunedBaseline("adamw", 1e-2, 1e-3, name) for name in SCHEDULES if name != "none"]
     different += [
         TunedBaseline("adamw", 1e-2, 1e-3, options=options)
         for options in ({"eps": 1e-7}, {"betas": [0.8, 0.999]}, {"betas": [0.9, 0.99]})
@@ -322,3 +337,17 @@ def test_the_same_optimizer_has_one_canonical_form():
     default = TunedBaseline("adamw", 1e-2, 1e-3)
     spelt = TunedBaseline("adamw", 1e-2, 1e-3, "none", {"eps": 1e-8, "betas": [0.9, 0.999]})
     assert default.canonical() == spelt.canonical()
+
+
+def test_a_baseline_takes_another_rate_and_nothing_else_changes():
+    one = TunedBaseline("adamw", 1e-3, 0.1, "warmup_cosine", {"eps": 1e-7})
+    other = one.at_rate(0.5)
+    assert (other.lr, one.lr) == (0.5, 1e-3)
+    assert dataclasses.replace(other, lr=1e-3) == one
+    with pytest.raises(ValueError, match="learning rate"):
+        one.at_rate(0.0)
+
+
+def test_a_term_genome_has_a_rate_of_its_own():
+    with pytest.raises(TypeError, match="TermGenome has a learning rate of its own"):
+        PRESETS["adam"].at_rate(0.1)

@@ -11,8 +11,9 @@ from strategies import genome, random_genome
 from term_optimizers import COMPILED, EAGER, KERNELS, random_gradients
 from torch import nn
 
-from optevo.optim import PRESETS, GenomeOptimizer, TermGenome
+from optevo.optim import GenomeOptimizer, TermGenome
 from optevo.optim.terms import kernels
+from optevo.optim.terms.presets import PRESETS
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from strategies import genome, random_genome
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from optevo.optim import PRESETS, TermGenome, export_source
+from optevo.optim import TermGenome, export_source
+from optevo.optim.terms.presets import PRESETS
 
 GENOMES: dict[str, TermGenome] = {
     **PRESETS,

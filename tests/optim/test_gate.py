@@ -18,10 +18,10 @@ from strategies import TERMS, genome, genomes
 
 from optevo import keys
 from optevo.evaluation.objective import Objective
-from optevo.optim import PRESETS
 from optevo.optim.terms import gate as integrity
 from optevo.optim.terms.gate import CENTRE, RATES, SCALES, START, UPDATES, gate
 from optevo.optim.terms.genome import TermGenome
+from optevo.optim.terms.presets import PRESETS
 from optevo.optim.terms.rule import Rule
 from optevo.spaces import TermSpace
 from optevo.study.config import StudyConfig, parse_config

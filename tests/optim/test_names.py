@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optevo.optim import PRESETS, TermGenome
+from optevo.optim import TermGenome
+from optevo.optim.terms.presets import PRESETS
 
 
 def gradients(steps: int, scale: float = 1.0) -> list[Tensor]:

@@ -11,19 +11,29 @@ from contract import exported
 from term_optimizers import PATHS
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS, GenomeOptimizer
+from optevo.optim import GenomeOptimizer
+from optevo.optim.averaged import QHM, AddSign, PowerSign
 from optevo.optim.baselines.registry import TunedBaseline
 from optevo.optim.muon import MuonAdamW, MuonConvAdamW
 from optevo.optim.terms.kernels import foreach_update
 from optevo.optim.terms.optimizer import rule_scalars
+from optevo.optim.terms.presets import PRESETS
 
 ADAMW = PRESETS["adamw"]
+
+
+def _linear(make: Callable[..., torch.optim.Optimizer], params: list[nn.Parameter], lr: float, **more: float):
+    """One whose steps are as small as the gradients, about as far as the others go at this rate."""
+    return make(params, lr=1e4 * lr, **more)
+
+
 MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     **{path: functools.partial(PATHS[path], genome=ADAMW) for path in ("eager", "compiled")},
     "exported genome": exported("narrow", ADAMW).make,
     "exported baseline": exported("narrow_baseline", TunedBaseline("adamw", 1e-3, 1e-2)).make,
     "muon": MuonAdamW,
     "muon_conv": MuonConvAdamW,
+    **{one.__name__: functools.partial(_linear, one) for one in (QHM, PowerSign, AddSign)},
 }
 
 

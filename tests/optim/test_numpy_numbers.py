@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optevo.optim import PRESETS, TermGenome
+from optevo.optim import TermGenome
 from optevo.optim.baselines.registry import TunedBaseline
+from optevo.optim.terms.presets import PRESETS
 
 EVOLVED = PRESETS["evolved"]
 

@@ -15,7 +15,8 @@ from strategies import ORACLE, TERMS, genome, genomes, oracle_genome, random_gen
 from term_optimizers import COMPILED, EAGER, KERNELS, PATHS, random_gradients, weights_after
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS, ReferenceOptimizer, TermGenome
+from optevo.optim import ReferenceOptimizer, TermGenome
+from optevo.optim.terms.presets import PRESETS
 
 
 def oracle_gradient(t: int, phase: float) -> list[float]:

@@ -27,7 +27,7 @@ def coefficients(g: TermGenome) -> dict[str, float]:
 
 
 def presets() -> dict[str, TermGenome]:
-    from optevo.optim import PRESETS  # noqa: PLC0415  the presets' package may import torch
+    from optevo.optim.terms.presets import PRESETS  # noqa: PLC0415  the presets' package may import torch
 
     return PRESETS
 

@@ -31,7 +31,8 @@ from optevo.cli import main as cli
 from optevo.errors import UserError
 from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, Row
-from optevo.optim import PRESETS, export_source
+from optevo.optim import export_source
+from optevo.optim.terms.presets import PRESETS
 from optevo.reporting.progress import Progress
 from optevo.reporting.text import result_cells, result_markdown, trial_lines
 from optevo.spaces import TermSpace

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optevo.errors import UserError
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 from optevo.tasks import Split, Task, build
 from optevo.tasks.scoring import LOSSES, METRICS
 from optevo.training.fitness import fitness

@@ -12,10 +12,13 @@ from fake_cuda import CUDA, DeviceMismatchError, FakeCuda, gradients
 from fake_cuda_tasks import BATCH, STEPS, made
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS
+from optevo.optim.baselines.registry import TunedBaseline
+from optevo.optim.terms.presets import PRESETS
+from optevo.study.evaluation import RatesConfig
 from optevo.tasks import Split, Task, get_task
 from optevo.tasks.vision import Digits
 from optevo.training.precision import PRECISIONS, autocast
+from optevo.training.rates import train_with_rates
 from optevo.training.single import train
 
 
@@ -162,3 +165,16 @@ def test_gradients_of_the_rehearsal_are_torchs(name: str) -> None:
     loss.backward()
     for p in model.parameters():
         torch.testing.assert_close(found[p], p.grad)
+
+
+def test_learning_rate_trials_wait_at_the_ends_of_epochs_alone(cuda: FakeCuda) -> None:
+    task, splits = made(get_task("digits"))
+    rates = RatesConfig(first=(0.1,), more=(), epochs=1, epoch_steps=5, full_epochs=2)
+    rates = rates.model_copy(update={"first_threshold": -1.0, "threshold": -1.0})
+    candidate = TunedBaseline("rmsprop", 1.0, 0.0)
+    options = {"seed": 0, "steps": 20, "batch_size": BATCH, "check": cuda.begin_step}
+    train_with_rates(task, splits, candidate, rates, **options)
+    # A trial of five steps, then a run of twenty, whose losses are looked at each tenth too.
+    looks = {5, *range(7, 26, 2)}
+    assert {wait.step for wait in cuda.waits if wait.step > 1} <= looks
+    assert {5, 15, 25} <= {wait.step for wait in cuda.waits}

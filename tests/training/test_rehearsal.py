@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from optevo.errors import UserError
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 from optevo.study.config import StudyConfig, parse_config
 from optevo.tasks import ScoredTask, Split, Task, get_task
 from optevo.training.bench import Bench

@@ -20,7 +20,7 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.objective import Interrupted, Objective
 from optevo.measurement.fresh_seeds import measure
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 from optevo.samplers import NoSlot
 from optevo.storage.opening import open_storage
 from optevo.study.config import StudyConfig, parse_config

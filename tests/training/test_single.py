@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from made_up_tasks import Global, Scripted
 from torch import Tensor, nn
 
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 from optevo.tasks import Split, Task, build, get_task
 from optevo.training.precision import PRECISIONS
 from optevo.training.run import Run

@@ -14,9 +14,9 @@ from strategies import genome, random_genome
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optevo.optim import PRESETS
 from optevo.optim.terms import stacked as stacked_terms
 from optevo.optim.terms.genome import TermGenome
+from optevo.optim.terms.presets import PRESETS
 from optevo.spaces import BaselineSpace, Space, TermSpace
 from optevo.study.config import parse_config
 from optevo.tasks import Dropout, Split, Task, get_task

@@ -8,6 +8,7 @@ import torch
 
 from optevo.optim.baselines.registry import WARMUP_SHARE, TunedBaseline
 from optevo.optim.checked import CheckedOptimizer
+from optevo.optim.learned import LEARNED, learned_source
 from optevo.optim.source import fill, range_entries
 
 _TEMPLATE = '''"""@NAME@: @FACTORY@ as tuned by optevo. This file needs @PACKAGE@.
@@ -72,14 +73,20 @@ OPTIONS = @OPTIONS@
 |unchecked|            step(self)
 
 
-@WARMUP_COSINE@
+|usual|@WARMUP_COSINE@
+|learned|@LEARNED@
 
 
 def scheduler(optimizer: Optimizer, total_steps: int) -> LambdaLR:
     """@SCHEDULE@; step it once a training step."""
-    schedule = WarmupCosine(total_steps, cosine=@COSINE@)
-    schedule.warmup_steps = @WARMUP@
-    return LambdaLR(optimizer, schedule)
+|usual|    schedule = WarmupCosine(total_steps, cosine=@COSINE@)
+|usual|    schedule.warmup_steps = @WARMUP@
+|usual|    return LambdaLR(optimizer, schedule)
+|learned|    WarmupHoldCosine(total_steps)  # refuses what is no number of steps
+|learned|    peaks = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+|learned|    name, warmup = @LEARNED_NAME@, @WARMUP@
+|learned|    schedules = [LearnedSchedule(name, total_steps, lr=lr, warmup_steps=warmup) for lr in peaks]
+|learned|    return LambdaLR(optimizer, schedules)
 '''
 
 
@@ -97,13 +104,13 @@ def export_baseline(
         ValueError: `class_name` is useless, or the optimizer wants to know more than a class alone can.
     """
     baseline = tuned.baseline
-    if baseline.wants is not None:
+    if tuned.wants is not None:
         raise ValueError(
-            f"{tuned.name} cannot be written as a class: it wants {baseline.wants}; use {baseline.factory} "
+            f"{tuned.name} cannot be written as a class: it wants {tuned.wants}; use {baseline.factory} "
             f"itself, with {tuned.describe()}"
         )
     package = baseline.factory.partition(".")[0]
-    constant = tuned.schedule_name == "none"
+    constant, learned = tuned.schedule_name == "none", tuned.schedule_name in LEARNED
     optimizer = tuned.optimizer([torch.nn.Parameter(torch.ones(1))], 1)
     checked = isinstance(optimizer, CheckedOptimizer)
     facts = {
@@ -111,6 +118,8 @@ def export_baseline(
         "unchecked": not checked,
         "foreign": package != "torch",
         "native": package == "torch",
+        "learned": learned,
+        "usual": not learned,
     }
     words = {
         "FACTORY": baseline.factory,
@@ -124,7 +133,10 @@ def export_baseline(
         "WEIGHT_DECAY": repr(tuned.weight_decay),
         "SCHEDULE": "A constant rate"
         if constant
-        else "Linear warmup over a tenth of the run, times half a cosine",
+        else "Linear warmup over a tenth of the run, times half a cosine"
+        + (f", times {tuned.schedule_name}" if learned else ""),
+        "LEARNED": learned_source(tuned.schedule_name) if learned else "",
+        "LEARNED_NAME": repr(tuned.schedule_name).replace("'", '"'),
         "COSINE": repr(not constant),
         "WARMUP": "0" if constant else f"round({WARMUP_SHARE!r} * total_steps)",
         "RANGES": range_entries(optimizer.defaults),

@@ -10,10 +10,11 @@ import math
 import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from optevo.naming import Registry, hint
 from optevo.optim.candidate import Candidate
+from optevo.optim.learned import LEARNED, LearnedSchedule
 from optevo.optim.schedules import WarmupCosine
 from optevo.scalars import plain
 
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LambdaLR
 
-SCHEDULES = ("none", "warmup_cosine")
+Schedule = Literal["none", "warmup_cosine", "lr1", "lr2", "lr3", "lr4", "lr5", "lr6", "lr7", "lr8", "lr9"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 WARMUP_SHARE = 0.1  # of a run, before the cosine: the published winner warms up over 100 of 1,000 steps
 
-Option = bool | int | float | list[float]
+Option = bool | int | float | str | list[float]
 
 _LRS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 _L2 = (1e-5, 1e-4, 1e-3)
@@ -44,6 +46,7 @@ class Baseline:
         weight_decay: Weight decays to try, likewise.
         fixed: Arguments that no study file sets.
         horizon: The argument that takes the run's number of steps, if any.
+        without_horizon: Options with which it does without that. Default: none, it never does.
         graph_every: The gradient's own graph is needed every so many steps, for second derivatives. Default:
             0, never.
     """
@@ -56,12 +59,19 @@ class Baseline:
     weight_decay: tuple[float, ...] = _L2
     fixed: Mapping[str, Any] = field(default_factory=dict)
     horizon: str | None = None
+    without_horizon: Mapping[str, Option] | None = None
     graph_every: int = 0
 
-    @property
-    def wants(self) -> str | None:
-        """What it must be told besides parameters and gradients, so that a class alone can't be it."""
-        if self.horizon is not None:
+    def wants(self, options: Mapping[str, Option]) -> str | None:
+        """What it must be told besides parameters and gradients, so that a class alone can't be it.
+
+        Args:
+            options: Hyperparameters other than its own.
+        """
+        settings = {**self.options, **options}
+        if self.horizon is not None and (
+            self.without_horizon is None or not self.without_horizon.items() <= settings.items()
+        ):
             return f"the run's length as {self.horizon}"
         return "gradients with their graph" if self.graph_every else None
 
@@ -69,6 +79,12 @@ class Baseline:
 _ADAM: dict[str, Option] = {"betas": [0.9, 0.999], "eps": 1e-8}
 _FUSED = {"fused": True}  # on CPU and CUDA: torch's fastest
 _HESSIAN_EVERY = 10
+_SIGNED: dict[str, Any] = {
+    "options": {"momentum": 0.9, "decay": "none"},
+    "lr": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+    "horizon": "total_steps",
+    "without_horizon": {"decay": "none"},
+}
 
 BASELINES: Registry[Baseline] = Registry("baseline")
 BASELINES |= {
@@ -79,6 +95,42 @@ BASELINES |= {
         {"momentum": 0.9, "nesterov": True},
         lr=(1e-3, 1e-2, 3e-2, 1e-1, 3e-1),
         fixed=_FUSED,
+    ),
+    "momentum": Baseline(
+        "torch.optim.SGD",
+        "m ← μ·m + g; Δ = m",
+        "L2",
+        {"momentum": 0.9},
+        lr=(1e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+        fixed=_FUSED,
+    ),
+    "nesterov": Baseline(
+        "torch.optim.SGD",
+        "m ← μ·m + g; Δ = g + μ·m",
+        "L2",
+        {"momentum": 0.9},
+        lr=(1e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+        fixed={"nesterov": True, **_FUSED},
+    ),
+    "qhm": Baseline(
+        "optevo.optim.averaged.QHM",
+        "m ← β·m + (1 − β)·g; Δ = (1 − ν)·g + ν·m",
+        "L2",
+        {"momentum": 0.999, "nu": 0.7},
+        # m is an average, no sum: a steady step is a tenth of momentum's at the same lr.
+        lr=(1e-2, 1e-1, 3e-1, 1.0, 3.0),
+    ),
+    "powersign": Baseline(
+        "optevo.optim.averaged.PowerSign",
+        "m ← β·m + (1 − β)·g; Δ = exp(f·sign(g)·sign(m))·g, f as decay says",
+        "L2",
+        **_SIGNED,
+    ),
+    "addsign": Baseline(
+        "optevo.optim.averaged.AddSign",
+        "m ← β·m + (1 − β)·g; Δ = (1 + f·sign(g)·sign(m))·g, f as decay says",
+        "L2",
+        **_SIGNED,
     ),
     "adam": Baseline("torch.optim.Adam", "Δ = m̂/(√v̂ + ε)", "L2", _ADAM, fixed=_FUSED),
     "adamw": Baseline(
@@ -183,8 +235,9 @@ class TunedBaseline(Candidate):
         name: A key of `BASELINES`.
         lr: Learning rate, > 0.
         weight_decay: ≥ 0, coupled or decoupled as the baseline's `decay` says.
-        schedule_name: One of `SCHEDULES`: a constant rate, or linear warmup over the first tenth of the run
-            times half a cosine down to 0. Default: "none".
+        schedule_name: One of `SCHEDULES`: a constant rate; linear warmup over the first tenth of the run
+            times half a cosine down to 0; or a learned schedule after a warmup as long, see
+            `optevo.optim.learned`. Default: "none".
         options: Hyperparameters other than the baseline's. Default: none.
 
     Raises:
@@ -204,7 +257,7 @@ class TunedBaseline(Candidate):
             raise ValueError(f"Invalid name: {self.name!r}, {hint(self.name, BASELINES)}")
         if self.schedule_name not in SCHEDULES:
             raise ValueError(
-                f"Invalid schedule_name: {self.schedule_name!r}, expected {' or '.join(SCHEDULES)}"
+                f"Invalid schedule_name: {self.schedule_name!r}, {hint(self.schedule_name, SCHEDULES)}"
             )
         if not 0 < self.lr < math.inf:
             raise ValueError(f"Invalid learning rate: {self.lr}, expected a finite number > 0")
@@ -215,6 +268,11 @@ class TunedBaseline(Candidate):
     def baseline(self) -> Baseline:
         """What it is a point of."""
         return BASELINES[self.name]
+
+    @property
+    def wants(self) -> str | None:
+        """What it must be told besides parameters and gradients; None where a class alone can be it."""
+        return self.baseline.wants(self.options)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -253,11 +311,14 @@ class TunedBaseline(Candidate):
         """The learning rate."""
         return self.lr
 
-    def schedule(self, total_steps: int) -> WarmupCosine:
+    def schedule(self, total_steps: int) -> WarmupCosine | LearnedSchedule:
         """The learning-rate factor over a run of `total_steps` steps."""
         if self.schedule_name == "none":
             return WarmupCosine(total_steps)
-        return WarmupCosine(total_steps, warmup_steps=round(WARMUP_SHARE * total_steps), cosine=True)
+        warmup_steps = round(WARMUP_SHARE * total_steps)
+        if self.schedule_name in LEARNED:
+            return LearnedSchedule(self.schedule_name, total_steps, lr=self.lr, warmup_steps=warmup_steps)
+        return WarmupCosine(total_steps, warmup_steps=warmup_steps, cosine=True)
 
     def formula(self) -> str:
         """The optimizer's name and update as a line to read."""
@@ -271,6 +332,7 @@ class TunedBaseline(Candidate):
         words = "constant rate"
         if self.schedule_name != "none":
             words = f"warmup over {WARMUP_SHARE:.0%} of the run and cosine decay"
+            words += f", times {self.schedule_name}" if self.schedule_name in LEARNED else ""
         return ", ".join([*parts, words])
 
     def canonical(self) -> str:

@@ -199,7 +199,7 @@ BASES: dict[str, BaseFunction] = {
     "a11": _base(a11, "0.01^x"),
     "a12": _base(a12, "1 − 0.01^x"),
     "a13": _base(a13, "b/(0.05 + b) with b = 0.95·(1 − (t + 1)/T)"),
-    "a14": _base(a14, "0.95 − a13"),
+    "a14": _base(a14, "0.95 − b/(0.05 + b) with b = 0.95·(1 − (t + 1)/T)"),
     "a14x": BaseFunction(
         a14x,
         "(0.95 − b)/(0.05 + b) with b = 0.95·(1 − (t + 1)/T)",

@@ -143,7 +143,7 @@ class Decay:
         return _Written(getattr(operation, how).format(*args), binds, brackets)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)  # of 100,000 steps each takes 3 MB
 def _table(decay: Decay, total_steps: int) -> tuple[float, ...]:
     return tuple(decay._column(total_steps))
 

@@ -144,7 +144,7 @@ class Equation:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The moments that it needs, and "w" where it needs the weights."""
+        """What its operands read, see `Operand.reads`."""
         return frozenset().union(*(OPERANDS[n.name].reads for n in self.nodes() if n.name in OPERANDS))
 
     @property

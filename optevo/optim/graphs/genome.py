@@ -32,6 +32,7 @@ class GraphGenome(Candidate):
         lr: Learning rate at the peak, > 0. Default: None, to be found: `at_rate` sets it.
         warmup: Share of a run over which the rate rises from 0. Default: 0.1.
         hold: Share after that over which it stays. Default: 0.
+        fault: Why it cannot train, where whoever made it knows; what `gate` says then. Default: None.
 
     Raises:
         ValueError: A number is out of range, or the text is none of an equation.
@@ -41,6 +42,7 @@ class GraphGenome(Candidate):
     lr: float | None = None
     warmup: float = 0.1
     hold: float = 0.0
+    fault: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.equation, str):
@@ -51,7 +53,7 @@ class GraphGenome(Candidate):
             raise ValueError(f"Invalid lr: {self.lr}, expected a finite number > 0")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"Invalid warmup: {self.warmup}, expected a share of the run, 0 to 1")
-        if not 0 <= self.hold <= 1 - self.warmup:
+        if not (self.hold >= 0 and self.warmup + self.hold <= 1):
             raise ValueError(
                 f"Invalid hold: {self.hold}, expected a share of the run, 0 to {1 - self.warmup:g}"
             )
@@ -98,11 +100,7 @@ class GraphGenome(Candidate):
 
     def schedule(self, total_steps: int) -> WarmupHoldCosine:
         """The base schedule; what the equation's decays make of it is not in here."""
-        return WarmupHoldCosine(
-            total_steps,
-            warmup_steps=round(self.warmup * total_steps),
-            hold_steps=round(self.hold * total_steps),
-        )
+        return WarmupHoldCosine(total_steps, **shares(total_steps, self.warmup, self.hold))
 
     def step_size(self) -> float:
         """The learning rate, NaN where it is to be found."""
@@ -142,7 +140,9 @@ class GraphGenome(Candidate):
         return json.dumps(form, sort_keys=True, separators=(",", ":"))
 
     def gate(self) -> str | None:
-        """See `optevo.optim.graphs.gate`; imports torch."""
+        """Its fault, else see `optevo.optim.graphs.gate`, which imports torch."""
+        if self.fault is not None:
+            return self.fault
         from optevo.optim.graphs.gate import gate  # noqa: PLC0415  torch only where it is needed
 
         return gate(self.equation)
@@ -152,3 +152,16 @@ class GraphGenome(Candidate):
         from optevo.optim.graphs.export import export_graph  # noqa: PLC0415  torch only where it is needed
 
         return export_graph(self, class_name=class_name, provenance=provenance)
+
+
+def shares(total_steps: int, warmup: float, hold: float) -> dict[str, int]:
+    """Steps of warmup and of hold, the arguments of a schedule, from shares of a run.
+
+    Raises:
+        ValueError: `total_steps` is below 1 or no count of steps.
+    """
+    if not 1 <= total_steps < 1e15:
+        raise ValueError(f"Invalid total_steps: {total_steps}, expected at least 1")
+    warmup_steps = round(warmup * total_steps)
+    held = min(round(hold * total_steps), total_steps - warmup_steps)  # both may be rounded up
+    return {"warmup_steps": warmup_steps, "hold_steps": held}

@@ -80,7 +80,7 @@ class UpdateGraph:
 
     def active(self) -> list[int]:
         """The nodes that the root reads, directly or not, itself last."""
-        return list(_reached(self.nodes, ROOT))
+        return list(reached(self.nodes, ROOT))
 
     def active_pairs(self) -> list[Pair]:
         """The edges of active nodes, each as a node and its input slot."""
@@ -92,6 +92,10 @@ class UpdateGraph:
 
     def equation(self) -> Equation:
         """What is expressed."""
+        return Equation(Edge(self.expressions()[ROOT]), self.wrapper, self.negated)
+
+    def expressions(self) -> dict[int, Node]:
+        """What each active node computes, those of inputs before what they enter."""
         known: dict[int, Node] = {}
         for number in self.active():
             genes = self.genes(number)
@@ -101,7 +105,7 @@ class UpdateGraph:
                 decay = self.decays.get((number, slot))
                 edges.append(Edge(of, None if decay is None else decay.decay()))
             known[number] = Node(genes.operation, tuple(edges))
-        return Equation(Edge(known[ROOT]), self.wrapper, self.negated)
+        return known
 
     @classmethod
     def from_equation(cls, equation: Equation) -> UpdateGraph:
@@ -168,7 +172,7 @@ def find_cycle(nodes: Sequence[NodeGenes]) -> list[int] | None:
     return visit(ROOT)
 
 
-def _reached(nodes: Sequence[NodeGenes], root: int) -> Iterator[int]:
+def reached(nodes: Sequence[NodeGenes], root: int) -> Iterator[int]:
     """Nodes in an order in which inputs come first, `root` last."""
     seen: set[int] = set()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from optevo.naming import explain_keywords
 from optevo.optim.checked import CheckedOptimizer, ranges
 from optevo.optim.graphs.equation import Equation
+from optevo.optim.graphs.genome import shares
 from optevo.optim.graphs.program import Program, program
 from optevo.optim.schedules import OneCycleMomentum
 
@@ -26,14 +27,17 @@ class GraphOptimizer(CheckedOptimizer):
 
         w ← (1 − η·λ)·w − η·U,   or with a wrapper   b ← m·b − η·U,  w ← w + b  and the like
 
-    Time is part of the rule: the decays and the wrapper's coefficient m follow the optimizer's own count of
-    steps against `total_steps`. Past the end they keep their last values. The learning-rate schedule is not
-    in here: take it from the candidate, `optevo.optim.graphs.genome.GraphGenome.scheduler`.
+    Time is part of the rule: the decays and the wrapper's coefficient m follow each parameter's own count of
+    steps against `total_steps`, and a checkpoint brings the count along. Past the end they keep their last
+    values, while averages and bias corrections go on. The learning-rate schedule is not in here: take it
+    from the candidate, `optevo.optim.graphs.genome.GraphGenome.scheduler`.
 
-    State is kept only for what the equation reads, under short names: ``v``, ``s`` and ``l``, the averages of
+    State is kept only for what the equation reads, under short names: ``v``, ``s`` and ``c``, the averages of
     g, g² and g³; ``n1`` and so on of operations that remember; ``b`` of the wrapper; and ``step``.
-    An update that is not finite somewhere makes the parameter NaN, so that the loss shows it. float16 and
-    bfloat16 parameters are updated in float32 and rounded once, and their state is float32.
+    An update that is not finite somewhere makes NaN all that is updated in one piece with it, so that the
+    loss shows it. Dropouts draw anew each step, from `seed` and the step count, for one parameter after the
+    other.
+    float16 and bfloat16 parameters are updated in float32 and rounded once, and their state is float32.
 
     Args:
         params: Parameters, named parameters or groups.
@@ -44,7 +48,7 @@ class GraphOptimizer(CheckedOptimizer):
         hold: The share after that over which m stays; then it rises again. Default: 0.
         momentum: A constant in the place of m's schedule. Default: None.
         weight_decay: Decoupled weight decay λ. Default: 0.
-        seed: Of the equation's dropouts, if it has any. Default: 0.
+        seed: Of the equation's dropouts, if it has any, ≥ 0. Default: 0.
         maximize: Ascend instead of descend. Default: False.
 
     Raises:
@@ -63,7 +67,9 @@ class GraphOptimizer(CheckedOptimizer):
         **ranges({"lr": 1e-2, "weight_decay": 0.0}),
         "warmup": (0.0, 1.0, 1),
         "hold": (0.0, 1.0, 1),
+        "momentum": (0.0, math.inf, 1),
         "total_steps": (1, 1e15, 1),
+        "seed": (0, 2**53, 1),
     }
 
     def __init__(
@@ -95,16 +101,21 @@ class GraphOptimizer(CheckedOptimizer):
         super().__init__(params, defaults)
 
     def _check(self, group: Mapping[str, Any]) -> None:
-        super()._check(group)
-        if "equation" in group:
-            program(group["equation"])
-        momentum = group.get("momentum")
-        if momentum is not None and not self._within(momentum, 0.0, math.inf):
-            raise ValueError(f"Invalid momentum value: {momentum}")
+        # None is no number, but the momentum's schedule.
+        super()._check({k: v for k, v in group.items() if (k, v) != ("momentum", None)})
+        for name in ("total_steps", "seed", "warmup", "hold", "momentum"):
+            value = group.get(name, 0)
+            whole = name in ("total_steps", "seed")
+            if isinstance(value, bool) or (whole and value != int(value)):
+                raise ValueError(f"Invalid {name} value: {value}, expected a{' whole' * whole} number")
         if group.get("warmup", 0.0) + group.get("hold", 0.0) > 1:
             raise ValueError(
                 f"Invalid hold value: {group['hold']}, with warmup it is more than the whole run"
             )
+        text = group.get("equation", "none id(g)")
+        if not isinstance(text, str):
+            raise ValueError(f"Invalid equation value: {text!r}, expected a text")
+        program(text)
 
     def _step(self) -> None:
         with self._widened():
@@ -114,7 +125,7 @@ class GraphOptimizer(CheckedOptimizer):
                     self._update(rule, group, device, k, params)
 
     def _buckets(
-        self, group: dict[str, Any], states: Sequence[str]
+        self, group: dict[str, Any], states: tuple[str, ...]
     ) -> dict[tuple[torch.device, torch.dtype, int], list[Tensor]]:
         """What has a gradient by (device, dtype, step count); creates the state and counts."""
         buckets: dict[tuple[torch.device, torch.dtype, int], list[Tensor]] = {}
@@ -160,7 +171,7 @@ class GraphOptimizer(CheckedOptimizer):
         return -p.grad if group["maximize"] else p.grad
 
 
-def _pieces(rows: Sequence[Sequence[Tensor]], block: int | None, *, apart: bool) -> Iterator[list[Tensor]]:
+def _pieces(rows: list[list[Tensor]], block: int | None, *, apart: bool) -> Iterator[list[Tensor]]:
     """Flat tensors to update in place, of rows of a parameter, its gradient and its state.
 
     Large parameters come in blocks, as views of their memory; small ones and those with gaps in memory are
@@ -202,5 +213,4 @@ def _dense(t: Tensor) -> bool:
 
 @functools.lru_cache(maxsize=32)
 def _momenta(total_steps: int, warmup: float, hold: float) -> OneCycleMomentum:
-    steps = {"warmup_steps": round(warmup * total_steps), "hold_steps": round(hold * total_steps)}
-    return OneCycleMomentum(total_steps, **steps)
+    return OneCycleMomentum(total_steps, **shares(total_steps, warmup, hold))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,11 +13,28 @@ from optevo.optim.graphs.decays import Decay
 from optevo.optim.graphs.equation import Edge, Equation, Node
 from optevo.optim.graphs.operations import MOMENTS, OPERANDS, OPERATIONS
 
-_STEPS = {
-    "none": ["w.sub_(step)"],
-    "momentum": ["b.mul_(m).sub_(step)", "w.add_(b)"],
-    "nesterov": ["b.mul_(m).sub_(step)", "w.add_(b, alpha=m).sub_(step)"],
-    "lookahead": ["b.mul_(m).sub_(step)", "w.add_(b).sub_(step)"],
+
+class Step(NamedTuple):
+    """One line of a program.
+
+    Attributes:
+        target: The name of its value; None where it changes something in place.
+        function: Of torch and the values.
+        inputs: Their names.
+    """
+
+    target: str | None
+    function: Callable[..., Any]
+    inputs: tuple[str, ...]
+
+
+_SUB, _ADD = Step(None, lambda t, w, step: w.sub_(step), ("w", "step")), ("w", "b")
+_VELOCITY = Step(None, lambda t, b, m, step: b.mul_(m).sub_(step), ("b", "m", "step"))
+_WRAPPERS = {
+    "none": [_SUB],
+    "momentum": [_VELOCITY, Step(None, lambda t, w, b: w.add_(b), _ADD)],
+    "nesterov": [_VELOCITY, Step(None, lambda t, w, b, m: w.add_(b, alpha=m), (*_ADD, "m")), _SUB],
+    "lookahead": [_VELOCITY, Step(None, lambda t, w, b: w.add_(b), _ADD), _SUB],
 }
 
 
@@ -30,9 +46,7 @@ class Program:
         equation: In normal form.
         states: Names of the tensors that it keeps for each parameter, all of which start at zero.
         decays: Those that it reads, each once; ``d1`` is the first's value.
-        source: The function `update(w, g, *states, lr, m, k, d1, …, generator)`, which changes `w` and the
-            states in place. The tensors are alike in shape; `lr` is η and may be a column for rows that are
-            updated at rates of their own; `m` is the wrapper's coefficient, `k` the step count from 1 on.
+        steps: What is done, in order.
         whole: Whether a parameter must be updated as a whole, since an operation looks at all of it.
         draws: Whether it draws random numbers.
     """
@@ -40,17 +54,36 @@ class Program:
     equation: Equation
     states: tuple[str, ...]
     decays: tuple[Decay, ...]
-    source: str
+    steps: tuple[Step, ...]
     whole: bool
     draws: bool
 
     @functools.cached_property
-    def update(self) -> Callable[..., None]:
-        """The function of `source`."""
-        space: dict[str, Any] = {"torch": torch, "math": math}
-        exec(compile(self.source, f"<{self.equation.text()}>", "exec"), space)
-        made: Callable[..., None] = space["update"]
-        return made
+    def arguments(self) -> tuple[str, ...]:
+        """The names of what `update` takes."""
+        numbers = ("lr", "m", "k", *(f"d{i + 1}" for i in range(len(self.decays))), "generator")
+        return ("w", "g", *self.states, *numbers)
+
+    def update(self, *values: Any) -> None:
+        """One step: changes `w` and the states in place.
+
+        Args:
+            *values: In the order of `arguments`. The tensors are alike in shape; `lr` is η and may be a
+                column, for rows that are updated at rates of their own; `m` is the wrapper's coefficient and
+                `k` the step count from 1 on.
+        """
+        known: dict[str | None, Any] = dict(zip(self.arguments, values, strict=True))
+        for target, function, inputs in self.steps:
+            known[target] = function(torch, *[known[name] for name in inputs])
+
+    @functools.cached_property
+    def source(self) -> str:
+        """`update` as a Python function of torch alone."""
+        text = f"def update({', '.join(self.arguments)}):\n"
+        for target, function, inputs in self.steps:
+            line = function(Written("torch"), *map(Written, inputs)).text
+            text += f"    {line}\n" if target is None else f"    {target} = {line}\n"
+        return text
 
     def tables(self, total_steps: int) -> list[tuple[float, ...]]:
         """The values of each decay over a run."""
@@ -76,7 +109,7 @@ class _Writer:
 
     def __init__(self, equation: Equation, draws: bool) -> None:
         self.equation, self.drops = equation, draws
-        self.lines: list[str] = []
+        self.steps: list[Step] = []
         self.values: dict[Node | Edge, str] = {}
         self.kept: list[str] = []
         self.decays: list[Decay] = []
@@ -84,19 +117,21 @@ class _Writer:
 
     def program(self) -> Program:
         moments, wrapper = self.equation.moments, self.equation.wrapper
-        head = [MOMENTS[name].source for name in moments]
-        head += [f"k{name} = 1 - {MOMENTS[name].beta}**k" for name in moments]
-        value = self.edge(self.equation.root)
-        states = (*moments, *self.kept, *(["b"] if wrapper != "none" else []))
-        tail = [
-            # Not a number as soon as one element of the update is not finite, so that the loss tells.
-            f"step = {value} * ({'-' * self.equation.negated}lr + 0 * {value}.sum(-1, keepdim=True))",
-            *_STEPS[wrapper],
+        head = [Step(None, MOMENTS[name].update, (name, "g")) for name in moments]
+        head += [
+            Step(f"k{name}", lambda t, k, beta=MOMENTS[name].beta: 1 - beta**k, ("k",))
+            for name in moments
+            if f"k{name}" in self.equation.reads
         ]
-        numbers = ["lr", "m", "k", *(f"d{i + 1}" for i in range(len(self.decays))), "generator"]
-        text = f"def update({', '.join(('w', 'g', *states, *numbers))}):\n"
-        text += "".join(f"    {line}\n" for line in (*head, *self.lines, *tail))
-        return Program(self.equation, states, tuple(self.decays), text, self.whole, self.draws)
+        value = self.edge(self.equation.root)
+        # Not a number as soon as one element of the update is not finite, so that the loss tells.
+        scaled: Callable[..., Any] = lambda t, u, lr: u * (lr + 0 * u.sum(-1, keepdim=True))  # noqa: E731
+        if self.equation.negated:
+            scaled = lambda t, u, lr: u * (-lr + 0 * u.sum(-1, keepdim=True))  # noqa: E731
+        tail = [Step("step", scaled, (value, "lr")), *_WRAPPERS[wrapper]]
+        states = (*moments, *self.kept, *(["b"] if wrapper != "none" else []))
+        steps = (*head, *self.steps, *tail)
+        return Program(self.equation, states, tuple(self.decays), steps, self.whole, self.draws)
 
     def edge(self, edge: Edge) -> str:
         """The name of an edge's value."""
@@ -106,29 +141,93 @@ class _Writer:
         if edge not in self.values:
             if edge.decay not in self.decays:
                 self.decays.append(edge.decay)
-            self.values[edge] = self.named(f"d{self.decays.index(edge.decay) + 1} * {value}")
+            number = f"d{self.decays.index(edge.decay) + 1}"
+            self.values[edge] = self.named(lambda t, d, x: d * x, (number, value))
         return self.values[edge]
 
     def node(self, one: Node) -> str:
         """The name of a node's value."""
-        if one in self.values:
-            return self.values[one]
-        if one.name in OPERANDS:
-            source = OPERANDS[one.name].source
-        else:
-            operation = OPERATIONS[one.name]
-            names = dict(zip("xy", map(self.edge, one.inputs), strict=False))
-            source = names["x"] if operation.draws and not self.drops else operation.source
-            if operation.keeps:
-                self.kept.append(f"n{len(self.kept) + 1}")
-                names["n"] = self.kept[-1]
-            self.whole |= operation.whole
-            self.draws |= operation.draws and self.drops
-            source = source.format(**names)
-        self.values[one] = source if source.isidentifier() else self.named(source)
+        if one not in self.values:
+            self.values[one] = self.operand(one) if one.name in OPERANDS else self.operation(one)
         return self.values[one]
 
-    def named(self, source: str) -> str:
-        name = f"x{len(self.lines) + 1}"
-        self.lines.append(f"{name} = {source}")
+    def operand(self, one: Node) -> str:
+        entry = OPERANDS[one.name]
+        return "g" if one.name == "g" else self.named(entry.function, entry.reads)
+
+    def operation(self, one: Node) -> str:
+        entry, inputs = OPERATIONS[one.name], tuple(map(self.edge, one.inputs))
+        if one.name == "id" or (entry.draws and not self.drops):
+            return inputs[0]
+        if entry.keeps:
+            self.kept.append(f"n{len(self.kept) + 1}")
+            inputs = (*inputs, self.kept[-1], "k")
+        if entry.draws:
+            self.draws, inputs = True, (*inputs, "generator")
+        self.whole |= entry.whole
+        value = self.named(entry.function, inputs)
+        if entry.then is not None:
+            self.steps.append(Step(None, entry.then, inputs))
+        return value
+
+    def named(self, function: Callable[..., Any], inputs: tuple[str, ...]) -> str:
+        name = f"x{1 + sum(step.target is not None for step in self.steps)}"
+        self.steps.append(Step(name, function, inputs))
         return name
+
+
+class Written:
+    """Stands for a value while a function is written down as a line of Python.
+
+    Attributes:
+        text: The line.
+        binds: How strongly its last operator does, from 1 for sums to 5 for what needs no brackets.
+    """
+
+    def __init__(self, text: str, binds: int = 5) -> None:
+        self.text, self.binds = text, binds
+
+    def _within(self, binds: int) -> str:
+        return self.text if self.binds >= binds else f"({self.text})"
+
+    def __add__(self, other: Any) -> Written:
+        return Written(f"{self._within(1)} + {_written(other)._within(2)}", 1)
+
+    def __radd__(self, other: Any) -> Written:
+        return _written(other) + self
+
+    def __sub__(self, other: Any) -> Written:
+        return Written(f"{self._within(1)} - {_written(other)._within(2)}", 1)
+
+    def __rsub__(self, other: Any) -> Written:
+        return _written(other) - self
+
+    def __mul__(self, other: Any) -> Written:
+        return Written(f"{self._within(2)} * {_written(other)._within(3)}", 2)
+
+    def __rmul__(self, other: Any) -> Written:
+        return _written(other) * self
+
+    def __truediv__(self, other: Any) -> Written:
+        return Written(f"{self._within(2)} / {_written(other)._within(3)}", 2)
+
+    def __rtruediv__(self, other: Any) -> Written:
+        return _written(other) / self
+
+    def __rpow__(self, other: Any) -> Written:
+        return Written(f"{_written(other)._within(5)}**{self._within(4)}", 4)
+
+    def __neg__(self) -> Written:
+        return Written(f"-{self._within(3)}", 3)
+
+    def __getattr__(self, name: str) -> Written:
+        return Written(f"{self._within(5)}.{name}")
+
+    def __call__(self, *args: Any, **options: Any) -> Written:
+        given: Sequence[str] = [_written(one).text for one in args]
+        given = [*given, *(f"{name}={_written(one).text}" for name, one in options.items())]
+        return Written(f"{self._within(5)}({', '.join(given)})")
+
+
+def _written(value: Any) -> Written:
+    return value if isinstance(value, Written) else Written(repr(value))

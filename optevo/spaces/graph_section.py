@@ -1,0 +1,46 @@
+"""What a study file may say of the space of graphs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from optevo.spaces.graphs import preset_graph
+from optevo.spaces.sections import SpaceSection, refuse, twice
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class GraphSection(SpaceSection):
+    """Update graphs may vary."""
+
+    kind: Literal["graph"]
+    as_published: bool = False  # with what the published program does by mistake
+    presets: tuple[str, ...] = ()  # members of generation 0: published optimizers, or equations
+    viable: bool = True  # draw until one descends the shifted sphere
+    warmup: Share = 0.1  # shares of a run
+    hold: Share = 0.0
+    edge_decay: Share = 0.15  # probability of a decay on an edge of a random graph
+
+    @field_validator("presets", mode="before")
+    @classmethod
+    def _known(cls, texts: Any, info: ValidationInfo) -> Any:
+        if not isinstance(texts, (list, tuple)):
+            raise ValueError("expected a list of preset names and equations")
+        faults: list[tuple[int | None, Any, str]] = [(None, texts, message) for message in twice(texts)]
+        for i, text in enumerate(texts):
+            try:
+                preset_graph(text, info.data.get("as_published", False))
+            except ValueError as error:
+                faults.append((i, text, str(error)))
+        refuse(faults)
+        return tuple(texts)
+
+    @field_validator("hold")
+    @classmethod
+    def _fits(cls, hold: float, info: ValidationInfo) -> float:
+        most = 1 - info.data.get("warmup", 0.0)  # absent where it is wrong itself
+        if hold > most:
+            raise ValueError(f"expected at most {most:g}, what warmup leaves of a run")
+        return hold
