@@ -5,6 +5,7 @@ All randomness is the generator that they are given. Nobody here asks whether a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,9 +76,9 @@ def random_graph(rng: np.random.Generator, rates: Rates) -> UpdateGraph | None:
     for number in HIDDEN:
         pair = rng.random() >= rates.hidden_unary
         first = _operand_or(rng, rates, without(HIDDEN, (number,)))
-        inputs = (
-            (first, _operand_or(rng, rates, without(HIDDEN, (number, first)), first)) if pair else (first,)
-        )
+        inputs: tuple[int, ...] = (first,)
+        if pair:
+            inputs = (first, _operand_or(rng, rates, without(HIDDEN, (number, first)), inputs))
         nodes.append(_node(rng, rates, inputs))
     if rng.random() < rates.root_unary:
         inputs = (pick(rng, HIDDEN),)
@@ -97,10 +98,10 @@ def random_graph(rng: np.random.Generator, rates: Rates) -> UpdateGraph | None:
 
 
 def _operand_or(
-    rng: np.random.Generator, rates: Rates, hidden: tuple[int, ...] | range, taken: int | None = None
+    rng: np.random.Generator, rates: Rates, hidden: Sequence[int], taken: tuple[int, ...] = ()
 ) -> int:
     if rng.random() < rates.operand:
-        return pick(rng, without(OPERAND_SLOTS, () if taken is None else (taken,)))
+        return pick(rng, without(OPERAND_SLOTS, taken))
     return pick(rng, hidden)
 
 
