@@ -47,6 +47,7 @@ class Program:
     @functools.cached_property
     def update(self) -> Callable[..., None]:
         """The function of `source`."""
+        # The source has lines of the tables alone, and nothing of the equation's text.
         space: dict[str, Any] = {"torch": torch, "math": math}
         exec(compile(self.source, f"<{self.equation.text()}>", "exec"), space)
         made: Callable[..., None] = space["update"]
