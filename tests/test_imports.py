@@ -96,7 +96,11 @@ optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
         ("import optevo.samplers", ("torch", "pydantic")),
         ("import optevo.spaces", ("torch", "pydantic")),
         (STUDY, ("torch",)),
-        ("import optevo.optim.terms.genome, optevo.optim.terms.presets", ("torch", "optuna", "numpy")),
+        (
+            "import optevo.optim.terms.genome, optevo.optim.graphs.genome, optevo.optim.graphs.graph\n"
+            "from optevo.optim import PRESETS, Equation, GraphGenome, UpdateGraph",
+            ("torch", "optuna", "numpy"),
+        ),
         (OPTIMIZER, ("optuna",)),
         ("import optevo.tasks", ("torch", "optuna")),
         (REPORTING, ("torch",)),

@@ -56,7 +56,7 @@ class TestExportedGenomes(Exported):
 class TestExportedGraphs(Exported):
     """Files of equations."""
 
-    subjects = exported_graphs("moments", "a5", "remembers", "drops")
+    subjects = exported_graphs("a5", "remembers")
 
 
 class TestExportedBaselines(Exported):

@@ -316,7 +316,7 @@ class TestGenomes(TorchCases):
 class TestGraphs(TorchCases):
     """`GraphOptimizer`."""
 
-    subjects = {name: GRAPH_LIBRARYS[name] for name in ("moments", "opt6", "remembers")}  # noqa: RUF012
+    subjects = {name: GRAPH_LIBRARYS[name] for name in ("moments", "remembers")}  # noqa: RUF012
 
 
 class TestExportedGenomes(TorchCases):
@@ -326,9 +326,9 @@ class TestExportedGenomes(TorchCases):
 
 
 class TestExportedGraphs(TorchCases):
-    """The exported files of equations."""
+    """The exported file of an equation."""
 
-    subjects = exported_graphs("a5", "drops")
+    subjects = exported_graphs("a5")
 
 
 class TestExportedBaselines(TorchCases):

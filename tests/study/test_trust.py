@@ -32,6 +32,8 @@ from optevo.errors import UserError
 from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, Row
 from optevo.optim import export_source
+from optevo.optim.graphs.operations import OPERANDS, OPERATIONS
+from optevo.optim.graphs.program import program
 from optevo.optim.terms.presets import PRESETS
 from optevo.reporting.progress import Progress
 from optevo.reporting.text import result_cells, result_markdown, trial_lines
@@ -121,6 +123,39 @@ def test_what_a_database_gives_for_a_gene_is_checked_before_it_is_written(gene, 
     space = TermSpace()
     with pytest.raises(ValueError, match=r"Invalid|not of this|expected"):
         space.candidate({**space.presets()["evolved"], gene: value})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "none __import__('os')",
+        "none id(__import__)",
+        "none [__import__('os').system('x')]*g",
+        "none g\n    import os",
+        "none id(g);g",
+        "__import__ id(g)",
+        "none torch.load(g)",
+        "none {x}",
+        'none """g',
+        "none ｇ",
+    ],
+)
+def test_an_equation_becomes_code_only_if_it_is_made_of_the_tables_names(text):
+    with pytest.raises(ValueError, match="Invalid equation"):
+        program(text)
+
+
+def test_an_equations_code_has_lines_of_the_tables_and_nothing_of_its_text():
+    one, other = (program(f"nesterov tanh([{decay}]*g)").source for decay in ("mul(a13,a2)", "erfc(a4)"))
+    assert one == other
+    for name in (*OPERANDS, *OPERATIONS):
+        arity = OPERATIONS[name].arity if name in OPERATIONS else 0
+        source = program(f"momentum {name}" + ("", "(g)", "(g,v_hat)")[arity]).source
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, (ast.Import, ast.ImportFrom))
+            assert not isinstance(node, ast.Constant) or isinstance(node.value, (int, float)), source
+            if isinstance(node, ast.Call):
+                assert isinstance(node.func, ast.Attribute), source
 
 
 def test_nothing_in_the_package_turns_data_into_code():
