@@ -169,7 +169,7 @@ def said(frame: pd.DataFrame) -> list[str]:
         estimate = paired({"": difference(frame, column).tolist()}, rng=np.random.default_rng(0))
         interval = f"{estimate.low:+,.{digits}f} to {estimate.high:+,.{digits}f}"
         cells = [title, *means, f"{estimate.mean:+,.{digits}f}", interval, f"{estimate.p:.2g}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(cells)} |".replace("-", "−"))
     columns = ("draws_random", "draws_bred", "gate_ms")
     random, bred, ms = (
         f"{frame[name].mean():.2f}" for name in columns
