@@ -159,7 +159,7 @@ def problems(**changes: Any) -> list[str]:
         (
             {"sampler": {"kind": "genetics"}},
             [
-                "sampler.kind = 'genetics': expected 'genetic', 'random', 'tpe' or 'grid'; "
+                "sampler.kind = 'genetics': expected 'genetic', 'particle', 'random', 'tpe' or 'grid'; "
                 "did you mean 'genetic'?"
             ],
         ),

@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from optevo.optim.graphs.genome import check_shares
 from optevo.spaces.graphs import preset_graph
 from optevo.spaces.sections import SpaceSection, refuse, twice
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Time = Annotated[float, Field(ge=0)]
 
 
 class GraphSection(SpaceSection):
@@ -19,8 +21,8 @@ class GraphSection(SpaceSection):
     as_published: bool = False  # with what the published program does by mistake
     presets: tuple[str, ...] = ()  # members of generation 0: published optimizers, or equations
     viable: bool = True  # draw until one descends the shifted sphere
-    warmup: Share = 0.1  # shares of a run
-    hold: Share = 0.0
+    warmup: Time = 0.1  # shares of a run; above 1, steps
+    hold: Time = 0.0
     edge_decay: Share = 0.15  # probability of a decay on an edge of a random graph
 
     @field_validator("presets", mode="before")
@@ -40,7 +42,5 @@ class GraphSection(SpaceSection):
     @field_validator("hold")
     @classmethod
     def _fits(cls, hold: float, info: ValidationInfo) -> float:
-        most = 1 - info.data.get("warmup", 0.0)  # absent where it is wrong itself
-        if hold > most:
-            raise ValueError(f"expected at most {most:g}, what warmup leaves of a run")
+        check_shares(info.data.get("warmup", 0.0), hold)  # the warmup is absent where it is wrong itself
         return hold

@@ -55,8 +55,8 @@ class GraphSpace(Space):
         as_published: Whether to do what the published program does by mistake, see `Rates`. A bred graph
             then keeps its parent's negated sign, decays may leave [0, 1] by mutation, and an active moving
             average "ema0.95" makes a graph that cannot train. Default: False.
-        warmup: Share of a run over which the rate rises. Default: 0.1.
-        hold: Share of it over which the rate stays after that. Default: 0.
+        warmup: Share of a run over which the rate rises; above 1, a number of steps. Default: 0.1.
+        hold: Share of it over which the rate stays after that, or likewise steps. Default: 0.
         edge_decay: Probability of a decay on an edge of a random graph. Default: 0.15.
 
     Raises:

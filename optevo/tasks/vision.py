@@ -45,6 +45,8 @@ class _Images(Task):
     """A set of images with a network of its own, or with `models.convnet`."""
 
     own_network: str  # in `optevo.tasks.models`
+    network: str | None = None  # for a subclass that does without our `__init__`
+    width = 32
     channels = 1
 
     def _choose_network(self, network: str | None, width: int | None) -> None:
@@ -62,7 +64,7 @@ class _Images(Task):
     def model(self, generator: torch.Generator) -> nn.Module:
         if self.network == "convnet":
             return models.convnet(generator, channels=self.channels, width=self.width)
-        own: nn.Module = getattr(models, self.network)(generator)
+        own: nn.Module = getattr(models, self.own_network)(generator)
         return own
 
 

@@ -119,7 +119,7 @@ def test_there_is_no_state_that_the_rule_does_not_read() -> None:
         "none id(g)": set(),
         "none add(v_hat,qh_s)": {"v", "s"},
         "nesterov ema0.95(ema0.95(g))": {"n1", "n2", "b"},
-        "lookahead runmax(l_hat)": {"l", "n1", "b"},
+        "lookahead runmax(l_hat)": {"c", "n1", "b"},
     }
     for text, names in expected.items():
         params = parameters()

@@ -322,7 +322,7 @@ def test_a_study_file_makes_the_space_that_it_says():
         ({"presets": [3]}, ["space.presets.0", "nesterov g"]),
         ({"presets": "opt10"}, ["space.presets", "expected a list"]),
         ({"presets": ["opt10", "opt10"]}, ["space.presets", "'opt10' is named twice"]),
-        ({"warmup": 0.6, "hold": 0.5}, ["space.hold", "at most 0.4"]),
+        ({"warmup": 0.6, "hold": 0.5}, ["space.hold", "0 to 0.4"]),
         ({"edge_decay": 1.5}, ["space.edge_decay", "1.5"]),
         ({"viabel": True}, ["space.viabel", "did you mean 'space.viable'"]),
     ],

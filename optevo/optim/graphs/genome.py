@@ -30,8 +30,8 @@ class GraphGenome(Candidate):
     Attributes:
         equation: The update rule, or its text.
         lr: Learning rate at the peak, > 0. Default: None, to be found: `at_rate` sets it.
-        warmup: Share of a run over which the rate rises from 0. Default: 0.1.
-        hold: Share after that over which it stays. Default: 0.
+        warmup: Share of a run over which the rate rises from 0; above 1, a number of steps. Default: 0.1.
+        hold: Share after that over which it stays, or likewise steps. Default: 0.
         fault: Why it cannot train, where whoever made it knows; what `gate` says then. Default: None.
 
     Raises:
@@ -51,12 +51,7 @@ class GraphGenome(Candidate):
             object.__setattr__(self, name, plain(getattr(self, name)))
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise ValueError(f"Invalid lr: {self.lr}, expected a finite number > 0")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"Invalid warmup: {self.warmup}, expected a share of the run, 0 to 1")
-        if not (self.hold >= 0 and self.warmup + self.hold <= 1):
-            raise ValueError(
-                f"Invalid hold: {self.hold}, expected a share of the run, 0 to {1 - self.warmup:g}"
-            )
+        check_shares(self.warmup, self.hold)
 
     def at_rate(self, lr: float) -> GraphGenome:
         """The same with this learning rate."""
@@ -125,8 +120,8 @@ class GraphGenome(Candidate):
     def describe(self) -> str:
         """Rate and schedule on one line."""
         parts = ["lr to be found" if self.lr is None else f"lr {self.lr:.3g}"]
-        parts += [f"warmup over {self.warmup:.3g} of the run"] if self.warmup else []
-        parts += [f"hold over {self.hold:.3g}"] if self.hold else []
+        parts += [f"warmup over {_told(self.warmup)}"] if self.warmup else []
+        parts += [f"hold over {_told(self.hold)}"] if self.hold else []
         return ", ".join([*parts, "cosine decay"])
 
     def canonical(self) -> str:
@@ -154,14 +149,32 @@ class GraphGenome(Candidate):
         return export_graph(self, class_name=class_name, provenance=provenance)
 
 
+def _told(share: float) -> str:
+    return f"{share:g} steps" if share > 1 else f"{share:.3g} of the run"
+
+
+def check_shares(warmup: float, hold: float) -> None:
+    """Refuse, with a ValueError, what are no shares of a run or numbers of steps."""
+    for name, value in (("warmup", warmup), ("hold", hold)):
+        if not 0 <= value < 1e15 or (value > 1 and value != int(value)):
+            raise ValueError(f"Invalid {name}: {value}, expected a share of the run or a number of steps")
+    if warmup <= 1 and hold <= 1 and warmup + hold > 1:
+        raise ValueError(f"Invalid hold: {hold}, expected a share of the run, 0 to {1 - warmup:g}")
+
+
 def shares(total_steps: int, warmup: float, hold: float) -> dict[str, int]:
-    """Steps of warmup and of hold, the arguments of a schedule, from shares of a run.
+    """Steps of warmup and of hold, the arguments of a schedule.
+
+    Args:
+        total_steps: Of the run.
+        warmup: A share of it, or above 1 a number of steps.
+        hold: Likewise; no more than warmup leaves.
 
     Raises:
         ValueError: `total_steps` is below 1 or no count of steps.
     """
     if not 1 <= total_steps < 1e15:
         raise ValueError(f"Invalid total_steps: {total_steps}, expected at least 1")
-    warmup_steps = round(warmup * total_steps)
-    held = min(round(hold * total_steps), total_steps - warmup_steps)  # both may be rounded up
-    return {"warmup_steps": warmup_steps, "hold_steps": held}
+    warmup_steps, held = (round(one if one > 1 else one * total_steps) for one in (warmup, hold))
+    warmup_steps = min(warmup_steps, total_steps)
+    return {"warmup_steps": warmup_steps, "hold_steps": min(held, total_steps - warmup_steps)}

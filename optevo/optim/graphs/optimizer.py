@@ -13,7 +13,7 @@ from torch import Tensor
 from optevo.naming import explain_keywords
 from optevo.optim.checked import CheckedOptimizer, ranges
 from optevo.optim.graphs.equation import Equation
-from optevo.optim.graphs.genome import shares
+from optevo.optim.graphs.genome import check_shares, shares
 from optevo.optim.graphs.program import Program, program
 from optevo.optim.schedules import OneCycleMomentum
 
@@ -44,8 +44,9 @@ class GraphOptimizer(CheckedOptimizer):
         equation: The update rule, or its text.
         total_steps: Length of the run in steps, ≥ 1.
         lr: Learning rate η. Default: 1e-2.
-        warmup: The share of the run over which m falls from 0.95 to 0.85. Default: 0.
-        hold: The share after that over which m stays; then it rises again. Default: 0.
+        warmup: The share of the run over which m falls from 0.95 to 0.85; above 1, a number of steps.
+            Default: 0.
+        hold: The share after that over which m stays, or likewise steps; then it rises again. Default: 0.
         momentum: A constant in the place of m's schedule. Default: None.
         weight_decay: Decoupled weight decay λ. Default: 0.
         seed: Of the equation's dropouts, if it has any, ≥ 0. Default: 0.
@@ -65,8 +66,8 @@ class GraphOptimizer(CheckedOptimizer):
 
     RANGES: ClassVar[Mapping[str, tuple[float, float, int]]] = {
         **ranges({"lr": 1e-2, "weight_decay": 0.0}),
-        "warmup": (0.0, 1.0, 1),
-        "hold": (0.0, 1.0, 1),
+        "warmup": (0.0, 1e15, 1),
+        "hold": (0.0, 1e15, 1),
         "momentum": (0.0, math.inf, 1),
         "total_steps": (1, 1e15, 1),
         "seed": (0, 2**53, 1),
@@ -108,10 +109,7 @@ class GraphOptimizer(CheckedOptimizer):
             whole = name in ("total_steps", "seed")
             if isinstance(value, bool) or (whole and value != int(value)):
                 raise ValueError(f"Invalid {name} value: {value}, expected a{' whole' * whole} number")
-        if group.get("warmup", 0.0) + group.get("hold", 0.0) > 1:
-            raise ValueError(
-                f"Invalid hold value: {group['hold']}, with warmup it is more than the whole run"
-            )
+        check_shares(float(group.get("warmup", 0.0)), float(group.get("hold", 0.0)))
         text = group.get("equation", "none id(g)")
         if not isinstance(text, str):
             raise ValueError(f"Invalid equation value: {text!r}, expected a text")
