@@ -24,6 +24,7 @@ from optevo.optim.graphs.operations import MOMENTS, OPERANDS, OPERATIONS
 WRAPPERS = ("none", "momentum", "nesterov", "lookahead")
 _WRAPPED = {"none": "", "momentum": ", momentum", "nesterov": ", Nesterov", "lookahead": ", look-ahead"}
 
+_NEEDLESS = re.compile(r"(?<!\w)\(([^\s()·/|]+)\)")  # brackets around a single symbol
 _TOKEN = re.compile(r"\s*(?:\[(?P<decay>[^\]]*)\]|(?P<name>[A-Za-z0-9_.\-]+)|(?P<mark>[(),*]))")
 
 
@@ -206,7 +207,8 @@ def _edge_told(edge: Edge, told: Any) -> str:
 def _formula(one: Node, inputs: Sequence[str]) -> str:
     if one.name in OPERANDS:
         return OPERANDS[one.name].symbol
-    return OPERATIONS[one.name].symbol.format(**dict(zip("xy", inputs, strict=False)))
+    written = OPERATIONS[one.name].symbol.format(**dict(zip("xy", inputs, strict=False)))
+    return _NEEDLESS.sub(r"\1", written)
 
 
 def _latex(one: Node, inputs: Sequence[str]) -> str:
