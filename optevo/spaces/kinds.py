@@ -33,3 +33,6 @@ SPACES: dict[str, SpaceKind] = {
     GraphSpace.name: SpaceKind(GraphSection, GraphSpace),
     **{name: SpaceKind(BaselineSection, functools.partial(BaselineSpace, name)) for name in BASELINES},
 }
+
+#: The kind of a study file that names none.
+DEFAULT = TermSpace.name

@@ -16,8 +16,9 @@ from optevo.files import read_text
 from optevo.naming import hint, nearest
 from optevo.samplers import SAMPLERS, SamplerSection
 from optevo.samplers.sections import RandomSection
-from optevo.spaces import SPACES, Space, SpaceSection, TermSpace
-from optevo.spaces.sections import WHOLE, Section, TermsSection
+from optevo.spaces import SPACES, Space, SpaceSection
+from optevo.spaces.kinds import DEFAULT
+from optevo.spaces.sections import WHOLE, Section
 from optevo.study.evaluation import EvaluationConfig, RatesConfig, ScreeningConfig, Seed, TaskConfig
 
 _MOST_ERRORS = 20  # of one file that a message lists
@@ -35,7 +36,7 @@ class StudyConfig(Section):
 
     name: str = Field(min_length=1, max_length=200)
     seed: Seed = 0
-    space: SerializeAsAny[SpaceSection] = TermsSection()
+    space: SerializeAsAny[SpaceSection] = SPACES[DEFAULT].section(kind=DEFAULT)
     sampler: SerializeAsAny[SamplerSection]
     evaluation: EvaluationConfig
     rerun: RerunConfig = RerunConfig()
@@ -106,14 +107,14 @@ def parse_config(data: dict[str, Any], source: str) -> StudyConfig:
         UserError: A key or value is wrong.
     """
     values, problems = _with_known_keys(StudyConfig, data, "")
-    sections: dict[str, Section] = {"space": TermsSection()}
+    sections: dict[str, Section] = {"space": SPACES[DEFAULT].section(kind=DEFAULT)}
     for key, kinds in (("space", SPACES), ("sampler", SAMPLERS)):
         if key in values:
             section, wrong = _section(key, values[key], kinds)
             problems += wrong
             if section is None or wrong:
                 sections.pop(key, None)
-                values[key] = (TermsSection if key == "space" else RandomSection).model_construct()
+                values[key] = (SPACES[DEFAULT].section if key == "space" else RandomSection).model_construct()
             else:
                 sections[key] = values[key] = section
     if len(sections) == 2:
@@ -173,7 +174,7 @@ def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section | N
         problems.append(f"unknown key '{key}.{meant}': did you mean '{key}.kind'?")
         values["kind"] = values.pop(meant)
     if key == "space":
-        values = {"kind": TermSpace.name, **values}
+        values = {"kind": DEFAULT, **values}
     if "kind" not in values:
         return None, [*problems, f"key '{key}.kind' is missing: {expected}"]
     if not isinstance(values["kind"], str) or values["kind"] not in kinds:
