@@ -36,27 +36,27 @@ from optevo.tasks.roots import data_root
 from optevo.training.bench import Bench
 
 STUDY = Path(__file__).parents[1] / "studies" / "joint" / "quick.toml"
-BUDGET = 20_000  # training steps, learning-rate trials included
+BUDGET = 8_000  # training steps, learning-rate trials included
 BEST, FRESH = 3, 5  # candidates that are measured again; seeds of a measurement
 PARTICLE, TERMS = "graphs, particle", "terms, genetic"
 
 # As many trials as the budget takes, and some more.
-_GENETIC = {"kind": "genetic", "population_size": 20, "n_generations": 7}
+_GENETIC = {"kind": "genetic", "population_size": 12, "n_generations": 5}
 WAYS: dict[str, dict[str, Any]] = {
     PARTICLE: {
         "sampler": {
             "kind": "particle",
-            "initial_size": 24,
-            "n_particles": 4,
-            "n_steps": 5,
+            "initial_size": 15,
+            "n_particles": 3,
+            "n_steps": 4,
             "n_mutations": 3,
         }
     },
     "graphs, genetic": {"sampler": _GENETIC},
-    "graphs, random": {"sampler": {"kind": "random", "n_trials": 150}},
+    "graphs, random": {"sampler": {"kind": "random", "n_trials": 60}},
     # What TPE proposes cannot be drawn again.
-    "graphs, tpe": {"sampler": {"kind": "tpe", "n_trials": 300}, "space": {"kind": "graph", "viable": False}},
-    TERMS: {"sampler": {**_GENETIC, "n_generations": 9}, "space": {"kind": "terms"}},
+    "graphs, tpe": {"sampler": {"kind": "tpe", "n_trials": 120}, "space": {"kind": "graph", "viable": False}},
+    TERMS: {"sampler": {**_GENETIC, "n_generations": 7}, "space": {"kind": "terms"}},
 }
 
 
