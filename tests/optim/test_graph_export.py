@@ -18,11 +18,12 @@ from graph_optimizers import GRAPHS
 from optevo.optim.graphs import Equation
 from optevo.optim.graphs import optimizer as library
 from optevo.optim.graphs.decays import Decay
-from optevo.optim.graphs.equation import WRAPPERS, Edge, node
+from optevo.optim.graphs.equation import Edge, node
 from optevo.optim.graphs.export import export_graph
 from optevo.optim.graphs.genome import GraphGenome
 from optevo.optim.graphs.operations import OPERANDS, OPERATIONS
 from optevo.optim.graphs.presets import PRESETS
+from optevo.optim.graphs.wrappers import WRAPPERS
 
 STEPS = 12
 

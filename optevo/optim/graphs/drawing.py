@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING
 from optevo.optim.candidate import Drawing, DrawnEdge, DrawnNode
 from optevo.optim.graphs.decay_functions import BASES
 from optevo.optim.graphs.operations import MOMENTS, OPERANDS, OPERATIONS
+from optevo.optim.graphs.wrappers import WRAPPERS
 from optevo.optim.schedules import OneCycleMomentum
 
 if TYPE_CHECKING:
     from optevo.optim.graphs.equation import Edge, Equation, Node
     from optevo.optim.graphs.genome import GraphGenome
 
-_UPDATES = {  # what becomes of U; {} is the sign
-    "none": "w ← w {} η·U",
-    "momentum": "b ← m·b {} η·U\nw ← w + b",
-    "nesterov": "b ← m·b {} η·U\nw ← w + m·b {} η·U",
-    "lookahead": "b ← m·b {} η·U\nw ← w + b {} η·U",
-}
 _BASE, _MOMENTUM = "base schedule", "momentum m"
 
 
@@ -37,10 +32,10 @@ def drawing(genome: GraphGenome) -> Drawing:
         for node, end in places.items()
         for edge, place in zip(node.inputs, _input_names(node), strict=True)
     ]
-    sign, wrapper = "−+"[equation.negated], equation.wrapper
+    sign, wrapper = "−+"[equation.negated], WRAPPERS[equation.wrapper]
     told = "U is turned around" if equation.negated else "U is what comes in"
-    output = _UPDATES[wrapper].replace("{}", sign)
-    nodes.append(DrawnNode(output, "output", told if wrapper == "none" else f"{wrapper}; {told}"))
+    output = "\n".join(wrapper.lines).replace("{}", sign)
+    nodes.append(DrawnNode(output, "output", f"{wrapper.title}; {told}" if wrapper.title else told))
     edges.append(DrawnEdge(places[equation.root.of], len(places), _decay(equation.root), "U"))
     return Drawing(tuple(nodes), tuple(edges), _curves(genome), _notes(equation))
 
@@ -76,7 +71,7 @@ def _curves(genome: GraphGenome) -> dict[str, Callable[[int], Sequence[float]]]:
         curves[f"{_BASE} × {root.formula()}"] = lambda total: [
             a * b for a, b in zip(_schedule(genome, total), root.table(total), strict=True)
         ]
-    if equation.wrapper != "none":
+    if WRAPPERS[equation.wrapper].keeps:
         curves[_MOMENTUM] = functools.partial(_momenta, genome)
     for decay in dict.fromkeys(edge.decay for edge in equation.edges() if edge.decay is not None):
         curves[decay.formula()] = decay.table

@@ -19,10 +19,7 @@ from typing import Any
 from optevo.naming import hint
 from optevo.optim.graphs.decays import Decay
 from optevo.optim.graphs.operations import MOMENTS, OPERANDS, OPERATIONS
-
-#: "lookahead" is Nesterov's as the published search has it, which leaves out a factor; see `Equation`.
-WRAPPERS = ("none", "momentum", "nesterov", "lookahead")
-_WRAPPED = {"none": "", "momentum": ", momentum", "nesterov": ", Nesterov", "lookahead": ", look-ahead"}
+from optevo.optim.graphs.wrappers import WRAPPERS
 
 _NEEDLESS = re.compile(r"(?<!\w)\(([^\s()·/|]+)\)")  # brackets around a single symbol
 _TOKEN = re.compile(r"\s*(?:\[(?P<decay>[^\]]*)\]|(?P<name>[A-Za-z0-9_.\-]+)|(?P<mark>[(),*]))")
@@ -127,7 +124,9 @@ class Equation:
 
     def formula(self) -> str:
         """The rule as a line to read, for instance ``Δ = v̂/(√|ŝ| + 1e-7), Nesterov``."""
-        return f"Δ = {'−' * self.negated}{_edge_told(self.root, _formula)}{_WRAPPED[self.wrapper]}"
+        title = WRAPPERS[self.wrapper].title
+        wrapped = f", {title}" if title else ""
+        return f"Δ = {'−' * self.negated}{_edge_told(self.root, _formula)}{wrapped}"
 
     def latex(self) -> str:
         """U in LaTeX, without dollar signs."""

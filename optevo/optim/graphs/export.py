@@ -17,6 +17,7 @@ from optevo.optim.graphs.equation import Equation
 from optevo.optim.graphs.genome import GraphGenome, shares
 from optevo.optim.graphs.operations import MOMENTS
 from optevo.optim.graphs.program import Program, program
+from optevo.optim.graphs.wrappers import WRAPPERS
 from optevo.optim.schedules import OneCycleMomentum, WarmupHoldCosine
 from optevo.optim.source import fill
 
@@ -163,12 +164,6 @@ if __name__ == "__main__":
     print("@NAME@: the update equals the recorded one")
 '''
 
-_STEPS = {
-    "none": "w ← (1 − η·λ)·w − η·Δ",
-    "momentum": "w ← (1 − η·λ)·w,  b ← m·b − η·Δ,  w ← w + b",
-    "nesterov": "w ← (1 − η·λ)·w,  b ← m·b − η·Δ,  w ← w + m·b − η·Δ",
-    "lookahead": "w ← (1 − η·λ)·w,  b ← m·b − η·Δ,  w ← w + b − η·Δ",
-}
 _CHECKED_STEPS = 10
 
 
@@ -192,7 +187,8 @@ def export_graph(
         ValueError: `class_name` is not an identifier or is a name that the file itself needs.
     """
     rule = program(genome.equation.text())
-    wrapped = rule.equation.wrapper != "none"
+    wrapper = WRAPPERS[rule.equation.wrapper]
+    wrapped = wrapper.keeps
     facts = {
         "rate": genome.lr is not None,
         "no-rate": genome.lr is None,
@@ -206,7 +202,7 @@ def export_graph(
     timed = ["the decays"] * bool(rule.decays) + ["the momentum"] * wrapped
     schedules = [WarmupHoldCosine, *[OneCycleMomentum] * wrapped]
     words = {
-        "STEP": _STEPS[rule.equation.wrapper],
+        "STEP": ",  ".join(["w ← (1 − η·λ)·w", *wrapper.lines]).replace("{}", "−").replace("U", "Δ"),
         "FORMULA": genome.formula(),
         "LEGEND": "".join(f"{line}\n" for line in _legend(rule.equation, rule)),
         "EQUATION": genome.equation.text(),
@@ -243,7 +239,7 @@ def _legend(equation: Equation, rule: Program) -> list[str]:
             "Averages with a hat are bias-corrected: v̂ = v/(1 − βᵏ) and the like at step k = 1, 2, …, where",
             "β is the factor on the average itself.",
         ]
-    if equation.wrapper != "none":
+    if WRAPPERS[equation.wrapper].keeps:
         lines += ["m falls from 0.95 to 0.85 over the warmup, stays over the hold, and rises again."]
     legend = {name: said for decay in rule.decays for name, said in decay.legend().items()}
     if legend:

@@ -12,8 +12,9 @@ from typing import Any
 
 from optevo.naming import hint
 from optevo.optim.graphs.decays import DecayGraph
-from optevo.optim.graphs.equation import WRAPPERS, Edge, Equation, Node
+from optevo.optim.graphs.equation import Edge, Equation, Node
 from optevo.optim.graphs.operations import BINARY, OPERANDS, OPERATIONS, SEARCHED_OPERANDS, UNARY
+from optevo.optim.graphs.wrappers import WRAPPERS
 
 OPERAND_SLOTS = range(len(SEARCHED_OPERANDS))
 HIDDEN = range(len(SEARCHED_OPERANDS), len(SEARCHED_OPERANDS) + 5)

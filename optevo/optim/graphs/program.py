@@ -12,6 +12,7 @@ import torch
 from optevo.optim.graphs.decays import Decay
 from optevo.optim.graphs.equation import Edge, Equation, Node
 from optevo.optim.graphs.operations import MOMENTS, OPERANDS, OPERATIONS
+from optevo.optim.graphs.wrappers import WRAPPERS
 
 
 class Step(NamedTuple):
@@ -26,16 +27,6 @@ class Step(NamedTuple):
     target: str | None
     function: Callable[..., Any]
     inputs: tuple[str, ...]
-
-
-_SUB, _ADD = Step(None, lambda t, w, step: w.sub_(step), ("w", "step")), ("w", "b")
-_VELOCITY = Step(None, lambda t, b, m, step: b.mul_(m).sub_(step), ("b", "m", "step"))
-_WRAPPERS = {
-    "none": [_SUB],
-    "momentum": [_VELOCITY, Step(None, lambda t, w, b: w.add_(b), _ADD)],
-    "nesterov": [_VELOCITY, Step(None, lambda t, w, b, m: w.add_(b, alpha=m), (*_ADD, "m")), _SUB],
-    "lookahead": [_VELOCITY, Step(None, lambda t, w, b: w.add_(b), _ADD), _SUB],
-}
 
 
 @dataclass(frozen=True)
@@ -116,7 +107,7 @@ class _Writer:
         self.draws = self.whole = False
 
     def program(self) -> Program:
-        moments, wrapper = self.equation.moments, self.equation.wrapper
+        moments, wrapper = self.equation.moments, WRAPPERS[self.equation.wrapper]
         head = [Step(None, MOMENTS[name].update, (name, "g")) for name in moments]
         head += [
             Step(f"k{name}", lambda t, k, beta=MOMENTS[name].beta: 1 - beta**k, ("k",))
@@ -128,8 +119,8 @@ class _Writer:
         scaled: Callable[..., Any] = lambda t, u, lr: u * (lr + 0 * u.sum(-1, keepdim=True))  # noqa: E731
         if self.equation.negated:
             scaled = lambda t, u, lr: u * (-lr + 0 * u.sum(-1, keepdim=True))  # noqa: E731
-        tail = [Step("step", scaled, (value, "lr")), *_WRAPPERS[wrapper]]
-        states = (*moments, *self.kept, *(["b"] if wrapper != "none" else []))
+        tail = [Step("step", scaled, (value, "lr")), *(Step(None, *change) for change in wrapper.changes)]
+        states = (*moments, *self.kept, *["b"] * wrapper.keeps)
         steps = (*head, *self.steps, *tail)
         return Program(self.equation, states, tuple(self.decays), steps, self.whole, self.draws)
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from optevo.optim.candidate import WINNER, Candidate, Variants
 from optevo.optim.graphs.decays import Decay
-from optevo.optim.graphs.equation import WRAPPERS, Edge, Equation, Node
+from optevo.optim.graphs.equation import Edge, Equation, Node
 from optevo.optim.graphs.genome import GraphGenome
 from optevo.optim.graphs.operations import OPERANDS
+from optevo.optim.graphs.wrappers import WRAPPERS
 from optevo.optim.variants import SCHEDULED, TUNED, Rescheduled, distinct
 
 UNDECAYED = "without any decay"
-_WRAPPERS = {"momentum": "momentum", "nesterov": "Nesterov", "lookahead": "look-ahead"}
 _PLACES = {1: ("its input",), 2: ("its first input", "its second input")}
 _LONGEST = 48  # characters of an expression in a name
 
@@ -61,9 +61,10 @@ def variants(winner: GraphGenome, tuned: Candidate | None = None) -> Variants:
 
 
 def _swapped(old: str, new: str) -> str:
-    if "none" in (old, new):
-        return f"without {_WRAPPERS[old]}" if new == "none" else f"with {_WRAPPERS[new]}"
-    return f"{_WRAPPERS[new]} instead of {_WRAPPERS[old]}"
+    before, after = WRAPPERS[old].title, WRAPPERS[new].title
+    if before and after:
+        return f"{after} instead of {before}"
+    return f"with {after}" if after else f"without {before}"
 
 
 def _without_decay(equation: Equation, undecayed: Edge) -> Equation:
