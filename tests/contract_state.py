@@ -187,10 +187,10 @@ class State(Contract):
     def test_narrow_parameters_are_updated_in_float32_and_rounded_once(
         self, subject: Subject, dtype: torch.dtype
     ) -> None:
-        """Bit for bit those of float32 parameters that are rounded after each of 500 steps."""
+        """Bit for bit those of float32 parameters that are rounded after each of 150 steps."""
         narrow, wide = nn.Parameter(torch.zeros(4, 6, dtype=dtype)), nn.Parameter(torch.zeros(4, 6))
         ours, theirs = subject.make([narrow]), subject.make([wide])
-        for gradient in small_gradients(500):
+        for gradient in small_gradients(150):
             narrow.grad, wide.grad = gradient.to(dtype), gradient.clone()
             ours.step()
             theirs.step()

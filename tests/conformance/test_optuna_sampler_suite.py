@@ -22,9 +22,11 @@ class TestGeneticSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOn
 
 
 class TestParticleSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+    """In an initial population that is quicker to breed than the default of 500."""
+
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
-        return ParticleSampler
+        return lambda: ParticleSampler(initial_size=100)
 
 
 class TestParticleSamplerPastItsFirstSteps(

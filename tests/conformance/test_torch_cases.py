@@ -27,8 +27,6 @@ from optevo.optim.terms.presets import PRESETS
 # Whose rows of the table an optimizer takes; what its constructor lacks is left out of a row.
 ROWS = {
     "sgd": "SGD",
-    "momentum": "SGD",
-    "nesterov": "SGD",
     "qhm": "SGD",
     "powersign": "SGD",
     "addsign": "SGD",
@@ -85,7 +83,7 @@ def configurations(table: Any, request: pytest.FixtureRequest, subject: Subject)
     inputs = info(table, name).optim_inputs_func(device="cpu")
     rows = [row.kwargs for row in inputs if takes(subject.make, row.kwargs)]
     if (
-        name in ("sgd", "nesterov") and subject.takes_sparse
+        name == "sgd" and subject.takes_sparse
     ):  # torch's, tuned with Nesterov's momentum, which rows are without
         rows = [{"nesterov": False, **row} if row else row for row in rows]
     rows = [row for row in rows if subject.maximize or not row.get("maximize")]
