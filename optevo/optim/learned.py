@@ -1,4 +1,4 @@
-"""The learned learning-rate schedules of arXiv 2404.06679, section 6, for any torch optimizer.
+"""The learned learning-rate schedules of arXiv 2404.06679 for any torch optimizer.
 
 >>> import torch
 >>> optimizer = torch.optim.AdamW(torch.nn.Linear(4, 2).parameters(), lr=1e-3)

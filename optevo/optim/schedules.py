@@ -46,7 +46,7 @@ class WarmupCosine:
 class WarmupHoldCosine:
     """The factor on the learning rate at step t = 0, 1, …: warmup, hold, half a cosine.
 
-    Section 1.6 of arXiv 2404.06679: t/warmup_steps while t < warmup_steps, so 0 at step 0; then 1 for
+    Source: arXiv 2404.06679. It is t/warmup_steps while t < warmup_steps, so 0 at step 0; then 1 for
     hold_steps; then ½(1 + cos(π·s)), s going from 0 to 1 over the rest of the run. From t = total_steps on
     the factor is 0. Exported files hold the class as it stands here, with `math` alone.
 
@@ -92,7 +92,7 @@ class WarmupHoldCosine:
 class OneCycleMomentum(WarmupHoldCosine):
     """The momentum coefficient at step t = 0, 1, …: down from 0.95 to 0.85 in the warmup, held, and up again.
 
-    Section 1.6 of arXiv 2404.06679: both ways are straight lines that have their end points, one value a
+    Source: arXiv 2404.06679. Both ways are straight lines that have their end points, one value a
     step; a line of one step is its first point. From t = total_steps on it stays at its last value.
     Exported files hold the class as it stands here.
 

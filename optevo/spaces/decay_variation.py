@@ -1,4 +1,4 @@
-"""Drawing and mutating decays: sections 1.7 and 3.2 of arXiv 2404.06679, as functions.
+"""Drawing and mutating decays as functions, after arXiv 2404.06679.
 
 All randomness is the generator that they are given.
 """
@@ -13,7 +13,8 @@ from typing import TypeVar
 import numpy as np
 
 from optevo.optim.graphs.decay_functions import BASE_NAMES, BINARY_NAMES, UNARY_NAMES
-from optevo.optim.graphs.decays import HIDDEN, PHENOTYPE_STEPS, DecayGraph, DecayNode
+from optevo.optim.graphs.decay_graph import HIDDEN, DecayGraph, DecayNode
+from optevo.optim.graphs.decays import PHENOTYPE_STEPS
 
 T = TypeVar("T")
 UNARY_SHARE = 0.8  # of nodes of a drawn decay

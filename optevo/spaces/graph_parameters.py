@@ -16,8 +16,8 @@ from optuna.distributions import CategoricalDistribution
 
 from optevo.naming import hint
 from optevo.optim.graphs.decay_functions import BASE_NAMES, BINARY_NAMES, UNARY_NAMES
-from optevo.optim.graphs.decays import HIDDEN as HIDDEN_DECAY
-from optevo.optim.graphs.decays import DecayGraph, DecayNode
+from optevo.optim.graphs.decay_graph import HIDDEN as HIDDEN_DECAY
+from optevo.optim.graphs.decay_graph import DecayGraph, DecayNode
 from optevo.optim.graphs.graph import HIDDEN, ROOT, NodeGenes, Pair, UpdateGraph
 from optevo.optim.graphs.graph import NODES as NODE_SLOTS
 from optevo.optim.graphs.operations import BINARY, SEARCHED_OPERANDS, UNARY

@@ -1,4 +1,4 @@
-"""Drawing and mutating graphs: sections 1.7 and 3.1 of arXiv 2404.06679, as functions.
+"""Drawing and mutating graphs as functions, after arXiv 2404.06679.
 
 All randomness is the generator that they are given. Nobody here asks whether a graph can descend.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from optevo.optim.graphs.decays import DecayGraph
+from optevo.optim.graphs.decay_graph import DecayGraph
 from optevo.optim.graphs.graph import (
     HIDDEN,
     OPERAND_SLOTS,

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy import special
 
 from optevo.optim.graphs.decay_functions import BASE_NAMES, BASES, BINARY_NAMES, OPERATIONS, UNARY_NAMES, i1e
-from optevo.optim.graphs.decays import Decay, DecayGraph, DecayNode, definitions
+from optevo.optim.graphs.decay_graph import DecayGraph, DecayNode
+from optevo.optim.graphs.decays import Decay, definitions
 
 BASE = st.sampled_from(sorted(BASES)).map(Decay)
 ANY = st.recursive(

@@ -8,7 +8,8 @@ import pytest
 
 from optevo.optim import PRESETS
 from optevo.optim.graphs import Equation, UpdateGraph
-from optevo.optim.graphs.decays import Decay, DecayGraph
+from optevo.optim.graphs.decay_graph import DecayGraph
+from optevo.optim.graphs.decays import Decay
 from optevo.optim.graphs.genome import GraphGenome
 from optevo.optim.graphs.graph import NodeGenes
 

@@ -40,7 +40,7 @@ def study() -> optuna.Study:
     return searched(ParticleSampler(**SMALL, seed=3, endless=False))
 
 
-def test_a_search_follows_the_rules_of_section_3(study):
+def test_a_search_follows_the_published_rules(study):
     found = claims(study)
     assert Counter(g for g, index, *attempt in found if not attempt) == {0: 12, 1: 3, 2: 12, 3: 12, 4: 12}
     assert any(len(claim) == 3 for claim in found)  # some had another attempt

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optevo.optim.graphs.decays import DecayGraph
+from optevo.optim.graphs.decay_graph import DecayGraph
 from optevo.spaces.decay_variation import mutate_decay, sample_any_decay, sample_decay
 
 

@@ -81,7 +81,7 @@ def test_as_published_most_unary_roots_have_a_decay_and_nesterov_is_another():
 
 
 def assert_sound(graph: UpdateGraph) -> None:
-    """What section 1.1 demands, told without the class's own checks."""
+    """What a graph has to be, told without the class's own checks."""
     assert len(graph.nodes) == 6
     assert graph.wrapper in ("none", "momentum", "nesterov")
     for number, genes in zip(NODES, graph.nodes, strict=True):

@@ -1,6 +1,6 @@
 """The tables of what decays are made of: base functions of time, and operations. Pure Python.
 
-Section 1.5 of arXiv 2404.06679. A new base function or operation is one entry. The functions need `math`
+Source: arXiv 2404.06679. A new base function or operation is one entry. The functions need `math`
 alone, because exported files hold them as they stand here.
 """
 

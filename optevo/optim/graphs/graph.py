@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optevo.naming import hint
-from optevo.optim.graphs.decays import DecayGraph
+from optevo.optim.graphs.decay_graph import DecayGraph
 from optevo.optim.graphs.equation import Edge, Equation, Node
 from optevo.optim.graphs.operations import BINARY, OPERANDS, OPERATIONS, SEARCHED_OPERANDS, UNARY
 from optevo.optim.graphs.wrappers import WRAPPERS
