@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from optevo import keys
 from optevo.samplers import ParticleSampler
-from optevo.samplers.slots import params_of
+from optevo.samplers.individuals import params_of
 
 FINISHED = ("COMPLETE", "PRUNED")
 Claims = dict[tuple[int, ...], FrozenTrial]

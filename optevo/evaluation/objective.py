@@ -22,7 +22,8 @@ from optevo.liveness.lost import GONE
 from optevo.liveness.processes import OwnProcess
 from optevo.optuna_private import stored_trial, written_together
 from optevo.samplers import sampler_of
-from optevo.samplers.slots import Slot, claimed, fate, split
+from optevo.samplers.individuals import split
+from optevo.samplers.slots import Slot, claimed, fate
 from optevo.spaces import Candidate, Space
 from optevo.training.run import as_stored, by_task
 

@@ -254,7 +254,7 @@ def _deciders(stored: Sequence[FrozenTrial]) -> set[int]:
     for trial in stored:
         if trial.state in COUNTED and keys.LATE not in trial.system_attrs:
             slot = claimed(trial)
-            place = trial.number if slot is None else (slot.generation, slot.index)
+            place = trial.number if slot is None else slot.place
             attempt = 0 if slot is None else slot.attempt
             if place not in deciders or deciders[place][0] < attempt:
                 deciders[place] = attempt, trial.number

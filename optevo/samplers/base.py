@@ -21,8 +21,9 @@ from optevo.optuna_private import (
     written_together,
 )
 from optevo.samplers.claiming import claim
+from optevo.samplers.individuals import params_of
 from optevo.samplers.memory import SamplerCache, StudyCaches
-from optevo.samplers.slots import Member, Slot, SlotTable, claimed, params_of
+from optevo.samplers.slots import Member, Slot, SlotTable, claimed
 from optevo.scalars import plain
 
 if TYPE_CHECKING:

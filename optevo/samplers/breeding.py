@@ -15,6 +15,7 @@ from optevo import keys
 from optevo.optuna_private import all_trials, set_trial_system_attr, stored_trial
 from optevo.samplers.base import SlotSampler
 from optevo.samplers.claiming import furthest
+from optevo.samplers.individuals import individual, params_of, split
 from optevo.samplers.operators import (
     Generic,
     Params,
@@ -24,7 +25,7 @@ from optevo.samplers.operators import (
     given,
     inherit,
 )
-from optevo.samplers.slots import Member, Slot, individual, params_of, split
+from optevo.samplers.slots import Member, Slot
 
 if TYPE_CHECKING:
     from optuna.study import Study

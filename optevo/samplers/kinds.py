@@ -9,6 +9,7 @@ from optuna.samplers import TPESampler
 
 from optevo.samplers.base import SlotSampler
 from optevo.samplers.genetic import GeneticSampler
+from optevo.samplers.individuals import split
 from optevo.samplers.particle import ParticleSampler
 from optevo.samplers.sections import (
     GeneticSection,
@@ -18,7 +19,6 @@ from optevo.samplers.sections import (
     SamplerSection,
     TPESection,
 )
-from optevo.samplers.slots import split
 from optevo.samplers.wrapped import SeededSampler, SlotGridSampler
 from optevo.spaces.base import Space
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial
 
 from optevo.optuna_private import all_trials, storage_of, study_id
+from optevo.samplers.individuals import individual
 from optevo.samplers.operators import Params, Variation
-from optevo.samplers.slots import Member, Slot, SlotTable, individual
+from optevo.samplers.slots import Member, Slot, SlotTable
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

@@ -14,9 +14,10 @@ from optevo import keys
 from optevo.naming import explain_keywords
 from optevo.samplers.base import whole_number
 from optevo.samplers.breeding import CHILD, BreedingSampler
+from optevo.samplers.individuals import individual
 from optevo.samplers.memory import identities
 from optevo.samplers.operators import Generic, Params, Variation, mutate_value, unique_child
-from optevo.samplers.slots import Member, Slot, earned, individual
+from optevo.samplers.slots import Member, Slot, earned
 
 if TYPE_CHECKING:
     from optuna.study import Study

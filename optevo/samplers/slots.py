@@ -25,14 +25,14 @@ attempt has ended without a value, and the last one that finished is the place's
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
+from optevo.samplers.individuals import params_of
 from optevo.samplers.operators import Params
 
 
@@ -45,10 +45,14 @@ class Slot:
     attempt: int = 0
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Generation and index, whichever the attempt."""
+        return self.generation, self.index
+
+    @property
     def claim(self) -> list[int]:
         """What a trial writes that claims it."""
-        place = [self.generation, self.index]
-        return [*place, self.attempt] if self.attempt else place
+        return [*self.place, self.attempt] if self.attempt else [*self.place]
 
 
 @dataclass(frozen=True)
@@ -305,25 +309,7 @@ def claimed(trial: FrozenTrial) -> Slot | None:
 
 def places(trials: Iterable[FrozenTrial]) -> int:
     """At how many places trials have a slot, whichever attempt."""
-    slots = (slot for trial in trials if (slot := claimed(trial)) is not None)
-    return len({(slot.generation, slot.index) for slot in slots})
-
-
-def params_of(trial: FrozenTrial) -> Params:
-    """A trial's parameters, with the dormant ones that it keeps for its children."""
-    dormant: Params | None = trial.system_attrs.get(keys.DORMANT)
-    return {**dormant, **trial.params} if dormant else trial.params
-
-
-def individual(trial: FrozenTrial, names: Collection[str]) -> Params:
-    """A trial's parameters of these `names` and its dormant ones, without what else was suggested."""
-    return {**trial.system_attrs.get(keys.DORMANT, {}), **split(trial.params, names)[0]}
-
-
-def split(params: Mapping[str, Any], suggested: Collection[str]) -> tuple[Params, Params]:
-    """An individual's parameters that a trial may suggest, in that order, and its dormant ones."""
-    dormant = {name: value for name, value in params.items() if name not in suggested}
-    return {name: params[name] for name in suggested if name in params}, dormant
+    return len({slot.place for trial in trials if (slot := claimed(trial)) is not None})
 
 
 def fate(trial: FrozenTrial) -> str:

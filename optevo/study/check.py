@@ -18,7 +18,7 @@ from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.optuna_private import Gate, gate_later, is_whole, reads_parts
 from optevo.samplers import SAMPLERS, SlotSampler
-from optevo.samplers.slots import params_of
+from optevo.samplers.individuals import params_of
 from optevo.study.config import StudyConfig, parse_config
 from optevo.study.schema import (
     ACCEPTED,

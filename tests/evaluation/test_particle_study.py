@@ -27,7 +27,7 @@ from optevo.reporting.populations import generations
 from optevo.reporting.progress import Progress
 from optevo.samplers import GeneticSampler, ParticleSampler
 from optevo.samplers.base import sampler_of
-from optevo.samplers.slots import params_of
+from optevo.samplers.individuals import params_of
 from optevo.spaces import SPACES, SpaceKind, SpaceSection
 from optevo.storage.counting import count_rows, count_trials
 from optevo.storage.opening import open_storage

@@ -16,9 +16,9 @@ from switch_space import OTHER, SwitchSpace
 from optevo import keys
 from optevo.samplers import BreedingSampler, GeneticSampler, ParticleSampler
 from optevo.samplers.base import sampler_of
+from optevo.samplers.individuals import params_of
 from optevo.samplers.kinds import SAMPLERS
 from optevo.samplers.sections import TPESection
-from optevo.samplers.slots import params_of
 from optevo.storage.opening import open_storage
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
