@@ -1,4 +1,4 @@
-"""Studies as pandas frames: trials, runs, learning curves, generations, terms, lineage, cost.
+"""Studies as pandas frames: trials, runs, learning curves, lineage, cost.
 
 Every function takes a study in whatever state: unfinished, of one trial, with nothing but pruned trials.
 Other people's text in it passes `optevo.escaping.printable`. Nothing here imports torch.
@@ -90,8 +90,8 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     """A row a trial, whatever its state.
 
     Returns:
-        The columns of `TRIALS`; ``fitness:TASK`` for the mean over seeds on a task; and every parameter under
-        its own name (``param:NAME`` where that is a column already), dormant genes included. `fitness` is
+        The columns of `TRIALS`; ``fitness:TASK`` for the mean over seeds on a task; and every parameter that
+        it suggested under its own name (``param:NAME`` where that is a column already). `fitness` is
         what counts in the search: a pruned trial's is what it had earned, none where it diverged, was refused
         or given up; nor has it one on the task where it diverged. `screened` says that the fitness is of the
         cheap evaluation, on another scale than others. `found_lr` is the learning rate that most of its runs

@@ -86,10 +86,9 @@ class RatesConfig(Section):
                 raise ValueError(f"{rate:g} is one of the first")
         return more
 
-    @property
-    def trial_steps(self) -> int:
-        """Most steps that a run's trials take together."""
-        return (len(self.first) + len(self.more)) * self.epochs * self.epoch_steps
+    def trial_steps(self, steps: int) -> int:
+        """Most steps that the trials of a run of `steps` steps take together; none is longer than the run."""
+        return (len(self.first) + len(self.more)) * min(self.epochs * self.epoch_steps, steps)
 
     def misfit(self, steps: int) -> str | None:
         """Why a run of `steps` steps cannot have such trials."""
@@ -185,7 +184,7 @@ class EvaluationConfig(_OptionalKeys):
     @property
     def run_steps(self) -> int:
         """Most training steps of a run, its learning-rate trials included."""
-        return self.steps + (self.rates.trial_steps if self.rates else 0)
+        return self.steps + (self.rates.trial_steps(self.steps) if self.rates else 0)
 
     def screened(self) -> EvaluationConfig | None:
         """The cheap evaluation; None where there is one evaluation only."""

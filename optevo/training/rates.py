@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from optevo.tasks.faults import users_number
 from optevo.training.fitness import DIVERGED, tenths, usable
 from optevo.training.precision import autocast
 from optevo.training.run import Run
-from optevo.training.single import Fit, curve, fitted, isolated
+from optevo.training.single import Fit, fitted, isolated, mean_losses, tenth_losses
 
 if TYPE_CHECKING:
     from optevo.optim.candidate import Candidate
@@ -78,7 +77,7 @@ def train_with_rates(
     train = _TrainingScore(task, steps, device)
     best = _BestEpoch(task, splits["validation"], precision, keeps=split != "validation")
     tens, ends = tenths(steps), _ends(steps, rates.full_epochs)
-    most = (len(rates.first) + len(rates.more)) * min(rates.epochs * rates.epoch_steps, steps)
+    most = rates.trial_steps(steps)
 
     def on_mark(fit: Fit) -> bool:
         if fit.taken in ends:
@@ -88,7 +87,7 @@ def train_with_rates(
             if i + 1 >= rates.full_patience and train.of(fit, first) < rates.threshold:
                 return True
         if fit.taken in tens and fit.taken < steps:
-            on_point(most + fit.taken, curve(fit.losses, tens[: tens.index(fit.taken) + 1])[-1])
+            on_point(most + fit.taken, mean_losses(fit.losses, tens[: tens.index(fit.taken) + 1])[-1])
         return False
 
     with isolated(task.name, seed, device):
@@ -102,7 +101,6 @@ def train_with_rates(
             **setting,
         )
         metric = best.metric if split == "validation" else best.measured_on(fit.model, splits[split])
-    losses = curve(fit.losses, [mark for mark in tens if mark <= fit.taken])
     at = fit.taken if fit.diverged_at is None else fit.diverged_at
     return Run(
         task=task.name,
@@ -110,7 +108,7 @@ def train_with_rates(
         fitness=DIVERGED if metric is None else metric,
         metric=metric,
         loss=None if metric is None else best.loss,
-        losses=tuple(loss if math.isfinite(loss) else None for loss in losses),
+        losses=tenth_losses(fit.losses, fit.taken),
         steps=before + fit.taken,
         seconds=time.perf_counter() - start,
         diverged_at=before + at if metric is None else None,

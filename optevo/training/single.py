@@ -80,7 +80,7 @@ def train(
 
     def on_mark(fit: Fit) -> bool:
         if fit.taken < steps:
-            on_point(fit.taken, curve(fit.losses, marks[: marks.index(fit.taken) + 1])[-1])
+            on_point(fit.taken, mean_losses(fit.losses, marks[: marks.index(fit.taken) + 1])[-1])
         return False
 
     with isolated(task.name, seed, device):
@@ -156,6 +156,9 @@ def fitted(
         check: Called every step; what it raises ends the run.
         last: The step after which the training ends in any case. Default: None, the schedule's last.
         loss: Stands in for the task's. Default: None.
+
+    Returns:
+        The model as it is after the last step, without gradients, and what is known of the run.
     """
     device, of_batch = split.device, loss or task.loss
     if device.type == "cpu":
@@ -220,7 +223,6 @@ def finish(
     Raises:
         UserError: The task's score is no number.
     """
-    tenth_losses = curve(losses, [mark for mark in tenths(len(losses)) if mark <= taken])
     metric = mean_loss = None
     if diverged_at is None:
         with autocast(split.device, precision):
@@ -234,7 +236,7 @@ def finish(
         fitness=fitness(metric, mean_loss, bonus=task.has_bonus),
         metric=metric,
         loss=mean_loss,
-        losses=tuple(loss if math.isfinite(loss) else None for loss in tenth_losses),
+        losses=tenth_losses(losses, taken),
         steps=taken,
         seconds=0.0,
         diverged_at=diverged_at,
@@ -295,8 +297,14 @@ def _first_bad(losses: Tensor, start: int, end: int, most: float) -> int | None:
     return start + int(where[0]) if len(where) else None
 
 
-def curve(losses: Tensor, marks: Sequence[int]) -> list[float]:
-    """The mean loss from each mark to the next."""
+def tenth_losses(losses: Tensor, taken: int) -> tuple[float | None, ...]:
+    """The mean over each tenth of a run up to step `taken`, as in `Run`; losses are those of `Fit`."""
+    means = mean_losses(losses, [mark for mark in tenths(len(losses)) if mark <= taken])
+    return tuple(mean if math.isfinite(mean) else None for mean in means)
+
+
+def mean_losses(losses: Tensor, marks: Sequence[int]) -> list[float]:
+    """The mean loss up to the first mark, and from each to the next."""
     values = losses[: marks[-1]].tolist() if marks else []
     return [sum(values[a:b]) / (b - a) for a, b in zip([0, *marks], marks, strict=False)]
 

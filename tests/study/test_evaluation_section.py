@@ -39,7 +39,8 @@ def test_the_defaults_of_the_trials_are_the_published_ones():
     assert (rates.epochs, rates.epoch_steps, rates.full_epochs) == (4, 200, 40)
     assert (rates.first_threshold, rates.threshold) == (0.25, 0.40)
     assert (rates.patience, rates.full_patience) == (3, 5)
-    assert rates.trial_steps == 7 * 4 * 200
+    assert rates.trial_steps(2000) == 7 * 4 * 200
+    assert rates.trial_steps(300) == 7 * 300
 
 
 def test_a_study_without_the_keys_is_stored_as_it_was_before_there_were_any():
