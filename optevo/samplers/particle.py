@@ -28,11 +28,23 @@ _MOST_DRAWS = 100  # of a mutant that its particle has not been before
 
 
 @dataclass
-class _Brood:
+class _Offspring:
     """The children of one particle in one step, as far as they have been drawn."""
 
     tabu: set[int]  # the identity of all that the particle has been, and of these children
     attempts: list[list[Params]] = field(default_factory=list)  # a child a mutation each
+
+
+@dataclass
+class _Particles:
+    """What a process remembers of a study's particles."""
+
+    #: By generation from 1 on, see `ParticleSampler._positions`.
+    positions: list[list[Member | None]] = field(default_factory=list)
+    #: By a variation's names and generation, the identity of what each particle was.
+    been: dict[tuple[str, ...], list[dict[int, set[int]]]] = field(default_factory=dict)
+    #: By generation, particle and a variation's names.
+    offspring: dict[tuple[int, int, tuple[str, ...]], _Offspring] = field(default_factory=dict)
 
 
 @explain_keywords
@@ -147,11 +159,14 @@ class ParticleSampler(BreedingSampler):
 
     # Where particles are
 
+    def _particles(self, study: Study) -> _Particles:
+        known: _Particles = self._cache(study).kept.setdefault("particles", _Particles())
+        return known
+
     def _positions(self, study: Study, generation: int) -> list[Member | None]:
         """Where each particle is as a generation from 1 on begins; None where nobody was whole."""
         with self._lock:
-            known = self._cache(study)
-            positions: list[list[Member | None]] = known.kept.setdefault("positions", [])
+            known, positions = self._cache(study), self._particles(study).positions
             for g in range(len(positions), generation):
                 population = (one for one in known.table.populations[g] if self._is_whole(study, one))
                 if g == 0:
@@ -180,7 +195,7 @@ class ParticleSampler(BreedingSampler):
         """The identity of all that a slot's particle has been in earlier generations."""
         known = self._cache(study)
         names = tuple(variation.distributions())
-        by_generation: list[dict[int, set[int]]] = known.kept.setdefault(("been", names), [])
+        by_generation = self._particles(study).been.setdefault(names, [])
         for g in range(len(by_generation), slot.generation):
             members = dict[int, list[Member]]()
             if g == 0:
@@ -201,26 +216,26 @@ class ParticleSampler(BreedingSampler):
         variation = self.space or Generic(search_space)
         particle, place = divmod(slot.index, self.n_mutations)
         with self._lock:
-            broods: dict[Any, _Brood] = self._cache(study).kept.setdefault("broods", {})
-            for old in [key for key in broods if key[0] < slot.generation - 1]:
-                del broods[old]
+            known = self._particles(study).offspring
+            for old in [key for key in known if key[0] < slot.generation - 1]:
+                del known[old]
             key = (slot.generation, particle, tuple(variation.distributions()))
-            if key not in broods:
-                broods[key] = _Brood(self._been(study, slot, variation))
-            brood = broods[key]
-            while len(brood.attempts) <= slot.attempt:
-                brood.attempts.append(self._draw(study, slot, brood, variation))
-            return brood.attempts[slot.attempt][place]
+            if key not in known:
+                known[key] = _Offspring(self._been(study, slot, variation))
+            offspring = known[key]
+            while len(offspring.attempts) <= slot.attempt:
+                offspring.attempts.append(self._draw(study, slot, offspring, variation))
+            return offspring.attempts[slot.attempt][place]
 
-    def _draw(self, study: Study, slot: Slot, brood: _Brood, variation: Variation) -> list[Params]:
+    def _draw(self, study: Study, slot: Slot, offspring: _Offspring, variation: Variation) -> list[Params]:
         """The next attempt's child at each of a particle's places, no two alike."""
         names, particle = variation.distributions().keys(), self._particle(slot)
         parents = [individual(member.trial, names) for member in self._mates(study, slot)]
         children = []
         for place in range(self.n_mutations):
-            rng = self._rng(study, CHILD, slot.generation, particle, place, len(brood.attempts))
-            child = self.breed(variation, parents, rng, slot=slot, seen=brood.tabu)
-            brood.tabu.add(variation.identity(child))
+            rng = self._rng(study, CHILD, slot.generation, particle, place, len(offspring.attempts))
+            child = self.breed(variation, parents, rng, slot=slot, seen=offspring.tabu)
+            offspring.tabu.add(variation.identity(child))
             children.append(child)
         return children
 

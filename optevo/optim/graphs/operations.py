@@ -2,7 +2,7 @@
 
 From an entry follow what the sampler chooses from, the optimizer, the exported file, texts, formulas and the
 tests. What an entry computes is a function of `torch`, here ``t``, and of tensors; an exported file holds it
-as `optevo.optim.graphs.program.Written` writes it. Source: arXiv 2404.06679, its operands and operations.
+as `optevo.optim.graphs.tracing` writes it. Source: arXiv 2404.06679, its operands and operations.
 """
 
 from __future__ import annotations

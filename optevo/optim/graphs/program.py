@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import torch
 from optevo.optim.graphs.decays import Decay
 from optevo.optim.graphs.equation import Edge, Equation, Node
 from optevo.optim.graphs.operations import MOMENTS, OPERANDS, OPERATIONS
+from optevo.optim.graphs.tracing import Traced
 from optevo.optim.graphs.wrappers import WRAPPERS
 
 
@@ -72,7 +73,7 @@ class Program:
         """`update` as a Python function of torch alone."""
         text = f"def update({', '.join(self.arguments)}):\n"
         for target, function, inputs in self.steps:
-            line = function(Written("torch"), *map(Written, inputs)).text
+            line = function(Traced("torch"), *map(Traced, inputs)).text
             text += f"    {line}\n" if target is None else f"    {target} = {line}\n"
         return text
 
@@ -165,60 +166,3 @@ class _Writer:
         name = f"x{1 + sum(step.target is not None for step in self.steps)}"
         self.steps.append(Step(name, function, inputs))
         return name
-
-
-class Written:
-    """Stands for a value while a function is written down as a line of Python.
-
-    Attributes:
-        text: The line.
-        binds: How strongly its last operator does, from 1 for sums to 5 for what needs no brackets.
-    """
-
-    def __init__(self, text: str, binds: int = 5) -> None:
-        self.text, self.binds = text, binds
-
-    def _within(self, binds: int) -> str:
-        return self.text if self.binds >= binds else f"({self.text})"
-
-    def __add__(self, other: Any) -> Written:
-        return Written(f"{self._within(1)} + {_written(other)._within(2)}", 1)
-
-    def __radd__(self, other: Any) -> Written:
-        return _written(other) + self
-
-    def __sub__(self, other: Any) -> Written:
-        return Written(f"{self._within(1)} - {_written(other)._within(2)}", 1)
-
-    def __rsub__(self, other: Any) -> Written:
-        return _written(other) - self
-
-    def __mul__(self, other: Any) -> Written:
-        return Written(f"{self._within(2)} * {_written(other)._within(3)}", 2)
-
-    def __rmul__(self, other: Any) -> Written:
-        return _written(other) * self
-
-    def __truediv__(self, other: Any) -> Written:
-        return Written(f"{self._within(2)} / {_written(other)._within(3)}", 2)
-
-    def __rtruediv__(self, other: Any) -> Written:
-        return _written(other) / self
-
-    def __rpow__(self, other: Any) -> Written:
-        return Written(f"{_written(other)._within(5)}**{self._within(4)}", 4)
-
-    def __neg__(self) -> Written:
-        return Written(f"-{self._within(3)}", 3)
-
-    def __getattr__(self, name: str) -> Written:
-        return Written(f"{self._within(5)}.{name}")
-
-    def __call__(self, *args: Any, **options: Any) -> Written:
-        given: Sequence[str] = [_written(one).text for one in args]
-        given = [*given, *(f"{name}={_written(one).text}" for name, one in options.items())]
-        return Written(f"{self._within(5)}({', '.join(given)})")
-
-
-def _written(value: Any) -> Written:
-    return value if isinstance(value, Written) else Written(repr(value))
