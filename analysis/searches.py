@@ -24,14 +24,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from optuna.trial import FrozenTrial
 
-from analysis.viable import APART, finished, search, steps_of
-from optevo import keys
+from analysis.viable import APART, best, finished, search, steps_of
 from optevo.reporting.statistics import paired
 from optevo.spaces import Candidate
 from optevo.study.config import StudyConfig, parse_config
-from optevo.study.studies import contenders
 from optevo.tasks.roots import data_root
 from optevo.training.bench import Bench
 
@@ -72,15 +69,6 @@ def variant(way: str, seed: int) -> StudyConfig:
     return parse_config(values, way)
 
 
-def best(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The fittest of different canonical forms."""
-    forms: dict[str, FrozenTrial] = {}
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    for trial in sorted(contenders(complete), key=lambda trial: -(trial.value or 0.0)):
-        forms.setdefault(keys.ours(trial)[keys.CANONICAL], trial)
-    return list(forms.values())[:BEST]
-
-
 def metrics(bench: Bench, candidate: Candidate, first: int) -> list[float]:
     """The metric with each of `FRESH` seeds, 0 where a run diverged."""
     return [bench.run(candidate, 0, seed).metric or 0.0 for seed in range(first, first + FRESH)]
@@ -97,7 +85,7 @@ def row(way: str, seed: int, folder: Path) -> dict[str, Any]:
     space = config.make_space()
     validation, test = (Bench(one, "cpu", data_root()) for one in (config, reading))
     first = APART * seed + 1
-    shortlist = [space.candidate(trial.params) for trial in best(trials)]
+    shortlist = [space.candidate(trial.params) for trial in best(trials, BEST)]
     winner = max(shortlist, key=lambda one: statistics.mean(metrics(validation, one, first)))
     states = [trial.state.name for trial in trials]
     return {
@@ -106,7 +94,7 @@ def row(way: str, seed: int, folder: Path) -> dict[str, Any]:
         "steps": steps_of(study),
         "trials": len(trials),
         "complete": states.count("COMPLETE"),
-        "search": max(trial.value or 0.0 for trial in best(trials)),
+        "search": max(trial.value or 0.0 for trial in best(trials, 1)),
         "test": statistics.mean(metrics(test, winner, first + FRESH)),
         "winner": winner.formula(),
     }

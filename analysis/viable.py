@@ -36,7 +36,7 @@ from optevo.samplers.slots import Slot
 from optevo.spaces import Params
 from optevo.storage.opening import open_storage
 from optevo.study.config import StudyConfig, load_config
-from optevo.study.studies import load_study, make_sampler
+from optevo.study.studies import contenders, load_study, make_sampler
 from optevo.tasks.roots import data_root
 
 PLAIN, VIABLE = WAYS = ("plain", "viable")
@@ -77,11 +77,11 @@ def steps_of(study: optuna.Study) -> int:
     return sum(keys.ours(trial).get(keys.TRAINED_STEPS, 0) for trial in finished(study))
 
 
-def best(study: optuna.Study, budget: float, n: int) -> list[FrozenTrial]:
-    """The n fittest of those, of different canonical forms."""
-    complete = [t for t in finished(study, budget) if t.state == optuna.trial.TrialState.COMPLETE]
+def best(trials: Sequence[FrozenTrial], n: int) -> list[FrozenTrial]:
+    """The n fittest of some trials, of different canonical forms; of equals, the first."""
+    complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
     forms: dict[str, FrozenTrial] = {}
-    for trial in sorted(complete, key=lambda trial: -(trial.value or 0.0)):
+    for trial in sorted(contenders(complete), key=lambda trial: -(trial.value or 0.0)):
         forms.setdefault(keys.ours(trial)[keys.CANONICAL], trial)
     return list(forms.values())[:n]
 
@@ -90,9 +90,8 @@ def fresh(study: optuna.Study, config: StudyConfig, budget: float) -> float:
     """Fitness, on seeds that chose nothing, of the one of the best that is best on fresh seeds."""
     space, n = config.make_space(), config.rerun.seeds
     first = max(config.evaluation.seeds) + 1
-    shortlist = {
-        str(t.number): space.candidate(t.params) for t in best(study, budget, config.rerun.candidates)
-    }
+    fittest = best(finished(study, budget), config.rerun.candidates)
+    shortlist = {str(trial.number): space.candidate(trial.params) for trial in fittest}
     with processes(config, ["cpu"], data_root()) as pool:
         measurer = Measurer(study, config, pool, keys.FRESH)
         chosen = measurer.measure(shortlist, range(first, first + n))
@@ -139,7 +138,7 @@ def compared(config: StudyConfig, seed: int, folder: Path) -> list[dict[str, Any
         row = {"search_seed": seed, "way": way, "trials": len(trials), "steps": steps_of(study)}
         row |= {"refused": sum(reason.startswith("gate") for reason in reasons), "shared_steps": shared}
         for name, budget in {**{str(b): b for b in BUDGETS}, "shared": shared, "all": np.inf}.items():
-            row[f"best_{name}"] = max((t.value for t in best(study, budget, 1)), default=np.nan)
+            row[f"best_{name}"] = max((t.value for t in best(finished(study, budget), 1)), default=np.nan)
         row |= {"fresh_shared": fresh(study, configs[way], shared)}
         row |= {"fresh_all": fresh(study, configs[way], np.inf)}
         rows.append(row | (draws(study, configs[way]) if way == VIABLE else {}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -39,7 +38,7 @@ def test_two_searches_of_a_seed_differ_in_the_key_alone():
 def test_a_budget_holds_the_trials_that_were_decided_within_it(quickstart):
     whole = viable.steps_of(quickstart)
     assert len(viable.finished(quickstart)) == len(quickstart.trials)
-    assert [t.number for t in viable.best(quickstart, np.inf, 3)] == [
+    assert [t.number for t in viable.best(viable.finished(quickstart), 3)] == [
         t.number for t in best_trials(quickstart, 3)
     ]
     half = viable.finished(quickstart, whole / 2)
@@ -47,9 +46,10 @@ def test_a_budget_holds_the_trials_that_were_decided_within_it(quickstart):
     others = [t for t in viable.finished(quickstart) if t not in half]
     assert 0 < steps <= whole / 2 < steps + keys.ours(others[0])[keys.TRAINED_STEPS]
     assert max(t.datetime_complete for t in half) <= min(t.datetime_complete for t in others)
-    values = [viable.best(quickstart, share * whole, 1)[0].value for share in (0.2, 0.5, 1.0)]
+    found = [viable.finished(quickstart, share * whole) for share in (0.2, 0.5, 1.0)]
+    values = [viable.best(trials, 1)[0].value for trials in found]
     assert values == sorted(values)
-    assert viable.best(quickstart, 0, 3) == []
+    assert viable.best(viable.finished(quickstart, 0), 3) == []
 
 
 def test_the_results_page_has_the_table_of_the_searches():

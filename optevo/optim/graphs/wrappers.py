@@ -18,9 +18,9 @@ class Wrapper:
 
     Attributes:
         title: In formulas; empty where there is nothing to name.
-        lines: What is done, for people; ``{}`` is the sign of U. Those of two or more keep b, from zero on.
-        changes: The same in place: functions of torch and of what they are given, whose names these are: "w",
-            "b", the coefficient "m", and "step", which is η·U.
+        lines: What is done, for people; ``{}`` is the sign of U.
+        changes: The same in place: functions of torch and of what they are given, whose names these are: "w";
+            "b", which starts at zero; the coefficient "m"; and "step", which is η·U.
     """
 
     title: str
@@ -30,7 +30,7 @@ class Wrapper:
     @property
     def keeps(self) -> bool:
         """Whether it keeps b for each parameter, and follows the schedule of m."""
-        return len(self.lines) > 1
+        return any("b" in names for _, names in self.changes)
 
 
 _SUBTRACT: Change = lambda t, w, step: w.sub_(step), ("w", "step")
