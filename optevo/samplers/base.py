@@ -23,7 +23,7 @@ from optevo.optuna_private import (
 from optevo.samplers.claiming import claim
 from optevo.samplers.individuals import params_of
 from optevo.samplers.memory import SamplerCache, StudyCaches
-from optevo.samplers.slots import Member, Slot, SlotTable, claimed
+from optevo.samplers.slots import Member, Slot, SlotTable, bred_size, claimed
 from optevo.scalars import plain
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class SlotSampler(BaseSampler):
             generation: Which.
             populations: Those that have finished; without any, the answer is the most that there can be.
         """
-        return self.population_size if generation == 0 else self.population_size - self.n_elites
+        return bred_size(generation, self.population_size, self.n_elites)
 
     def attempts(self, generation: int) -> int:
         """Attempts at each place of a generation: the next where one ended without a value. Default: 1."""

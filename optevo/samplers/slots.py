@@ -136,7 +136,7 @@ class SlotTable:
         """Number of places of a generation."""
         if self._sizes is not None:
             return self._sizes(generation, self.populations)
-        return self.population_size if generation == 0 else self.population_size - self.n_elites
+        return bred_size(generation, self.population_size, self.n_elites)
 
     def update(self, trials: Sequence[FrozenTrial], direction: StudyDirection) -> None:
         """Take in the storage's present state; `trials` are all of the study's, in order."""
@@ -299,6 +299,11 @@ class SlotTable:
         # Ties by slot, not by trial number: who evaluated a slot must not change the ranking.
         best_first = -1 if self._direction == StudyDirection.MAXIMIZE else 1
         return not member.complete, best_first * member.value, member.slot.generation, member.slot.index
+
+
+def bred_size(generation: int, population_size: int, n_elites: int) -> int:
+    """Places of a generation whose elites, but for the first generation, take none."""
+    return population_size if generation == 0 else population_size - n_elites
 
 
 def claimed(trial: FrozenTrial) -> Slot | None:

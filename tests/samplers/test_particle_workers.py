@@ -113,7 +113,7 @@ def test_four_threads_do_what_one_does(unbroken):
     assert individuals(study, ENDED) == unbroken
 
 
-@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize("ours", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_every_process_goes_on_where_the_last_one_stopped(unbroken, tmp_path: Path, ours: bool):
     url = f"sqlite:///{tmp_path}/optevo.db"
     for number in itertools.count():
