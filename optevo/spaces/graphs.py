@@ -67,6 +67,7 @@ class GraphSpace(Space):
     title = "update graphs"
     evolves = True
     own_rate: str | None = None
+    needs_rates = True
     part_names = (*SEARCHED_OPERANDS, *UNARY, *BINARY)
 
     def __init__(

@@ -294,7 +294,8 @@ def test_the_genetic_sampler_breeds_it():
 
 def parsed(sampler: dict[str, Any], **space: Any) -> dict[str, Any]:
     study = {"name": "x", "space": {"kind": "graph", **space}, "sampler": sampler}
-    return parse_config({**study, "evaluation": {"tasks": ["digits"]}}, "this test").to_dict()
+    evaluation = {"tasks": ["digits"], "steps": 1000, "rates": {}}
+    return parse_config({**study, "evaluation": evaluation}, "this test").to_dict()
 
 
 GENETIC = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elites": 1}
@@ -323,6 +324,8 @@ def test_a_study_file_makes_the_space_that_it_says():
         ({"presets": "opt10"}, ["space.presets", "expected a list"]),
         ({"presets": ["opt10", "opt10"]}, ["space.presets", "'opt10' is named twice"]),
         ({"warmup": 0.6, "hold": 0.5}, ["space.hold", "0 to 0.4"]),
+        ({"warmup": 1.5}, ["space.warmup = 1.5", "a share of the run or a number of steps"]),
+        ({"warmup": math.inf}, ["space.warmup", "a share of the run or a number of steps"]),
         ({"edge_decay": 1.5}, ["space.edge_decay", "1.5"]),
         ({"viabel": True}, ["space.viabel", "did you mean 'space.viable'"]),
     ],
@@ -331,6 +334,14 @@ def test_what_is_wrong_in_a_study_file_is_named(space: dict[str, Any], said: lis
     with pytest.raises(UserError) as error:
         parsed(GENETIC, **space)
     assert all(part in str(error.value) for part in said), error.value
+
+
+@pytest.mark.parametrize("evaluation", [{}, {"screening": {"rates": {}, "steps": 1000}}])
+def test_graphs_without_learning_rate_trials_are_refused(evaluation: dict[str, Any]):
+    sampler = {"kind": "particle", "initial_size": 4, "n_particles": 2}
+    study = {"name": "x", "space": {"kind": "graph"}, "sampler": sampler}
+    with pytest.raises(UserError, match=r"'evaluation.rates' is missing: of the space 'graph'"):
+        parse_config({**study, "evaluation": {"tasks": ["digits"], **evaluation}}, "this test")
 
 
 def test_a_grid_of_graphs_is_refused():
