@@ -76,6 +76,10 @@ class Space(abc.ABC):
         """Whether parameters make a candidate. Default: all of `distributions` are there."""
         return self._names <= params.keys()
 
+    def dormant_fault(self, dormant: Params) -> str | None:
+        """What is wrong with stored dormant parameters; None where nothing is. Default: None."""
+        return None
+
     def identity(self, params: Params) -> int:
         """A number that individuals share, within one process, that are not worth two evaluations.
 

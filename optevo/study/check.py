@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optevo.optuna_private import FrozenStudy
+    from optevo.spaces.base import Space
 
 T = TypeVar("T")
 
@@ -200,6 +201,8 @@ def gate_of(where: str, config: StudyConfig, n_trials: int) -> Gate:
         if trial.number < n_trials:  # later ones were written since, by workers as good as this
             here = f"{where}, trial {trial.number}"
             _check_trial(here, trial, parts, n_trials)
+            if "head" in parts:
+                _check_dormant(here, trial, space)
             if "params" in parts and trial.state.name in ("COMPLETE", "PRUNED"):
                 _check_shapes(here, trial.params, domains)
                 if trial.state.name == "COMPLETE" and not space.whole(params_of(trial)):
@@ -246,6 +249,12 @@ def _check_trial(where: str, trial: FrozenTrial, parts: Container[str], n_trials
         _check_user_attrs(where, trial, n_trials)
     if "intermediate_values" in parts and trial.intermediate_values:
         _check_shape(where, "intermediate values", trial.intermediate_values, REPORTED)
+
+
+def _check_dormant(where: str, trial: FrozenTrial, space: Space) -> None:
+    fault = space.dormant_fault(trial.system_attrs.get(keys.DORMANT, {}))
+    if fault is not None:
+        raise UserError(f"{where}: {keys.DORMANT!r} is wrong: {printable(fault[:300])}; {_REMEDY}")
 
 
 def _check_user_attrs(where: str, trial: FrozenTrial, n_trials: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -151,6 +152,36 @@ def test_what_is_not_active_may_go_round_and_decays_may_be_dormant() -> None:
     assert graph.text() == "momentum id(id(g))"
     assert graph.active() == [20, 25]
     assert UpdateGraph.from_dict(graph.to_dict()) == graph
+
+
+NODE, DECAY = [[20], "id", "add"], DecayGraph.from_decay(Decay.parse("a1")).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("gene", "value"),
+    [
+        ("nodes", 5),
+        ("nodes", [NODE] * 5),
+        ("nodes", {"a": 1}),
+        ("nodes", [[[[1]], "id", "add"], *[NODE] * 5]),
+        ("nodes", [[[20.0], "id", "add"]] * 6),
+        ("nodes", [[[True], "id", "add"], *[NODE] * 5]),
+        ("nodes", [["a", "id", "add"]] * 6),
+        ("decays", [[20, 0]]),
+        ("decays", [[math.inf, 0, DECAY]]),
+        ("decays", [["20", 0, DECAY]]),
+        ("decays", [[[20], 0, DECAY]]),
+        ("decays", [[20, 0, {"hidden": 5, "root": 5}]]),
+        ("wrapper", []),
+        ("negated", "no"),
+    ],
+    ids=str,
+)
+def test_stored_genes_of_other_types_are_refused_by_name(gene: str, value: object) -> None:
+    good = UpdateGraph.parse("none exp(tanh(g))").to_dict()
+    assert UpdateGraph.from_dict(good).text() == "none exp(tanh(g))"
+    with pytest.raises(ValueError, match="Invalid"):
+        UpdateGraph.from_dict({**good, gene: value})
 
 
 def test_a_genome_has_a_rate_only_where_one_was_given() -> None:

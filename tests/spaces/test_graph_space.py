@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.trial import TrialState
 
+from optevo import keys
 from optevo.errors import UserError
 from optevo.optim.graphs import Equation, UpdateGraph
 from optevo.optim.graphs.genome import GraphGenome
@@ -19,6 +21,8 @@ from optevo.samplers import GeneticSampler
 from optevo.spaces import SPACES, GraphSpace, Params
 from optevo.spaces import graphs as graphs_module
 from optevo.spaces.graph_variation import Rates, mutate, random_graph
+from optevo.spaces.graphs import GENES
+from optevo.study.check import gate_of
 from optevo.study.config import parse_config
 
 PRESETS = ("opt2", "opt4", "opt7", "opt9", "opt10", "opt101", "nesterov g")
@@ -35,6 +39,8 @@ OPT10: Params = {
     "h1_input_decay_root_first": "a13",
     "h1_input_decay_root_second": "a2",
 }
+
+GENETIC = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elites": 1}
 
 
 def without_genes(params: Params) -> Params:
@@ -289,6 +295,24 @@ def test_the_genetic_sampler_breeds_it():
         assert ONLY.candidate(params).gate() is None
 
 
+def test_a_study_with_damaged_genes_is_refused_before_it_goes_on():
+    study = {"name": "x", "space": {"kind": "graph"}, "sampler": GENETIC}
+    evaluation = {"tasks": ["digits"], "steps": 1000, "rates": {}}
+    gate = gate_of("a study", parse_config({**study, "evaluation": evaluation}, "this test"), 1)
+    genes = UpdateGraph.parse("none exp(tanh(g))").to_dict()
+
+    def checked(genes: Any) -> None:
+        trial = optuna.trial.create_trial(state=TrialState.FAIL, system_attrs={keys.DORMANT: {GENES: genes}})
+        trial.number = 0
+        gate(trial, ("head",))
+
+    checked(genes)
+    around = [[[21], "id", "add"], [[20], "id", "add"], *genes["nodes"][2:5], [[20], "id", "add"]]
+    for damaged, said in (({**genes, "nodes": around}, "20 ← 21 ← 20 go round"), ("x", "Invalid genes: 'x'")):
+        with pytest.raises(UserError, match=rf"a study, trial 0: 'optevo:dormant' is wrong: .*{said}"):
+            checked(damaged)
+
+
 # Study files
 
 
@@ -296,9 +320,6 @@ def parsed(sampler: dict[str, Any], **space: Any) -> dict[str, Any]:
     study = {"name": "x", "space": {"kind": "graph", **space}, "sampler": sampler}
     evaluation = {"tasks": ["digits"], "steps": 1000, "rates": {}}
     return parse_config({**study, "evaluation": evaluation}, "this test").to_dict()
-
-
-GENETIC = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elites": 1}
 
 
 def test_a_study_file_makes_the_space_that_it_says():
