@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -203,8 +204,12 @@ def test_a_genome_has_a_rate_only_where_one_was_given() -> None:
         ({"lr": float("nan")}, "lr"),
         ({"warmup": 1.5}, "warmup"),
         ({"warmup": 0.6, "hold": 0.5}, "hold"),
+        ({"lr": "0.1"}, "lr: '0.1', expected a number"),
+        ({"warmup": None}, "warmup"),
+        ({"hold": True}, "hold"),
+        ({"equation": 5}, "equation: 5, expected a text"),
     ],
 )
-def test_a_genome_out_of_range_is_refused(numbers: dict[str, float], said: str) -> None:
+def test_a_genome_out_of_range_is_refused(numbers: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=f"Invalid {said}"):
-        GraphGenome(OPT10, **numbers)
+        GraphGenome(**{"equation": OPT10, **numbers})
