@@ -313,6 +313,19 @@ def test_a_study_with_damaged_genes_is_refused_before_it_goes_on():
             checked(damaged)
 
 
+def test_what_a_stored_graph_lacks_is_named():
+    study = {"name": "x", "space": {"kind": "graph"}, "sampler": GENETIC}
+    evaluation = {"tasks": ["digits"], "steps": 1000, "rates": {}}
+    gate = gate_of("a study", parse_config({**study, "evaluation": evaluation}, "this test"), 1)
+    params = {name: value for name, value in OPT10.items() if name != "h1_input"}
+    known = ONLY.distributions()
+    distributions = {name: known[name] for name in params}
+    trial = optuna.trial.create_trial(value=0.5, params=params, distributions=distributions)
+    trial.number = 0
+    with pytest.raises(UserError, match=r"a study, trial 0: .*'h1_input' is missing"):
+        gate(trial, ("params",))
+
+
 # Study files
 
 
