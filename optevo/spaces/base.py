@@ -51,6 +51,7 @@ class Space(abc.ABC):
         part_names: What `parts` counts, in order. Default: nothing.
         own_rate: Why a study's learning-rate trials are not for its candidates; None for candidates that take
             a rate, see `Candidate.at_rate`. Default: they have rates of their own.
+        needs_rates: Whether its candidates train at no other rate than one of such trials. Default: False.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Space(abc.ABC):
     package: str | None = None
     part_names: tuple[str, ...] = ()
     own_rate: str | None = "candidates have a learning rate of their own; leave the trials out"
+    needs_rates = False
 
     @abc.abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -73,6 +75,10 @@ class Space(abc.ABC):
     def whole(self, params: Mapping[str, Any]) -> bool:
         """Whether parameters make a candidate. Default: all of `distributions` are there."""
         return self._names <= params.keys()
+
+    def dormant_fault(self, dormant: Params) -> str | None:
+        """What is wrong with stored dormant parameters; None where nothing is. Default: None."""
+        return None
 
     def identity(self, params: Params) -> int:
         """A number that individuals share, within one process, that are not worth two evaluations.

@@ -39,6 +39,12 @@ class GraphSection(SpaceSection):
         refuse(faults)
         return tuple(texts)
 
+    @field_validator("warmup")
+    @classmethod
+    def _is_a_time(cls, warmup: float) -> float:
+        check_shares(warmup, 0.0)
+        return warmup
+
     @field_validator("hold")
     @classmethod
     def _fits(cls, hold: float, info: ValidationInfo) -> float:

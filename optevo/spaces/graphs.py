@@ -67,6 +67,7 @@ class GraphSpace(Space):
     title = "update graphs"
     evolves = True
     own_rate: str | None = None
+    needs_rates = True
     part_names = (*SEARCHED_OPERANDS, *UNARY, *BINARY)
 
     def __init__(
@@ -127,12 +128,19 @@ class GraphSpace(Space):
         """
         expressed = self._expressed(params)
         if GENES in params:
-            if not isinstance(params[GENES], Mapping):
-                raise ValueError(f"Invalid {GENES}: {params[GENES]!r}, expected those of an update graph")
-            graph = UpdateGraph.from_dict(params[GENES])
+            graph = _graph_of(params[GENES])
             if encode(graph, self.as_published).items() <= params.items():
                 return graph
         return expressed
+
+    def dormant_fault(self, dormant: Params) -> str | None:
+        """Why the genes are none of a graph."""
+        try:
+            if GENES in dormant:
+                _graph_of(dormant[GENES])
+        except ValueError as error:
+            return str(error)
+        return None
 
     def presets(self) -> dict[str, Params]:
         """The presets that this space was made with."""
@@ -269,6 +277,12 @@ def preset_graph(text: str, as_published: bool = False) -> UpdateGraph:
     except ValueError as error:
         raise ValueError(f"{text!r} is no graph of the space: {error}") from None
     return graph
+
+
+def _graph_of(genes: Any) -> UpdateGraph:
+    if not isinstance(genes, Mapping):
+        raise ValueError(f"Invalid {GENES}: {genes!r}, expected those of an update graph")
+    return UpdateGraph.from_dict(genes)
 
 
 @functools.lru_cache(maxsize=4096)

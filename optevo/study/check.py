@@ -8,7 +8,7 @@ studies that optevo did not make.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optevo.optuna_private import FrozenStudy
+    from optevo.spaces.base import Space
 
 T = TypeVar("T")
 
@@ -200,10 +201,12 @@ def gate_of(where: str, config: StudyConfig, n_trials: int) -> Gate:
         if trial.number < n_trials:  # later ones were written since, by workers as good as this
             here = f"{where}, trial {trial.number}"
             _check_trial(here, trial, parts, n_trials)
+            if "head" in parts:
+                _check_dormant(here, trial, space)
             if "params" in parts and trial.state.name in ("COMPLETE", "PRUNED"):
                 _check_shapes(here, trial.params, domains)
                 if trial.state.name == "COMPLETE" and not space.whole(params_of(trial)):
-                    _need(here, trial.params, *domains)
+                    _need_all(here, trial, space, domains)
             _check_place(here, trial, parts, sampler, last)
 
     return gate
@@ -246,6 +249,22 @@ def _check_trial(where: str, trial: FrozenTrial, parts: Container[str], n_trials
         _check_user_attrs(where, trial, n_trials)
     if "intermediate_values" in parts and trial.intermediate_values:
         _check_shape(where, "intermediate values", trial.intermediate_values, REPORTED)
+
+
+def _need_all(where: str, trial: FrozenTrial, space: Space, names: Iterable[str]) -> None:
+    """Refuse a lack, that which the candidate misses first: a trial may have only some of these names."""
+    said = ""
+    try:
+        space.candidate(params_of(trial))
+    except (KeyError, ValueError) as error:
+        said = str(error)
+    _need(where, trial.params, *sorted(names, key=lambda name: repr(name) not in said))
+
+
+def _check_dormant(where: str, trial: FrozenTrial, space: Space) -> None:
+    fault = space.dormant_fault(trial.system_attrs.get(keys.DORMANT, {}))
+    if fault is not None:
+        raise UserError(f"{where}: {keys.DORMANT!r} is wrong: {printable(fault[:300])}; {_REMEDY}")
 
 
 def _check_user_attrs(where: str, trial: FrozenTrial, n_trials: int) -> None:

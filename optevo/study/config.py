@@ -216,6 +216,11 @@ def _misfits(space_section: Any, sampler: Any, evaluation: Any) -> list[str]:
     inner = screening if isinstance(screening, dict) else {}
     if space.own_rate and not evaluation.get("rates") is inner.get("rates") is None:
         problems.append(f"evaluation.rates: of the space {space.name!r}, {space.own_rate}")
+    if space.needs_rates and evaluation.get("rates") is None:
+        problems.append(
+            f"key 'evaluation.rates' is missing: of the space {space.name!r}, candidates have no learning "
+            "rate of their own; the table says how each run looks for one, and {} has the published numbers"
+        )
     return problems
 
 

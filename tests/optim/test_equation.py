@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
 import pytest
 
@@ -154,6 +156,36 @@ def test_what_is_not_active_may_go_round_and_decays_may_be_dormant() -> None:
     assert UpdateGraph.from_dict(graph.to_dict()) == graph
 
 
+NODE, DECAY = [[20], "id", "add"], DecayGraph.from_decay(Decay.parse("a1")).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("gene", "value"),
+    [
+        ("nodes", 5),
+        ("nodes", [NODE] * 5),
+        ("nodes", {"a": 1}),
+        ("nodes", [[[[1]], "id", "add"], *[NODE] * 5]),
+        ("nodes", [[[20.0], "id", "add"]] * 6),
+        ("nodes", [[[True], "id", "add"], *[NODE] * 5]),
+        ("nodes", [["a", "id", "add"]] * 6),
+        ("decays", [[20, 0]]),
+        ("decays", [[math.inf, 0, DECAY]]),
+        ("decays", [["20", 0, DECAY]]),
+        ("decays", [[[20], 0, DECAY]]),
+        ("decays", [[20, 0, {"hidden": 5, "root": 5}]]),
+        ("wrapper", []),
+        ("negated", "no"),
+    ],
+    ids=str,
+)
+def test_stored_genes_of_other_types_are_refused_by_name(gene: str, value: object) -> None:
+    good = UpdateGraph.parse("none exp(tanh(g))").to_dict()
+    assert UpdateGraph.from_dict(good).text() == "none exp(tanh(g))"
+    with pytest.raises(ValueError, match="Invalid"):
+        UpdateGraph.from_dict({**good, gene: value})
+
+
 def test_a_genome_has_a_rate_only_where_one_was_given() -> None:
     genome = GraphGenome(OPT10)
     with pytest.raises(ValueError, match=r"give it one by at_rate"):
@@ -173,8 +205,12 @@ def test_a_genome_has_a_rate_only_where_one_was_given() -> None:
         ({"lr": float("nan")}, "lr"),
         ({"warmup": 1.5}, "warmup"),
         ({"warmup": 0.6, "hold": 0.5}, "hold"),
+        ({"lr": "0.1"}, "lr: '0.1', expected a number"),
+        ({"warmup": None}, "warmup"),
+        ({"hold": True}, "hold"),
+        ({"equation": 5}, "equation: 5, expected a text"),
     ],
 )
-def test_a_genome_out_of_range_is_refused(numbers: dict[str, float], said: str) -> None:
+def test_a_genome_out_of_range_is_refused(numbers: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=f"Invalid {said}"):
-        GraphGenome(OPT10, **numbers)
+        GraphGenome(**{"equation": OPT10, **numbers})

@@ -47,6 +47,7 @@ GENOMES = {
     **GRAPHS,
     "everything": _all_operations(),
     "a held rate": replace(GRAPHS["bounded"], warmup=0.3, hold=0.4),
+    "infinite at first": GraphGenome(Equation.parse("none [over(1,a2)]*g"), 0.01),
     **{w: GraphGenome(Equation.parse(f"{w} [a1]*g"), 0.01) for w in WRAPPERS},
 }
 every_genome = pytest.mark.parametrize("name", GENOMES)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.trial import TrialState
 
+from optevo import keys
 from optevo.errors import UserError
 from optevo.optim.graphs import Equation, UpdateGraph
 from optevo.optim.graphs.genome import GraphGenome
@@ -19,6 +21,8 @@ from optevo.samplers import GeneticSampler
 from optevo.spaces import SPACES, GraphSpace, Params
 from optevo.spaces import graphs as graphs_module
 from optevo.spaces.graph_variation import Rates, mutate, random_graph
+from optevo.spaces.graphs import GENES
+from optevo.study.check import gate_of
 from optevo.study.config import parse_config
 
 PRESETS = ("opt2", "opt4", "opt7", "opt9", "opt10", "opt101", "nesterov g")
@@ -35,6 +39,8 @@ OPT10: Params = {
     "h1_input_decay_root_first": "a13",
     "h1_input_decay_root_second": "a2",
 }
+
+GENETIC = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elites": 1}
 
 
 def without_genes(params: Params) -> Params:
@@ -289,15 +295,44 @@ def test_the_genetic_sampler_breeds_it():
         assert ONLY.candidate(params).gate() is None
 
 
+def test_a_study_with_damaged_genes_is_refused_before_it_goes_on():
+    study = {"name": "x", "space": {"kind": "graph"}, "sampler": GENETIC}
+    evaluation = {"tasks": ["digits"], "steps": 1000, "rates": {}}
+    gate = gate_of("a study", parse_config({**study, "evaluation": evaluation}, "this test"), 1)
+    genes = UpdateGraph.parse("none exp(tanh(g))").to_dict()
+
+    def checked(genes: Any) -> None:
+        trial = optuna.trial.create_trial(state=TrialState.FAIL, system_attrs={keys.DORMANT: {GENES: genes}})
+        trial.number = 0
+        gate(trial, ("head",))
+
+    checked(genes)
+    around = [[[21], "id", "add"], [[20], "id", "add"], *genes["nodes"][2:5], [[20], "id", "add"]]
+    for damaged, said in (({**genes, "nodes": around}, "20 ← 21 ← 20 go round"), ("x", "Invalid genes: 'x'")):
+        with pytest.raises(UserError, match=rf"a study, trial 0: 'optevo:dormant' is wrong: .*{said}"):
+            checked(damaged)
+
+
+def test_what_a_stored_graph_lacks_is_named():
+    study = {"name": "x", "space": {"kind": "graph"}, "sampler": GENETIC}
+    evaluation = {"tasks": ["digits"], "steps": 1000, "rates": {}}
+    gate = gate_of("a study", parse_config({**study, "evaluation": evaluation}, "this test"), 1)
+    params = {name: value for name, value in OPT10.items() if name != "h1_input"}
+    known = ONLY.distributions()
+    distributions = {name: known[name] for name in params}
+    trial = optuna.trial.create_trial(value=0.5, params=params, distributions=distributions)
+    trial.number = 0
+    with pytest.raises(UserError, match=r"a study, trial 0: .*'h1_input' is missing"):
+        gate(trial, ("params",))
+
+
 # Study files
 
 
 def parsed(sampler: dict[str, Any], **space: Any) -> dict[str, Any]:
     study = {"name": "x", "space": {"kind": "graph", **space}, "sampler": sampler}
-    return parse_config({**study, "evaluation": {"tasks": ["digits"]}}, "this test").to_dict()
-
-
-GENETIC = {"kind": "genetic", "population_size": 6, "n_generations": 3, "n_elites": 1}
+    evaluation = {"tasks": ["digits"], "steps": 1000, "rates": {}}
+    return parse_config({**study, "evaluation": evaluation}, "this test").to_dict()
 
 
 def test_a_study_file_makes_the_space_that_it_says():
@@ -323,6 +358,8 @@ def test_a_study_file_makes_the_space_that_it_says():
         ({"presets": "opt10"}, ["space.presets", "expected a list"]),
         ({"presets": ["opt10", "opt10"]}, ["space.presets", "'opt10' is named twice"]),
         ({"warmup": 0.6, "hold": 0.5}, ["space.hold", "0 to 0.4"]),
+        ({"warmup": 1.5}, ["space.warmup = 1.5", "a share of the run or a number of steps"]),
+        ({"warmup": math.inf}, ["space.warmup", "a share of the run or a number of steps"]),
         ({"edge_decay": 1.5}, ["space.edge_decay", "1.5"]),
         ({"viabel": True}, ["space.viabel", "did you mean 'space.viable'"]),
     ],
@@ -331,6 +368,14 @@ def test_what_is_wrong_in_a_study_file_is_named(space: dict[str, Any], said: lis
     with pytest.raises(UserError) as error:
         parsed(GENETIC, **space)
     assert all(part in str(error.value) for part in said), error.value
+
+
+@pytest.mark.parametrize("evaluation", [{}, {"screening": {"rates": {}, "steps": 1000}}])
+def test_graphs_without_learning_rate_trials_are_refused(evaluation: dict[str, Any]):
+    sampler = {"kind": "particle", "initial_size": 4, "n_particles": 2}
+    study = {"name": "x", "space": {"kind": "graph"}, "sampler": sampler}
+    with pytest.raises(UserError, match=r"'evaluation.rates' is missing: of the space 'graph'"):
+        parse_config({**study, "evaluation": {"tasks": ["digits"], **evaluation}}, "this test")
 
 
 def test_a_grid_of_graphs_is_refused():

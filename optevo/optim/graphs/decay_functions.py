@@ -119,7 +119,7 @@ def square(x: float) -> float:
     return x * x
 
 
-def _over(x: float, y: float) -> float:
+def over(x: float, y: float) -> float:
     """x/y as IEEE has it, where Python refuses to divide by 0."""
     if y:
         return x / y
@@ -243,7 +243,7 @@ OPERATIONS: dict[str, Operation] = {
     "max": Operation(max, "max({}, {})", r"\max\left({}, {}\right)", "max({}, {})", arity=2, commutes=True),
     "min": Operation(min, "min({}, {})", r"\min\left({}, {}\right)", "min({}, {})", arity=2, commutes=True),
     "div": Operation(
-        lambda x, y: _over(x, y + 1e-7),
+        lambda x, y: over(x, y + 1e-7),
         "{:1}/({} + ε)",
         r"\frac{{{}}}{{{} + \varepsilon}}",
         "{:1} / ({} + 1e-7)",
@@ -259,7 +259,7 @@ OPERATIONS: dict[str, Operation] = {
         arity=2,
     ),
     "over": Operation(
-        _over, "{:1}/{:2}", r"\frac{{{}}}{{{}}}", "{:1} / {:2}", binds=1, arity=2, searched=False
+        over, "{:1}/{:2}", r"\frac{{{}}}{{{}}}", "over({}, {})", binds=1, arity=2, searched=False
     ),
     "double": Operation(lambda x: 2.0 * x, "2·{:2}", r"2\,{:2}", "2.0 * {:2}", binds=1, searched=False),
 }

@@ -45,10 +45,13 @@ class GraphGenome(Candidate):
     fault: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.equation, str):
+        if not isinstance(self.equation, Equation):
             object.__setattr__(self, "equation", Equation.parse(self.equation))
         for name in ("lr", "warmup", "hold"):
-            object.__setattr__(self, name, plain(getattr(self, name)))
+            value = plain(getattr(self, name))
+            if (name, value) != ("lr", None) and type(value) not in (int, float):
+                raise ValueError(f"Invalid {name}: {value!r}, expected a number")
+            object.__setattr__(self, name, value)
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise ValueError(f"Invalid lr: {self.lr}, expected a finite number > 0")
         check_shares(self.warmup, self.hold)

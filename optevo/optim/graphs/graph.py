@@ -71,7 +71,8 @@ class UpdateGraph:
         for number, genes in zip(NODES, self.nodes, strict=True):
             _check_node(number, genes)
         for number, slot in self.decays:
-            if number not in NODES or slot not in range(ROOT) or number == slot:
+            whole = type(number) is type(slot) is int
+            if not whole or number not in NODES or slot not in range(ROOT) or number == slot:
                 raise ValueError(f"Invalid decay on the edge from slot {slot} to node {number}: no such edge")
         if (cycle := find_cycle(self.nodes)) is not None:
             raise ValueError(f"Invalid inputs: nodes {' ← '.join(map(str, cycle))} go round in a cycle")
@@ -147,10 +148,12 @@ class UpdateGraph:
             raise ValueError(f"Invalid graph: {min(missing)!r} is missing")
         try:
             nodes = tuple(NodeGenes(tuple(i), unary, binary) for i, unary, binary in genes["nodes"])
-            decays = {(int(a), int(b)): DecayGraph.from_dict(one) for a, b, one in genes["decays"]}
-        except TypeError as error:
+            decays = {(a, b): DecayGraph.from_dict(one) for a, b, one in genes["decays"]}
+        except (TypeError, ValueError) as error:
             raise ValueError(f"Invalid graph: {error}") from None
-        return cls(nodes, decays, genes["wrapper"], bool(genes["negated"]))
+        if not isinstance(genes["negated"], bool):
+            raise ValueError(f"Invalid negated: {genes['negated']!r}, expected true or false")
+        return cls(nodes, decays, genes["wrapper"], genes["negated"])
 
 
 def find_cycle(nodes: Sequence[NodeGenes]) -> list[int] | None:
@@ -196,6 +199,8 @@ def _check_node(number: int, genes: NodeGenes) -> None:
         raise ValueError(
             f"Invalid binary operation of {where}: {genes.binary!r}, {hint(genes.binary, BINARY)}"
         )
+    if any(type(slot) is not int for slot in genes.inputs):
+        raise ValueError(f"Invalid inputs of {where}: {genes.inputs}, expected numbers of slots")
     if len(genes.inputs) not in (1, 2) or len(set(genes.inputs)) < len(genes.inputs):
         raise ValueError(f"Invalid inputs of {where}: {genes.inputs}, expected a slot or two distinct ones")
     if any(slot not in range(ROOT) or slot == number for slot in genes.inputs):
