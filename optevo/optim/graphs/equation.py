@@ -86,7 +86,7 @@ class Equation:
     negated: bool = False
 
     def __post_init__(self) -> None:
-        if self.wrapper not in WRAPPERS:
+        if self.wrapper not in list(WRAPPERS):
             raise ValueError(f"Invalid wrapper: {self.wrapper!r}, {hint(self.wrapper, WRAPPERS)}")
 
     @classmethod

@@ -66,7 +66,7 @@ class UpdateGraph:
     def __post_init__(self) -> None:
         if len(self.nodes) != len(NODES):
             raise ValueError(f"Invalid nodes: {len(self.nodes)} of them, expected {len(NODES)}")
-        if self.wrapper not in WRAPPERS:
+        if self.wrapper not in list(WRAPPERS):
             raise ValueError(f"Invalid wrapper: {self.wrapper!r}, {hint(self.wrapper, WRAPPERS)}")
         for number, genes in zip(NODES, self.nodes, strict=True):
             _check_node(number, genes)
