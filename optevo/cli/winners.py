@@ -163,10 +163,16 @@ def result_of(study: optuna.Study, config: StudyConfig, machine: Machine) -> Res
 def trained_winner(study: optuna.Study, config: StudyConfig, machine: Machine) -> Candidate:
     """A study's winner, at the learning rate that most of its runs on fresh seeds found, if they looked."""
     from optevo.reporting.rules import as_trained
+    from optevo.training.run import found_rate
 
-    result = result_of(study, config, machine)
-    trial = study.get_trials(deepcopy=False)[result.winner]
-    return as_trained(config.make_space().candidate(trial.params), result.rows[-1].runs)
+    result, space = result_of(study, config, machine), config.make_space()
+    trial, runs = study.get_trials(deepcopy=False)[result.winner], result.rows[-1].runs
+    if space.needs_rates and found_rate(runs) is None:
+        raise UserError(
+            f"study {config.name!r}: no run of its winner, trial {trial.number}, on fresh seeds found a "
+            "learning rate: there is nothing to train its variants at"
+        )
+    return as_trained(space.candidate(trial.params), runs)
 
 
 def tuned_adamw(storage: str, name: str | None, config: StudyConfig) -> Loaded | None:

@@ -6,12 +6,18 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 import typer
 
-from optevo.cli.winners import Machine
+from optevo.cli import winners
+from optevo.cli.winners import Machine, trained_winner
+from optevo.errors import UserError
+from optevo.spaces import GraphSpace
+from optevo.training.run import Run
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -33,3 +39,22 @@ def test_sigterm_stops_training_and_the_callers_handler_is_back():
         signal.signal(signal.SIGTERM, before)
     assert ended.value.exit_code == 130
     assert received == [signal.SIGTERM] * 2
+
+
+def test_a_winner_that_found_no_rate_on_fresh_seeds_is_a_message(monkeypatch: pytest.MonkeyPatch):
+    space, study = GraphSpace(presets=["nesterov g"], viable=False), optuna.create_study()
+    study.enqueue_trial(space.presets()["nesterov g"])
+    trial = study.ask()
+    space.suggest(trial)
+    study.tell(trial, 0.5)
+    config: Any = SimpleNamespace(name="graphs", make_space=lambda: space)
+
+    def winner(lr: float | None) -> Any:
+        run = Run("digits", 0, 0.5, 0.5, 1.0, (), 10, 0.1, None, lr=lr)
+        result = SimpleNamespace(winner=0, rows=[SimpleNamespace(runs=(run,))])
+        monkeypatch.setattr(winners, "result_of", lambda *args: result)
+        return trained_winner(study, config, Machine(1, "cpu", Path()))
+
+    assert winner(0.1).lr == 0.1
+    with pytest.raises(UserError, match=r"'graphs': no run of its winner, trial 0, .* found a learning rate"):
+        winner(None)
