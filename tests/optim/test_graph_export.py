@@ -171,3 +171,10 @@ def test_a_class_name_that_the_file_needs_is_refused(name: str) -> None:
 def test_provenance_is_kept_as_data() -> None:
     told = {"study": 'x"""; raise SystemExit', "@FORMULA@": "\\"}
     assert told == load(export_graph(PRESETS["opt4"], provenance=told)).PROVENANCE
+
+
+@pytest.mark.parametrize("steps", [1.5, True, 0, float("nan")])
+def test_an_exported_rule_takes_a_whole_number_of_steps(steps: Any) -> None:
+    module = load(GraphGenome("none [a1]*g", lr=0.1).source("Evolved", {}))
+    with pytest.raises(ValueError, match="Invalid total_steps"):
+        module.Evolved(parameters(), total_steps=steps)

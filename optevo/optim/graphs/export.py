@@ -106,6 +106,12 @@ class @NAME@(CheckedOptimizer):
         self._check(defaults)
         super().__init__(params, defaults)
 
+|timed|    def _check(self, group):
+|timed|        super()._check(group)
+|timed|        steps = group.get("total_steps", 1)
+|timed|        if isinstance(steps, bool) or steps != int(steps):
+|timed|            raise ValueError(f"Invalid total_steps value: {steps}, expected a whole number")
+|timed|
     def _step(self):
         with self._widened():
             for group in self.param_groups:
