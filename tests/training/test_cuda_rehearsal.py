@@ -41,7 +41,7 @@ def constants(task: Task) -> Counter[str]:
 def scoring(task: Task, runs: int = 1) -> Counter[str]:
     """Reading a run's score, learning curve and last losses."""
     score = "text.CharLM.score" if task.name == "char_lm" else "base.Task.score"
-    return Counter({score: runs, "single.curve": runs, "single.finish": runs})
+    return Counter({score: runs, "single.mean_losses": runs, "single.finish": runs})
 
 
 def train_together(task: Task, splits: Any, candidates: Any, **options: Any) -> list[Run]:
@@ -68,7 +68,7 @@ def test_a_run_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, 
     assert run.diverged_at is None
     assert points == [1, 2, 4, 5, 6, 7, 8, 10, 11]
     assert not [wait for wait in cuda.waits if wait.step in (3, 9)]
-    looks = Counter({"single.fitted": moved(task), "single._first_bad": LOOKS, "single.curve": len(points)})
+    looks = Counter({"single.fitted": moved(task), "single._first_bad": LOOKS, "single.mean_losses": len(points)})
     assert cuda.places() == looks + constants(task) + scoring(task)
 
 
@@ -126,7 +126,7 @@ def test_a_diverged_run_reads_where_and_is_not_scored(cuda: FakeCuda) -> None:
     run = train(task, splits, PRESETS["sgd"], seed=0, steps=STEPS, batch_size=BATCH, check=check)
     assert (run.diverged_at, run.steps, run.metric) == (5, 5, None)
     waits = Counter(wait.where for wait in cuda.waits if wait.step == 5)
-    assert waits == {"single._first_bad": 2, "single.curve": 1}
+    assert waits == {"single._first_bad": 2, "single.mean_losses": 1}
     assert "base.Task.score" not in cuda.places()
 
 

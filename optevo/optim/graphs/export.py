@@ -134,7 +134,7 @@ class @NAME@(CheckedOptimizer):
             grad = -p.grad if group["maximize"] else p.grad
             rows.append([p, grad, *(self.state[p][name] for name in STATES)])
 |apart|        for tensors in _pieces(rows, None, apart=True):  # whole: the rule looks at all of a parameter
-|blocks|        for tensors in _pieces(rows, BLOCK if device.type == "cpu" else None, apart=False):
+|blocks|        for tensors in _pieces(rows, BLOCK if device.type == "cpu" else 64 * BLOCK, apart=False):
             update(*tensors, lr, m, k, @NUMBERS@generator)
 
 

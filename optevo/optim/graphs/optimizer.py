@@ -159,7 +159,7 @@ class GraphOptimizer(CheckedOptimizer):
         if decay:
             torch._foreach_mul_(list(params), 1 - lr * decay)
         rows = [[p, self._gradient(p, group), *(self.state[p][name] for name in rule.states)] for p in params]
-        block = None if rule.whole or device.type != "cpu" else BLOCK
+        block = None if rule.whole else BLOCK if device.type == "cpu" else 64 * BLOCK  # that bounds memory
         for tensors in _pieces(rows, block, apart=rule.whole):
             rule.update(*tensors, *numbers, generator)
 
