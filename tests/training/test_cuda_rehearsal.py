@@ -68,7 +68,9 @@ def test_a_run_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, 
     assert run.diverged_at is None
     assert points == [1, 2, 4, 5, 6, 7, 8, 10, 11]
     assert not [wait for wait in cuda.waits if wait.step in (3, 9)]
-    looks = Counter({"single.fitted": moved(task), "single._first_bad": LOOKS, "single.mean_losses": len(points)})
+    looks = Counter(
+        {"single.fitted": moved(task), "single._first_bad": LOOKS, "single.mean_losses": len(points)}
+    )
     assert cuda.places() == looks + constants(task) + scoring(task)
 
 
