@@ -5,6 +5,7 @@ from __future__ import annotations
 # ruff: noqa: PLC0415
 import importlib.machinery
 import keyword
+import site
 import sys
 import unicodedata
 from pathlib import Path
@@ -81,9 +82,10 @@ def check_export(output: Path) -> None:
 
 
 def _installed(name: str, folder: Path) -> bool:
-    """Whether a module of this name is there, other than here and in `folder`."""
+    """Whether a module of this name is installed, other than here and in `folder`."""
     own = {Path.cwd(), folder.resolve()}
-    paths = [path for path in sys.path if path and Path(path).resolve() not in own]
+    packages = {Path(path).resolve() for path in (*site.getsitepackages(), site.getusersitepackages())}
+    paths = [path for path in sys.path if Path(path).resolve() in packages - own]
     spec = importlib.machinery.PathFinder.find_spec(name, paths)
     return spec is not None and spec.origin is not None  # a folder without __init__.py hides nothing
 

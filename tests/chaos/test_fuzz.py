@@ -16,6 +16,7 @@ def test_a_spoilt_file_is_read_or_refused_with_a_message(kind, n):
     assert report.outcomes["refused"] > n // 4
 
 
+@pytest.mark.slow
 def test_a_spoilt_database_is_read_or_refused_and_stays_as_it_is():
     report = fuzz.try_kind("databases", range(5))
     assert not report.faults, "\n".join(report.faults)

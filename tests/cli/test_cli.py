@@ -257,6 +257,7 @@ def test_an_exported_file_checks_itself(optevo):
             assert words in text
 
 
+@pytest.mark.slow
 def test_a_study_of_any_name_can_be_looked_at_exported_and_watched(optevo, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "200")
     names = [*HOSTILE, "[link=x]y"]

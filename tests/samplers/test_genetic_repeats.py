@@ -126,6 +126,7 @@ def start(path: Path, n_trials: int, killed_at: int | None = None) -> multiproce
     return process
 
 
+@pytest.mark.slow
 def test_processes_on_one_sqlite_file_propose_the_same(term_search, tmp_path):
     study = optuna.create_study(study_name="s", storage=rdb(tmp_path / "s.db"), sampler=term_sampler())
     workers = [start(tmp_path / "s.db", n) for n in (13, 13)]

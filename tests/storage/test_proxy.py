@@ -59,6 +59,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_when_its_proxy_is_started_again(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     pytest.importorskip("grpc")
     url, port = f"sqlite:///{tmp_path / 'a.db'}", free_port()

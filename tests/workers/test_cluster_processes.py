@@ -37,6 +37,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OuterCl
         made.end()
 
 
+@pytest.mark.slow
 def test_a_search_that_loses_a_dask_worker_ends_as_the_unbroken_one(unbroken: Slots, cluster: OuterCluster):
     folder = StudyFolder(cluster.folder, FILE.replace("candidates = 1", "candidates = 0"))
     folder.create()
