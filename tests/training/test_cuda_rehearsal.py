@@ -53,8 +53,14 @@ def train_together(task: Task, splits: Any, candidates: Any, **options: Any) -> 
 # --- runs ---------------------------------------------------------------------------------------------------
 
 
+#: Every task; the large ones take seconds a test.
+EVERY_TASK = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ("cifar10", "char_lm"))) for name in TASKS
+]
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", EVERY_TASK)
 def test_a_run_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, precision: str) -> None:
     task, splits = made(name)
     cuda.waits.clear()
@@ -75,7 +81,11 @@ def test_a_run_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, 
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"), [*((name, "float32") for name in TASKS), ("cifar10", "bfloat16")]
+    ("name", "precision"),
+    [
+        pytest.param(name, precision, marks=[pytest.mark.slow] * (name in ("cifar10", "char_lm")))
+        for name, precision in (*((name, "float32") for name in TASKS), ("cifar10", "bfloat16"))
+    ],
 )
 def test_a_stack_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, precision: str) -> None:
     task, splits = made(name)
