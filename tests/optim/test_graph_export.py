@@ -18,7 +18,7 @@ from graph_optimizers import GRAPHS
 from optevo.optim.graphs import Equation
 from optevo.optim.graphs import optimizer as library
 from optevo.optim.graphs.decays import Decay
-from optevo.optim.graphs.equation import Edge, node
+from optevo.optim.graphs.equation import Edge, Node
 from optevo.optim.graphs.export import export_graph
 from optevo.optim.graphs.genome import GraphGenome
 from optevo.optim.graphs.operations import OPERANDS, OPERATIONS
@@ -26,6 +26,10 @@ from optevo.optim.graphs.presets import PRESETS
 from optevo.optim.graphs.wrappers import WRAPPERS
 
 STEPS = 12
+
+
+def node(name: str, *inputs: Node | Edge) -> Node:
+    return Node(name, tuple(one if isinstance(one, Edge) else Edge(one) for one in inputs))
 
 
 def _all_operations() -> GraphGenome:

@@ -10,7 +10,6 @@ Pure Python.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -59,11 +58,6 @@ class Node:
             raise ValueError(f"unknown {self.name!r}: {_hint(self.name)}")
         if len(self.inputs) != arity:
             raise ValueError(f"{self.name!r} takes {arity or 'no'} inputs, {len(self.inputs)} are given")
-
-    @functools.cached_property
-    def size(self) -> int:
-        """How many nodes and operands it is written with."""
-        return 1 + sum(edge.of.size for edge in self.inputs)
 
 
 @dataclass(frozen=True)
@@ -154,22 +148,11 @@ class Equation:
 
     def without_decays(self) -> Equation:
         """The same with every decay replaced by 1."""
-        return self.rewritten(lambda edge: replace(edge, decay=None))
 
-    def rewritten(self, change: Any) -> Equation:
-        """The same with `change`, an edge to an edge, applied to every edge, those of inputs first."""
+        def bare(edge: Edge) -> Edge:
+            return Edge(replace(edge.of, inputs=tuple(map(bare, edge.of.inputs))))
 
-        def visit(edge: Edge) -> Edge:
-            inputs = tuple(map(visit, edge.of.inputs))
-            changed: Edge = change(replace(edge, of=replace(edge.of, inputs=inputs)))
-            return changed
-
-        return replace(self, root=visit(self.root))
-
-
-def node(name: str, *inputs: Node | Edge) -> Node:
-    """A node on these inputs, for those who write rules in Python."""
-    return Node(name, tuple(one if isinstance(one, Edge) else Edge(one) for one in inputs))
+        return replace(self, root=bare(self.root))
 
 
 def _walk(one: Node) -> Iterator[Node]:
