@@ -107,3 +107,68 @@ class OneCycleMomentum(WarmupHoldCosine):
         if step < held_to:
             return low
         return low + (high - low) * (step - held_to) / max(1, self.total_steps - held_to - 1)
+
+
+#: Names of what a `ShareSchedule` may do after its hold.
+DECAYS = ("none", "cosine", "linear", "sqrt")
+
+
+class ShareSchedule:
+    """The factor on the learning rate at step t = 0, 1, …: warmup, hold, decay, as shares of the run.
+
+    Warmup gives (t + 1)/warmup_steps; then it is 1 over the hold; then it falls to `final`, s going from 0 to
+    1 over the rest of the run: along ½(1 + cos(π·s)), 1 − s or 1 − √s. From t = total_steps on it stays at its
+    last value. Exported files hold the class as it stands here, with `math` alone.
+
+    Args:
+        total_steps: Length of the run in optimizer steps, ≥ 1.
+        warmup: Share of the run, rounded to steps. Default: 0.
+        hold: Share of the run after that, likewise. Default: 0.
+        decay: "none", which holds to the end, "cosine", "linear" or "sqrt". Default: "cosine".
+        final: What it falls to, 0 to 1. Default: 0.
+
+    Raises:
+        ValueError: An argument is out of range, or the shares are together above 1.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        warmup: float = 0.0,
+        hold: float = 0.0,
+        decay: str = "cosine",
+        final: float = 0.0,
+    ) -> None:
+        if not 1 <= total_steps < 1e15:
+            raise ValueError(f"Invalid total_steps: {total_steps}, expected at least 1")
+        for name, share in (("warmup", warmup), ("hold", hold), ("final", final)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"Invalid {name}: {share}, expected 0 to 1")
+        if warmup + hold > 1:
+            raise ValueError(f"Invalid hold: {hold}, expected at most {1 - warmup:g}, what warmup leaves")
+        if decay not in ("none", "cosine", "linear", "sqrt"):
+            raise ValueError(f"Invalid decay: {decay!r}, expected 'none', 'cosine', 'linear' or 'sqrt'")
+        self.total_steps = total_steps
+        self.warmup_steps = round(warmup * total_steps)
+        self.held_to = max(self.warmup_steps, round((warmup + hold) * total_steps))
+        self.decay = decay
+        self.final = final
+
+    def __call__(self, step: int) -> float:
+        step = min(step, self.total_steps)
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if step <= self.held_to or self.decay == "none":
+            return 1.0
+        s = (step - self.held_to) / (self.total_steps - self.held_to)
+        left = 1 - s
+        if self.decay == "cosine":
+            left = 0.5 * (1 + math.cos(math.pi * s))
+        elif self.decay == "sqrt":
+            left = 1 - math.sqrt(s)
+        return self.final + (1 - self.final) * left
+
+    def __repr__(self) -> str:
+        parts = f"warmup_steps={self.warmup_steps}, held_to={self.held_to}, decay={self.decay!r}"
+        return f"{type(self).__name__}({self.total_steps}, {parts}, final={self.final:g})"

@@ -21,7 +21,7 @@ from optevo.optim.terms.table import BASIS, TABLE, TERMS, Basis, Term
 BOUNDED = Basis(  # reads all that there is to read
     "bounded",
     "{m}/(1 + |g| + {root} + {eps})",
-    lambda g, m, root, eps: m / (1 + g.abs() + (root + eps)),
+    lambda x: x.m / (1 + x.g.abs() + (x.root + x.eps)),
     lambda t, rate: t.subtract_quotient(
         t.m_hat, torch._foreach_add(torch._foreach_add(torch._foreach_abs(t.grads), 1), t.root), rate
     ),
@@ -38,7 +38,7 @@ needs_compiler = pytest.mark.skipif(not has_compiler("cpu"), reason="no C++ comp
 def _entry(monkeypatch: pytest.MonkeyPatch) -> None:
     """One entry in each of the table's two halves."""
     monkeypatch.setitem(BASIS, "bounded", BOUNDED)
-    term = Term(lambda beta1: {"bounded": 1.0}, lambda g, m, root, eps, beta1: BOUNDED.value(g, m, root, eps))
+    term = Term(lambda beta1: {"bounded": 1.0}, BOUNDED.value)
     monkeypatch.setitem(TABLE, "BOUNDED", term)
     monkeypatch.setattr(genomes, "TERMS", (*TERMS, "BOUNDED"))
     monkeypatch.setattr(kernels, "_kernels", {})  # compiled for another table

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optevo.optim.terms.table import BASIS, FUSED
+from optevo.optim.terms.table import BASIS, FUSED, Inputs
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ def _apply(
         names = [name for name in BASIS if name not in FUSED]
         for name, rate in zip(names, rates, strict=True):
             # A row without the entry must not get 0·∞ of it.
-            delta.add_(torch.where(rate != 0, BASIS[name].value(g, m_hat, root, eps) * rate, 0.0))
+            delta.add_(torch.where(rate != 0, BASIS[name].value(Inputs(g, m_hat, root, eps)) * rate, 0.0))
     p.mul_(keep).sub_(delta)
 
 

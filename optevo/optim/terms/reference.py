@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optevo.optim.terms.table import TABLE
+from optevo.optim.terms.table import TABLE, Inputs
 
 if TYPE_CHECKING:
     from optevo.optim.terms.genome import TermGenome
@@ -50,7 +50,8 @@ class ReferenceOptimizer(Optimizer):
                 w.mul_(1 - lr * group["weight_decay"])
                 m, v = self._moments(w, g)
                 for term, alpha in zip(genome.terms, genome.alphas, strict=True):
-                    w.sub_(lr * alpha * TABLE[term].value(g, m, v.sqrt(), genome.eps, genome.beta1))
+                    inputs = Inputs(g, m, v.sqrt(), genome.eps, genome.beta1)
+                    w.sub_(lr * alpha * TABLE[term].value(inputs))
         return loss
 
     def _moments(self, w: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:

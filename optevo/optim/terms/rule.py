@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optevo.optim.terms.table import BASIS, FUSED, TABLE, reads_of
+from optevo.optim.terms.table import BASIS, FUSED, TABLE, Basis, Term, reads_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +117,7 @@ def collapse(
     Returns:
         The rule, in which fields that cannot matter are None or False.
     """
-    parts: dict[str, list[float]] = {name: [] for name in BASIS}
-    for term, alpha in zip(terms, alphas, strict=True):
-        for name, share in TABLE[term].shares(beta1).items():
-            parts[name].append(share * alpha)
-    for gone, other in ((beta1 == 0, "without_m"), (beta2 == 0, "without_v")):  # m = g, then √v = |g|
-        for name, entry in BASIS.items():
-            if gone and (target := getattr(entry, other)) is not None:
-                parts[target] += parts[name]
-                parts[name] = []
-    # fsum is exact, so the order of equal terms cannot change the last bit of a coefficient.
-    found = {name: math.fsum(values) for name, values in parts.items()}
+    found = fold(terms, alphas, beta1=beta1, beta2=beta2)
     reads = reads_of(tuple(found.values()))
     reads_m, reads_v = "m" in reads, beta2 != 0 and "root" in reads
     return Rule(
@@ -139,3 +129,35 @@ def collapse(
         bias_correction=bias_correction and (reads_m or reads_v),
         clip_value=clip_value if any(found[name] != 0 for name in BASIS if BASIS[name].clips) else None,
     )
+
+
+def fold(
+    terms: Sequence[str],
+    alphas: Sequence[float],
+    *,
+    beta1: float,
+    beta2: float,
+    table: Mapping[str, Term] = TABLE,
+    basis: Mapping[str, Basis] = BASIS,
+) -> dict[str, float]:
+    """The coefficient of each entry of the basis.
+
+    Args:
+        terms: Names out of the table, repeats allowed.
+        alphas: One weight a term.
+        beta1: Decay of the first moment, 0 for none.
+        beta2: Decay of the second moment, 0 for none.
+        table: Terms by name. Default: the published ones.
+        basis: What they are made of. Default: that of the published ones.
+    """
+    parts: dict[str, list[float]] = {name: [] for name in basis}
+    for term, alpha in zip(terms, alphas, strict=True):
+        for name, share in table[term].shares(beta1).items():
+            parts[name].append(share * alpha)
+    for gone, other in ((beta1 == 0, "without_m"), (beta2 == 0, "without_v")):  # m = g, then √v = |g|
+        for name, entry in basis.items():
+            if gone and (target := getattr(entry, other)) is not None:
+                parts[target] += parts[name]
+                parts[name] = []
+    # fsum is exact, so the order of equal terms cannot change the last bit of a coefficient.
+    return {name: math.fsum(values) for name, values in parts.items()}

@@ -9,6 +9,9 @@ exported file, and the tests. The first six entries are fused by hand in `kernel
 is that of stored results; later ones are added to them one by one. A term that the basis can say already,
 as Nesterov's, is an entry of `TABLE` alone.
 
+`LATER` and `MODERN_TABLE` are what the modern catalogue has besides: entries with state of their own, or that
+see a whole matrix, each a pass of its own in `modern_optimizer`.
+
 The terms are choices of the search space, and Optuna lets no study's choices change: a study that was begun
 with fewer terms goes on under the optevo that began it.
 """
@@ -18,13 +21,37 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from optevo.optim.terms.kernels import Lists
 
-#: The value of an entry for one tensor, of (g, m, √v, ε): moments bias-corrected where the genome says so.
-Value = Callable[[Any, Any, Any, Any], Any]
+
+class Inputs(NamedTuple):
+    """What the value of an entry for one tensor is made of.
+
+    Attributes:
+        g: The gradient.
+        m: The first moment, bias-corrected where the genome says so; g without one.
+        root: √v̂, |g| without a second moment.
+        eps: ε.
+        beta1: β₁.
+        slow: The slow moment.
+        before: The first moment as it was before this step, without correction.
+        beta_lion: Its weight in LION.
+    """
+
+    g: Any
+    m: Any
+    root: Any
+    eps: Any
+    beta1: Any = None
+    slow: Any = None
+    before: Any = None
+    beta_lion: Any = None
+
+
+Value = Callable[[Inputs], Any]
 
 
 @dataclass(frozen=True)
@@ -34,15 +61,17 @@ class Basis:
     Attributes:
         name: Of its coefficient, in `Rule` and in canonical forms.
         symbol: For formulas, in which ``{m}``, ``{root}`` and ``{eps}`` are filled in.
-        value: Its value for one tensor.
+        value: Its value for one tensor, where one suffices.
         foreach: Subtracts it, times a rate, from lists of parameters.
         source: The same as a line of an exported file; ``{rate}`` is filled in.
         reads: What it needs besides g: of "m"; "root", which is √v̂ + ε, or |g| + ε without a second moment;
             "magnitude", which is |g| + ε; "eps"; and, beyond the first six entries, whose rates hold its
             correction, "m-hat" for m̂ as the list ``m_hat``. Default: nothing.
+            Of `LATER` also "slow", the slow moment, and "before", the first moment before this step.
         without_m: The entry that it is where m = g. Default: None, itself.
         without_v: The entry that it is where √v = |g|. Default: None, itself.
         clips: Whether clipping the gradient can change it. Default: True.
+        of_vectors: The entry that it is for parameters of fewer than two dimensions. Default: None, itself.
     """
 
     name: str
@@ -54,6 +83,7 @@ class Basis:
     without_m: str | None = None
     without_v: str | None = None
     clips: bool = True
+    of_vectors: str | None = None
 
     def __post_init__(self) -> None:
         if "m-hat" in self.reads and "m" not in self.reads:
@@ -66,11 +96,11 @@ class Term:
 
     Attributes:
         shares: What it adds to the coefficients, given β₁.
-        value: Its value for one tensor of (g, m, √v, ε, β₁); what the reference computes.
+        value: Its value for one tensor; what the reference computes.
     """
 
     shares: Callable[[float], Mapping[str, float]]
-    value: Callable[[Any, Any, Any, float, float], Any]
+    value: Value
 
 
 BASIS: dict[str, Basis] = {
@@ -79,14 +109,14 @@ BASIS: dict[str, Basis] = {
         Basis(
             "grad",
             "g",
-            lambda g, m, root, eps: g,
+            lambda x: x.g,
             lambda t, rate: t.subtract(t.grads, rate),
             "torch._foreach_add_(params, grads, alpha=-({rate}))",
         ),
         Basis(
             "momentum",
             "{m}",
-            lambda g, m, root, eps: m,
+            lambda x: x.m,
             lambda t, rate: t.subtract(t.exp_avgs, rate),
             "torch._foreach_add_(params, m, alpha=-({rate}))",
             reads=frozenset({"m"}),
@@ -95,7 +125,7 @@ BASIS: dict[str, Basis] = {
         Basis(
             "rms",
             "g/({root} + {eps})",
-            lambda g, m, root, eps: g / (root + eps),
+            lambda x: x.g / (x.root + x.eps),
             lambda t, rate: t.subtract_quotient(t.grads, t.root, rate),
             "torch._foreach_addcdiv_(params, grads, root, -({rate}))",
             reads=frozenset({"root", "eps"}),
@@ -104,7 +134,7 @@ BASIS: dict[str, Basis] = {
         Basis(
             "adam",
             "{m}/({root} + {eps})",
-            lambda g, m, root, eps: m / (root + eps),
+            lambda x: x.m / (x.root + x.eps),
             lambda t, rate: t.subtract_quotient(t.exp_avgs, t.root, rate),
             "torch._foreach_addcdiv_(params, m, root, -({rate}))",
             reads=frozenset({"m", "root", "eps"}),
@@ -113,7 +143,7 @@ BASIS: dict[str, Basis] = {
         Basis(
             "sign",
             "sign(g)",
-            lambda g, m, root, eps: g.sign(),
+            lambda x: x.g.sign(),
             lambda t, rate: t.subtract(t.sign, rate),
             "torch._foreach_add_(params, torch._foreach_sign(grads), alpha=-({rate}))",
             clips=False,
@@ -121,7 +151,7 @@ BASIS: dict[str, Basis] = {
         Basis(
             "unit",
             "g/(|g| + {eps})",
-            lambda g, m, root, eps: g / (g.abs() + eps),
+            lambda x: x.g / (x.g.abs() + x.eps),
             lambda t, rate: t.subtract_quotient(t.grads, t.magnitude, rate),
             "torch._foreach_addcdiv_(params, grads, magnitude, -({rate}))",
             reads=frozenset({"magnitude", "eps"}),
@@ -131,10 +161,44 @@ BASIS: dict[str, Basis] = {
 #: What `kernels` computes by hand; later entries follow one by one.
 FUSED = ("grad", "momentum", "rms", "adam", "sign", "unit")
 
+#: What the modern catalogue's canonical update has besides `BASIS`.
+LATER: dict[str, Basis] = {
+    entry.name: entry
+    for entry in (
+        Basis(  # Chen et al., Symbolic Discovery of Optimization Algorithms, arXiv 2302.06675
+            "lion",
+            "sign({lion}·m + {rest}·g)",
+            lambda x: (x.before + (1 - x.beta_lion) * (x.g - x.before)).sign(),
+            lambda t, rate: t.subtract(t.lion, rate),
+            "torch._foreach_add_(delta, lion, alpha={rate})",
+            reads=frozenset({"m", "before"}),
+            without_m="sign",
+        ),
+        Basis(  # Pagliardini et al., The AdEMAMix Optimizer, arXiv 2409.03137
+            "slow",
+            "s/({root} + {eps})",
+            lambda x: x.slow / (x.root + x.eps),
+            lambda t, rate: t.subtract_quotient(t.slow, t.root, rate),
+            "torch._foreach_addcdiv_(delta, slow, root, {rate})",
+            reads=frozenset({"slow", "root", "eps"}),
+        ),
+        Basis(  # Jordan et al., Muon; the scale is that of Liu et al., arXiv 2502.16982
+            "ortho",
+            "orth({m_nesterov})",
+            lambda x: x.m + x.beta1 * (x.g - x.m),  # of which it is the orthogonal factor, times the scale
+            lambda t, rate: t.subtract(t.ortho, rate),
+            "torch._foreach_add_(delta, orthogonalise(nesterov), alpha={rate})",
+            reads=frozenset({"m"}),
+            of_vectors="adam",
+        ),
+    )
+}
+
 
 def _alone(name: str) -> Term:
     """The term that is one entry of the basis."""
-    return Term(lambda beta1: {name: 1.0}, lambda g, m, root, eps, beta1: BASIS[name].value(g, m, root, eps))
+    entry = {**BASIS, **LATER}[name]
+    return Term(lambda beta1: {name: 1.0}, entry.value)
 
 
 TABLE: dict[str, Term] = {
@@ -146,11 +210,20 @@ TABLE: dict[str, Term] = {
     "UNIT_GRAD": _alone("unit"),
     "NESTEROV": Term(
         lambda beta1: {"grad": beta1, "momentum": 1 - beta1},
-        lambda g, m, root, eps, beta1: m + beta1 * (g - m),
+        lambda x: x.m + x.beta1 * (x.g - x.m),
     ),
 }
 #: Names of the terms, in the order of the search space's choices.
 TERMS = tuple(TABLE)
+
+MODERN_TABLE: dict[str, Term] = {
+    **TABLE,
+    "LION": _alone("lion"),
+    "SLOW": _alone("slow"),
+    "ORTHO": _alone("ortho"),
+}
+#: Names of the modern catalogue's terms, likewise.
+MODERN_TERMS = tuple(MODERN_TABLE)
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,0 +1,136 @@
+"""One rule of the modern catalogue in canonical form: a coefficient for each entry of the longer basis.
+
+Pure Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optevo.optim.terms.rule import fold
+from optevo.optim.terms.table import BASIS, LATER, MODERN_TABLE
+
+ENTRIES = {**BASIS, **LATER}
+#: Entries that see the size of the first moment.
+MEASURED = tuple(name for name in BASIS if "m" in BASIS[name].reads)
+
+
+@dataclass(frozen=True)
+class ModernRule:
+    """What a weighted sum of terms comes to for some of the parameters; what is never read is None.
+
+    Attributes:
+        coefficients: By the name of the basis's entry, those other than 0, in the order of the basis.
+        beta1: Decay of the first moment.
+        beta2: Decay of the second moment.
+        beta_slow: Decay of the slow moment.
+        beta_lion: Weight of the first moment in LION.
+        eps: ε.
+        bias_correction: Whether the moments that are read, but for the slow one, are bias-corrected.
+        clip_value: Limit of |g| before anything else.
+        cautious: Whether elements that would step along the gradient are masked and the rest scaled up.
+    """
+
+    coefficients: Mapping[str, float]
+    beta1: float | None = None
+    beta2: float | None = None
+    beta_slow: float | None = None
+    beta_lion: float | None = None
+    eps: float | None = None
+    bias_correction: bool = False
+    clip_value: float | None = None
+    cautious: bool = False
+
+    def of_vectors(self) -> dict[str, float]:
+        """The coefficients for parameters of fewer than two dimensions."""
+        return for_vectors(self.coefficients, m=self.beta1 is not None, v=self.beta2 is not None)
+
+    def formula(self, of_vectors: bool = False) -> str:
+        """The update Δ as one line, numbers to three digits."""
+        coefficients = self.of_vectors() if of_vectors else self.coefficients
+        hat = "\u0302" if self.bias_correction else ""
+        lion = self.beta_lion or 0.0
+        filled = {
+            "m": f"m{hat}",
+            "root": f"√v{hat}" if self.beta2 is not None else "|g|",
+            "eps": f"{self.eps:.3g}" if self.eps is not None else "",
+            "lion": f"{lion:.3g}",
+            "rest": f"{1 - lion:.3g}",
+            "m_nesterov": "g" if self.beta1 is None else f"{1 - self.beta1:.3g}·g + {self.beta1:.3g}·m",
+        }
+        text = ""
+        for name, coefficient in coefficients.items():
+            sign = "−" if coefficient < 0 else "+" if text else ""
+            text += f" {sign} " if text else sign
+            text += f"{abs(coefficient):.3g}·{ENTRIES[name].symbol.format(**filled)}"
+        text = text or "0"
+        if self.cautious:
+            text = f"cautious({text})"
+        if self.clip_value is not None:
+            text += f"   with g clipped to ±{self.clip_value:.3g}"
+        return text
+
+
+def for_vectors(coefficients: Mapping[str, float], *, m: bool, v: bool) -> dict[str, float]:
+    """What coefficients are for parameters of fewer than two dimensions, in the order of the basis.
+
+    Args:
+        coefficients: By the name of the entry.
+        m: Whether there is a first moment; without, m = g.
+        v: Whether there is a second moment; without, √v = |g|.
+    """
+    folded: dict[str, float] = {}
+    for name, coefficient in coefficients.items():
+        target = ENTRIES[name].of_vectors
+        if target is None:
+            target = name
+        else:
+            target = (not m and ENTRIES[target].without_m) or target
+            target = (not v and ENTRIES[target].without_v) or target
+        folded[target] = folded.get(target, 0.0) + coefficient
+    return {name: folded[name] for name in ENTRIES if folded.get(name, 0.0) != 0}
+
+
+def reads(coefficients: Mapping[str, float]) -> frozenset[str]:
+    """All that entries read, see `Basis.reads`."""
+    return frozenset[str]().union(*(ENTRIES[name].reads for name in coefficients))
+
+
+def collapse_modern(
+    terms: Sequence[str],
+    alphas: Sequence[float],
+    *,
+    beta1: float,
+    beta2: float,
+    beta_slow: float,
+    beta_lion: float,
+    eps: float,
+    bias_correction: bool,
+    clip_value: float | None,
+    cautious: bool,
+) -> ModernRule:
+    """Fold weighted terms into the coefficients; arguments as of `optevo.optim.terms.rule.collapse`."""
+    found = fold(terms, alphas, beta1=beta1, beta2=beta2, table=MODERN_TABLE, basis=ENTRIES)
+    coefficients = {name: value for name, value in found.items() if value != 0}
+    vectors = for_vectors(coefficients, m=beta1 != 0, v=beta2 != 0)
+    everywhere = reads(coefficients) | reads(vectors)
+    reads_m, reads_v = beta1 != 0 and "m" in everywhere, beta2 != 0 and "root" in everywhere
+    values: dict[str, Any] = {
+        "beta1": beta1 if reads_m else None,
+        "beta2": beta2 if reads_v else None,
+        "beta_slow": beta_slow if "slow" in everywhere else None,
+        "beta_lion": beta_lion if "before" in everywhere else None,
+        "eps": eps if "eps" in everywhere else None,
+    }
+    return ModernRule(
+        coefficients,
+        **values,
+        # LION and ORTHO don't see how large m is.
+        bias_correction=bias_correction
+        and (reads_v or (reads_m and any(name in MEASURED for name in (*coefficients, *vectors)))),
+        clip_value=clip_value if any(ENTRIES[name].clips for name in coefficients) else None,
+        cautious=cautious,
+    )
+
