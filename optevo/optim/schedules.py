@@ -116,9 +116,9 @@ DECAYS = ("none", "cosine", "linear", "sqrt")
 class ShareSchedule:
     """The factor on the learning rate at step t = 0, 1, …: warmup, hold, decay, as shares of the run.
 
-    Warmup gives (t + 1)/warmup_steps; then it is 1 over the hold; then it falls to `final`, s going from 0 to
-    1 over the rest of the run: along ½(1 + cos(π·s)), 1 − s or 1 − √s. From t = total_steps on it stays at its
-    last value. Exported files hold the class as it stands here, with `math` alone.
+    Warmup gives (t + 1)/warmup_steps; then it is 1 over the hold; then it falls to `final`, s going from 0
+    to 1 over the rest of the run: along ½(1 + cos(π·s)), 1 − s or 1 − √s. From t = total_steps on it stays at
+    its last value. Exported files hold the class as it stands here, with `math` alone.
 
     Args:
         total_steps: Length of the run in optimizer steps, ≥ 1.

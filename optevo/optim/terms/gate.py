@@ -9,6 +9,7 @@ a rule passes that descends with any learning rate at any scale.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -27,6 +28,10 @@ SCALES = (1.0, 1e-2, 1e-4)
 PROBES = (0.0, 1e-20, -1e-8, 1e-3, -1.0, 1e4)
 
 
+#: (x, gradient, learning rates, steps): every row of x after so many updates; rates repeat along the rows.
+Follow = Callable[[Tensor, Callable[[Tensor], Tensor], Sequence[float], int], Tensor]
+
+
 def gate(rule: Rule) -> str | None:
     """Why `rule` cannot train anything, or None. Takes milliseconds.
 
@@ -35,12 +40,17 @@ def gate(rule: Rule) -> str | None:
     Args:
         rule: The canonical update.
     """
+    return sifted(functools.partial(_follow, rule))
+
+
+def sifted(follow: Follow) -> str | None:
+    """Why what `follow` follows cannot train anything, or None."""
     probes = torch.tensor(PROBES).expand(1, -1)
-    if not torch.isfinite(_follow(rule, torch.ones_like(probes), lambda x: probes, [1.0], steps=2)).all():
+    if not torch.isfinite(follow(torch.ones_like(probes), lambda x: probes, [1.0], 2)).all():
         return "gate: the update is not finite on ordinary gradients"
     scale = torch.tensor(SCALES).repeat_interleave(len(RATES)).unsqueeze(1)  # each with all rates
     centre, start = torch.tensor(CENTRE), torch.tensor(START).repeat(len(scale), 1)
-    end = _follow(rule, start, lambda x: scale * 2 * (x - centre), RATES, steps=UPDATES)
+    end = follow(start, lambda x: scale * 2 * (x - centre), RATES, UPDATES)
     f = (end - centre).square().sum(dim=1)
     if (f < PASSED).any():  # NaN compares false
         return None

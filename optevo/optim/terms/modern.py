@@ -88,9 +88,9 @@ class ModernGenome(Candidate):
         beta1: Decay of the first moment in [0, 0.999].
         beta2: Decay of the second moment in [0, 0.9999].
         beta_slow: Decay of the slow moment, which SLOW reads, in [0.9, 0.99999].
-        beta_lion: Weight of the first moment in LION's sign, in [0, 0.999]; the moment's own decay is `beta1`.
+        beta_lion: Weight of the first moment in LION's sign, in [0, 0.999]; its own decay is `beta1`.
         eps: ε in [1e-10, 1e-4], added outside the root.
-        weight_decay: Decoupled weight decay in [0, 1]: w ← (1 − η·weight_decay)·w, η the parameter's own rate.
+        weight_decay: Decoupled weight decay in [0, 1]: w ← (1 − η·weight_decay)·w, with the η of the kind.
         use_momentum: Whether m is an average; otherwise m = g.
         use_second_moment: Whether v is an average; otherwise v = g².
         bias_correction: Whether averaged moments, but for the slow one, are divided by 1 − βᵏ.
@@ -218,7 +218,9 @@ class ModernGenome(Candidate):
         """The update as a line to read."""
         rule, second = self.rule(), self.second_rule()
         text = f"Δ = {rule.formula()}"
-        if rule.of_vectors() != rule.coefficients and (self.second is None or "vector" not in self.second.kinds):
+        if rule.of_vectors() != rule.coefficients and (
+            self.second is None or "vector" not in self.second.kinds
+        ):
             text += f"; vectors: Δ = {rule.formula(of_vectors=True)}"
         if second is not None and self.second is not None:
             only_vectors = self.second.kinds == ("vector",)

@@ -133,4 +133,3 @@ def collapse_modern(
         clip_value=clip_value if any(ENTRIES[name].clips for name in coefficients) else None,
         cautious=cautious,
     )
-
