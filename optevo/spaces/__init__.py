@@ -9,6 +9,7 @@ from optevo.optim.candidate import Candidate
 from optevo.spaces.base import Params, Space
 from optevo.spaces.baselines import BaselineSpace
 from optevo.spaces.graphs import GraphSpace
+from optevo.spaces.modern import ModernSpace
 from optevo.spaces.terms import TermSpace
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "BaselineSpace",
     "Candidate",
     "GraphSpace",
+    "ModernSpace",
     "Params",
     "Space",
     "SpaceKind",

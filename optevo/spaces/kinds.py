@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optevo.optim.baselines.registry import BASELINES
 from optevo.spaces.base import Space
 from optevo.spaces.baselines import BaselineSpace
 from optevo.spaces.graph_section import GraphSection
 from optevo.spaces.graphs import GraphSpace
+from optevo.spaces.modern import ModernSpace
 from optevo.spaces.sections import BaselineSection, SpaceSection, TermsSection
 from optevo.spaces.terms import TermSpace
 
@@ -27,9 +28,14 @@ class SpaceKind(NamedTuple):
     make: Callable[..., Space]
 
 
+def make_terms(catalogue: str = "published", **keys: Any) -> Space:
+    """The space of the term genomes of a catalogue, "published" or "modern"."""
+    return ModernSpace(**keys) if catalogue == "modern" else TermSpace(**keys)
+
+
 #: By the `kind` of a study file's ``[space]``; a new kind of space is one entry.
 SPACES: dict[str, SpaceKind] = {
-    TermSpace.name: SpaceKind(TermsSection, TermSpace),
+    TermSpace.name: SpaceKind(TermsSection, make_terms),
     GraphSpace.name: SpaceKind(GraphSection, GraphSpace),
     **{name: SpaceKind(BaselineSection, functools.partial(BaselineSpace, name)) for name in BASELINES},
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,7 +22,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from optevo.naming import hint
 from optevo.optim.baselines.registry import BASELINES, Schedule
+from optevo.optim.terms.modern_presets import MODERN_PRESETS
 from optevo.optim.terms.presets import PRESETS
+
+Catalogue = Literal["published", "modern"]
+_MODERN_ONLY = MODERN_PRESETS.keys() - PRESETS.keys()
 
 
 class Section(BaseModel):
@@ -89,19 +93,26 @@ class TermsSection(SpaceSection):
     """The term genome may vary."""
 
     kind: Literal["terms"] = "terms"
+    # Not stored while published: older studies keep their fingerprint.
+    catalogue: Catalogue = Field(default="published", exclude_if=lambda name: name == "published")
     presets: tuple[str, ...] = ("sgd", "adam", "adamw", "rmsprop")  # members of generation 0
     # Draw until one passes the gate. Not stored while false: older studies keep their fingerprint.
     viable: bool = Field(default=False, exclude_if=operator.not_)
 
     @field_validator("presets", mode="before")
     @classmethod
-    def _known(cls, names: Any) -> Any:
+    def _known(cls, names: Any, info: ValidationInfo) -> Any:
         if not isinstance(names, (list, tuple)):
             raise ValueError("expected a list of preset names")
         faults: list[tuple[int | None, Any, str]] = [(None, names, message) for message in twice(names)]
+        catalogue = info.data.get("catalogue")  # which is missing where it is unknown
+        known: Collection[str] = PRESETS if catalogue == "published" else MODERN_PRESETS
         for i, name in enumerate(names):
-            if not isinstance(name, str) or name not in PRESETS:
-                faults.append((i, name, f"unknown preset {name!r}: {hint(name, PRESETS)}"))
+            if isinstance(name, str) and catalogue == "published" and name in _MODERN_ONLY:
+                said = f"the preset {name!r} is of the catalogue 'modern', say catalogue = \"modern\""
+                faults.append((i, name, said))
+            elif not isinstance(name, str) or name not in known:
+                faults.append((i, name, f"unknown preset {name!r}: {hint(name, known)}"))
         refuse(faults)
         return tuple(names)
 

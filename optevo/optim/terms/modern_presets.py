@@ -1,0 +1,35 @@
+"""Known optimizers, and hybrids of them made by hand, as genomes of the modern catalogue."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from optevo.naming import Registry
+from optevo.optim.terms.modern import ModernGenome, SecondRule
+from optevo.optim.terms.modern_expression import as_modern
+from optevo.optim.terms.presets import PRESETS
+
+
+def _adamw(lr: float, weight_decay: float, ortho: tuple[str, ...] = (), **genes: Any) -> ModernGenome:
+    """AdamW, but for kinds of parameters with orthogonalised momentum."""
+    second = SecondRule(kinds=ortho, terms=("ORTHO",), alphas=(1.0,), beta1=0.95) if ortho else None
+    numbers = {"lr": lr, "weight_decay": weight_decay, "second": second}
+    return ModernGenome(**{"terms": ("ADAM_TERM",), "alphas": (1.0,), **numbers, **genes})
+
+
+_EVOLVED = dataclasses.replace(PRESETS["evolved"], warmup=False, cosine_decay=False)
+
+MODERN_PRESETS: Registry[ModernGenome] = Registry("preset")
+MODERN_PRESETS |= {
+    **{name: as_modern(PRESETS[name]) for name in ("sgd", "adam", "adamw", "rmsprop", "signsgd")},
+    # Its warmup was 100 of 1,000 steps, under a cosine from the first step on.
+    "evolved": dataclasses.replace(as_modern(_EVOLVED), warmup=0.1, decay="cosine"),
+    "lion": ModernGenome(terms=("LION",), alphas=(1.0,), lr=3e-4, beta1=0.99, weight_decay=0.1),
+    # Without its schedules of α and of the slow moment's decay.
+    "ademamix": _adamw(1e-3, 1e-2, terms=("ADAM_TERM", "SLOW"), alphas=(1.0, 5.0)),
+    "muon": _adamw(1e-3, 0.1, ("hidden", "head")),
+    "muon_conv": _adamw(1e-3, 0.1, ("convolution", "hidden")),
+    "ortho_conv": _adamw(5e-3, 1e-2, ("convolution",), warmup=0.1, decay="cosine"),
+    "cautious_ortho_conv": _adamw(5e-3, 1e-2, ("convolution",), cautious=True, warmup=0.1, decay="linear"),
+}
