@@ -156,7 +156,8 @@ def scheduler(optimizer: Optimizer, total_steps: int) -> LambdaLR:
 def self_check() -> None:
     """Three steps on fixed gradients against the numbers recorded when this file was written."""
     shapes = ((2, 1, 2, 2), (3, 2), (2, 3), (2,))
-    ws = [torch.nn.Parameter(torch.linspace(-1, 1, math.prod(s), dtype=torch.float64).view(s)) for s in shapes]
+    lines = [torch.linspace(-1, 1, math.prod(s), dtype=torch.float64).view(s) for s in shapes]
+    ws = [torch.nn.Parameter(line) for line in lines]
     optimizer = @NAME@(ws)
     for t in range(3):
         for w in ws:
