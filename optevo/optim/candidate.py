@@ -21,7 +21,12 @@ class Candidate(abc.ABC):
     """One point of a search space: an optimizer with its hyperparameters and its schedule.
 
     A subclass is pure Python until it builds; importing it imports no torch.
+
+    Attributes:
+        by_kind: Whether `build` takes groups with a `kind`, see `optevo.optim.kinds`. Default: False.
     """
+
+    by_kind = False
 
     @abc.abstractmethod
     def build(self, params: Iterable[Any], total_steps: int) -> tuple[Optimizer, LRScheduler]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,22 @@ class Task(abc.ABC):
             generator: A CPU generator, the only source of initial weights and of the dropouts' seeds.
                 `optevo.tasks.build` does both for ordinary modules.
         """
+
+    def kinds(self, model: nn.Module) -> Mapping[str, str]:
+        """Kinds of parameters by name, where shapes and positions don't tell.
+
+        Some optimizers treat kinds differently: "convolution", "hidden", "vector", and "head", which is
+        embeddings and the last layer. An embedding is a matrix like any other by its shape.
+
+        Args:
+            model: One that `model` has made.
+
+        Returns:
+            A kind for each name out of `model.named_parameters()` that needs one. Default: "head" for what
+            an `nn.Embedding` holds.
+        """
+        embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+        return {name: "head" for name, p in model.named_parameters() if id(p) in embedded}
 
     def batches(
         self, split: Split, batch_size: int, generator: torch.Generator

@@ -7,16 +7,19 @@ import ctypes
 import dataclasses
 import functools
 import hashlib
+import itertools
 import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from optevo.errors import UserError
+from optevo.naming import hint
 from optevo.tasks.faults import users_number
 from optevo.training.fitness import FINAL_STEPS, MAX_LOSS, fitness, tenths, usable
 from optevo.training.precision import PRECISIONS, autocast
@@ -166,7 +169,7 @@ def fitted(
     model = task.model(generator_for(torch.device("cpu"), task.name, seed, "model")).to(device)
     _channels_last(model)
     model.train()
-    optimizer, scheduler = candidate.build(model.parameters(), steps)
+    optimizer, scheduler = candidate.build(parameters(task, model, candidate), steps)
     batches = task.batches(split, batch_size, generator_for(device, task.name, seed, "batches"))
     fit, looked = Fit(model, torch.zeros(steps, device=device)), 0
     graph_every = getattr(optimizer, "graph_every", 0)
@@ -195,6 +198,26 @@ def fitted(
             break
     optimizer.zero_grad(set_to_none=True)
     return fit
+
+
+def parameters(task: Task, model: nn.Module, candidate: Candidate) -> Iterable[Any]:
+    """A model's parameters; for candidates that treat kinds differently, in groups where the task says kinds.
+
+    Groups hold neighbours, so that the order of the parameters stays.
+
+    Raises:
+        UserError: The task says the kind of a parameter that there isn't.
+    """
+    said = task.kinds(model) if candidate.by_kind else {}
+    if not said:
+        return model.parameters()
+    named = dict(model.named_parameters())
+    if unknown := [name for name in said if name not in named]:
+        raise UserError(f"task {task.name!r}: kinds() names {unknown[0]!r}: {hint(unknown[0], named)}")
+    return [
+        {"params": [named[name] for name in names], "kind": kind}
+        for kind, names in itertools.groupby(named, said.get)
+    ]
 
 
 def finish(

@@ -233,6 +233,8 @@ def test_ademamixs_ramps_last_as_long_as_the_run():
 class Watched:
     """A candidate that notes at every step of its optimizer whether the gradients have a graph."""
 
+    by_kind = False
+
     def __init__(self, candidate: TunedBaseline) -> None:
         self.candidate, self.graphs = candidate, []
 

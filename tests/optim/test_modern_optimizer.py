@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from pytorch_optimizer import AdEMAMix, Lion
 from torch import Tensor, nn
 
 from optevo.optim import orthogonal
+from optevo.optim.hybrids import CautiousOrthoConvAdamW
 from optevo.optim.terms import modern_optimizer
 from optevo.optim.terms.modern import ModernGenome, SecondRule
 from optevo.optim.terms.modern_optimizer import ModernOptimizer
+from optevo.optim.terms.modern_presets import MODERN_PRESETS
 
 STEPS = 12
 SHAPES = ((6, 3, 3, 3), (6,), (5, 6), (6, 5), (5,), (3, 5), (3,))
@@ -214,3 +217,9 @@ def test_a_checkpoint_brings_kinds_and_rules_along():
     again = ModernOptimizer(again_params, genome("GRAD"))
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     close(trained(lambda _: again, again_params, 3), trained(lambda _: optimizer, params, 3))
+
+
+def test_the_hand_made_hybrid_is_its_preset():
+    ours = trained(lambda params: CautiousOrthoConvAdamW(params, lr=5e-3, weight_decay=0.0))
+    preset = dataclasses.replace(MODERN_PRESETS["cautious_ortho_conv"], weight_decay=0.0)
+    close(ours, trained(preset.optimizer))

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -81,6 +81,7 @@ class Told(Task):
 class Rated:
     """Changes nothing; its optimizer tells the weights their rate, and `built` who was asked for it."""
 
+    by_kind: ClassVar[bool] = False
     lr: float = math.nan
     built: list[tuple[float, int]] = dataclasses.field(default_factory=list)
 

@@ -75,6 +75,11 @@ class TunedBaseline(Candidate):
         return BASELINES[self.name]
 
     @property
+    def by_kind(self) -> bool:  # type: ignore[override]  # a plain attribute of most candidates
+        """Whether it takes groups with a `kind`."""
+        return self.baseline.by_kind
+
+    @property
     def wants(self) -> str | None:
         """What it must be told besides parameters and gradients; None where a class alone can be it."""
         return self.baseline.wants(self.options)

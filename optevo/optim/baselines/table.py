@@ -31,6 +31,7 @@ class Baseline:
         without_horizon: Options with which it does without that. Default: none, it never does.
         graph_every: The gradient's own graph is needed every so many steps, for second derivatives. Default:
             0, never.
+        by_kind: Whether it takes groups with a `kind`, see `optevo.optim.kinds`. Default: False.
     """
 
     factory: str
@@ -43,6 +44,7 @@ class Baseline:
     horizon: str | None = None
     without_horizon: Mapping[str, Option] | None = None
     graph_every: int = 0
+    by_kind: bool = False
 
     def wants(self, options: Mapping[str, Option]) -> str | None:
         """What it must be told besides parameters and gradients, so that a class alone can't be it.
@@ -161,6 +163,24 @@ BASELINES |= {
         "decoupled",
         {"momentum": 0.95, "nesterov": True, **_ADAM},
         weight_decay=_DECOUPLED,
+    ),
+    "ortho_conv": Baseline(
+        "optevo.optim.hybrids.OrthoConvAdamW",
+        "Δ = the orthogonal factor of Nesterov's momentum for convolutions; AdamW for the rest",
+        "decoupled",
+        {"momentum": 0.95, **_ADAM},
+        lr=(1e-3, 2e-3, 5e-3, 1e-2),
+        weight_decay=_DECOUPLED,
+        by_kind=True,
+    ),
+    "cautious_ortho_conv": Baseline(
+        "optevo.optim.hybrids.CautiousOrthoConvAdamW",
+        "as ortho_conv, without what points along the gradient",
+        "decoupled",
+        {"momentum": 0.95, **_ADAM},
+        lr=(1e-3, 2e-3, 5e-3, 1e-2),
+        weight_decay=_DECOUPLED,
+        by_kind=True,
     ),
     "lion": Baseline(
         "pytorch_optimizer.Lion",

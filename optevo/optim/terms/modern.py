@@ -110,6 +110,8 @@ class ModernGenome(Candidate):
         ValueError: A gene is outside its domain; the message names it and the value.
     """
 
+    by_kind = True
+
     terms: tuple[str, ...]
     alphas: tuple[float, ...]
     lr: float

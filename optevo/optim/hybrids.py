@@ -1,0 +1,64 @@
+"""Orthogonal updates for convolutions and AdamW for the rest, as torch optimizers with AdamW's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from optevo.optim.terms.modern import ModernGenome, SecondRule
+from optevo.optim.terms.modern_optimizer import ModernOptimizer
+
+
+class OrthoConvAdamW(ModernOptimizer):
+    """Convolutions step along the orthogonal factor of Nesterov's momentum, everything else as in AdamW.
+
+    The factor is scaled to the root mean square of AdamW's update, so that one lr does for both. Kinds of
+    parameters are those of `ModernOptimizer`; a group may say its `kind`.
+
+    Args:
+        params: Parameters, named parameters or groups.
+        lr: Learning rate. Default: 5e-3.
+        weight_decay: Decoupled. Default: 1e-2.
+        momentum: Of convolutions. Default: 0.95.
+        betas: AdamW's. Default: (0.9, 0.999).
+        eps: AdamW's. Default: 1e-8.
+        maximize: Ascend instead of descend. Default: False.
+
+    Raises:
+        ValueError: A hyperparameter is out of range, or a parameter is complex.
+        RuntimeError: In `step`, a gradient is sparse.
+    """
+
+    CAUTIOUS: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 5e-3,
+        weight_decay: float = 1e-2,
+        *,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        maximize: bool = False,
+    ) -> None:
+        genome = ModernGenome(
+            terms=("ADAM_TERM",),
+            alphas=(1.0,),
+            lr=1e-3,  # what the caller says stands in its place, as for weight decay
+            beta1=betas[0],
+            beta2=betas[1],
+            eps=eps,
+            cautious=self.CAUTIOUS,
+            second=SecondRule(kinds=("convolution",), terms=("ORTHO",), alphas=(1.0,), beta1=momentum),
+        )
+        super().__init__(params, genome, lr=lr, weight_decay=weight_decay, maximize=maximize)
+
+
+class CautiousOrthoConvAdamW(OrthoConvAdamW):
+    """`OrthoConvAdamW` that skips what points along the gradient (Liang et al., arXiv 2411.16085).
+
+    Arguments and errors are those of `OrthoConvAdamW`.
+    """
+
+    CAUTIOUS = True
