@@ -287,6 +287,17 @@ def test_warmup_cosine_is_a_linear_warmup_times_half_a_cosine(total: int):
     assert factor(total) == pytest.approx(0, abs=1e-15)
 
 
+@pytest.mark.parametrize("total", [1, 4, 5, 10, 37, 500, 1000])
+def test_warmup_linear_rises_over_a_tenth_and_falls_to_zero_along_a_line(total: int):
+    one = tuned("adam", schedule_name="warmup_linear")
+    factor, warmup = one.schedule(total), round(0.1 * total)
+    seen = [factor(step) for step in range(total + 5)]
+    assert seen[:warmup] == [(step + 1) / warmup for step in range(warmup)]
+    assert seen[warmup:total] == pytest.approx([1 - k / (total - warmup) for k in range(total - warmup)])
+    assert seen[total:] == [0.0] * 5
+    assert one.describe().endswith("warmup over 10% of the run and linear decay")
+
+
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_learned_schedule_has_a_tenth_of_warmup(name: str):
     one = tuned("adam", 0.02, schedule_name=name)

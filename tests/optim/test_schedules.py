@@ -15,6 +15,7 @@ from strategies import genome
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from optevo.optim import GenomeOptimizer, TermGenome, WarmupCosine
+from optevo.optim.schedules import WarmupLinear
 
 
 def factor_by_the_spec(t: int, total: int, warmup: int, cosine: bool) -> float:
@@ -144,3 +145,13 @@ def test_the_scheduler_goes_on_from_a_checkpoint_where_it_was(warmup, cosine):
     resumed.load_state_dict(checkpoint["optimizer"])
     resumed_scheduler.load_state_dict(checkpoint["scheduler"])
     assert lrs(resumed, resumed_scheduler, 12) == whole[8:]
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(0, 0), (math.nan, 0), (4, -1), (4, 5)])
+def test_a_linear_schedule_that_is_none_is_refused(total, warmup):
+    with pytest.raises(ValueError, match=r"Invalid (total|warmup)_steps"):
+        WarmupLinear(total, warmup_steps=warmup)
+
+
+def test_a_linear_schedule_may_be_all_warmup():
+    assert [WarmupLinear(4, warmup_steps=4)(t) for t in range(6)] == [0.25, 0.5, 0.75, 1.0, 0.0, 0.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from optevo.optim.baselines.registry import WARMUP_SHARE, TunedBaseline
 from optevo.optim.checked import CheckedOptimizer
 from optevo.optim.learned import LEARNED, learned_source
+from optevo.optim.schedules import WarmupLinear
 from optevo.optim.source import fill, range_entries
 
 _TEMPLATE = '''"""@NAME@: @FACTORY@ as tuned by optevo. This file needs @PACKAGE@.
@@ -74,6 +76,7 @@ OPTIONS = @OPTIONS@
 
 
 |usual|@WARMUP_COSINE@
+|linear|@WARMUP_LINEAR@
 |learned|@LEARNED@
 
 
@@ -82,6 +85,8 @@ def scheduler(optimizer: Optimizer, total_steps: int) -> LambdaLR:
 |usual|    schedule = WarmupCosine(total_steps, cosine=@COSINE@)
 |usual|    schedule.warmup_steps = @WARMUP@
 |usual|    return LambdaLR(optimizer, schedule)
+|linear|    WarmupLinear(total_steps)  # refuses what is no number of steps
+|linear|    return LambdaLR(optimizer, WarmupLinear(total_steps, warmup_steps=@WARMUP@))
 |learned|    WarmupHoldCosine(total_steps)  # refuses what is no number of steps
 |learned|    peaks = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
 |learned|    name, warmup = @LEARNED_NAME@, @WARMUP@
@@ -111,6 +116,7 @@ def export_baseline(
         )
     package = baseline.factory.partition(".")[0]
     constant, learned = tuned.schedule_name == "none", tuned.schedule_name in LEARNED
+    linear = tuned.schedule_name == "warmup_linear"
     optimizer = tuned.optimizer([torch.nn.Parameter(torch.ones(1))], 1)
     checked = isinstance(optimizer, CheckedOptimizer)
     facts = {
@@ -119,7 +125,8 @@ def export_baseline(
         "foreign": package != "torch",
         "native": package == "torch",
         "learned": learned,
-        "usual": not learned,
+        "linear": linear,
+        "usual": not learned and not linear,
     }
     words = {
         "FACTORY": baseline.factory,
@@ -131,10 +138,8 @@ def export_baseline(
         "OPTIONS": repr({name: value for name, value in tuned.arguments.items() if name != "fused"}),
         "LR": repr(tuned.lr),
         "WEIGHT_DECAY": repr(tuned.weight_decay),
-        "SCHEDULE": "A constant rate"
-        if constant
-        else "Linear warmup over a tenth of the run, times half a cosine"
-        + (f", times {tuned.schedule_name}" if learned else ""),
+        "SCHEDULE": _said(tuned.schedule_name),
+        "WARMUP_LINEAR": inspect.getsource(WarmupLinear).rstrip(),
         "LEARNED": learned_source(tuned.schedule_name) if learned else "",
         "LEARNED_NAME": repr(tuned.schedule_name).replace("'", '"'),
         "COSINE": repr(not constant),
@@ -142,3 +147,13 @@ def export_baseline(
         "RANGES": range_entries(optimizer.defaults),
     }
     return fill(_TEMPLATE, facts, words, class_name, provenance or {})
+
+
+def _said(schedule_name: str) -> str:
+    """A schedule in words."""
+    if schedule_name == "none":
+        return "A constant rate"
+    warmup = "Linear warmup over a tenth of the run, "
+    if schedule_name == "warmup_linear":
+        return f"{warmup}then a line down to 0"
+    return f"{warmup}times half a cosine" + (f", times {schedule_name}" if schedule_name in LEARNED else "")

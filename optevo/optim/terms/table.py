@@ -187,7 +187,7 @@ LATER: dict[str, Basis] = {
             "orth({m_nesterov})",
             lambda x: x.m + x.beta1 * (x.g - x.m),  # of which it is the orthogonal factor, times the scale
             lambda t, rate: t.subtract(t.ortho, rate),
-            "torch._foreach_add_(delta, orthogonalise(nesterov), alpha={rate})",
+            "torch._foreach_add_(delta, ortho, alpha={rate})",
             reads=frozenset({"m"}),
             of_vectors="adam",
         ),
