@@ -22,17 +22,18 @@ STUDY = """
 import optuna
 from optevo import keys
 from optevo.samplers import GeneticSampler
-from optevo.spaces import TermSpace
+from optevo.spaces import ModernSpace, TermSpace
 optuna.logging.disable_default_handler()
-space = TermSpace()
-presets = list(space.presets().values())
-study = optuna.create_study(sampler=GeneticSampler(population_size=8, space=space, presets=presets, seed=0))
-def objective(trial):
-    genome = space.candidate(space.suggest(trial))
-    assert genome.formula() and genome.canonical()
-    return genome.lr
-study.optimize(objective, n_trials=30)
-assert max(keys.ours(t)[keys.GENERATION] for t in study.trials) == 5
+for space in TermSpace(), ModernSpace(presets=("adamw", "muon")):
+    presets = list(space.presets().values())
+    sampler = GeneticSampler(population_size=8, space=space, presets=presets, seed=0)
+    study = optuna.create_study(sampler=sampler)
+    def objective(trial):
+        genome = space.candidate(space.suggest(trial))
+        assert genome.formula() and genome.canonical()
+        return genome.lr
+    study.optimize(objective, n_trials=30)
+    assert max(keys.ours(t)[keys.GENERATION] for t in study.trials) == 5
 """
 OPTIMIZER = """
 import torch

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from optuna.distributions import (
@@ -22,13 +22,14 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from optevo.optim.candidate import Candidate
+from optevo.optim.candidate import Candidate, Variants
 from optevo.optim.kinds import KINDS
 from optevo.optim.schedules import DECAYS
 from optevo.optim.terms.genome import ALPHA_BOUND, MAX_TERMS
 from optevo.optim.terms.modern import BOUNDS, FLAGS, MAX_SECOND, RATE_BOUNDS, ModernGenome, SecondRule
 from optevo.optim.terms.modern_expression import as_modern
 from optevo.optim.terms.modern_presets import MODERN_PRESETS
+from optevo.optim.terms.modern_variants import variants
 from optevo.optim.terms.table import MODERN_TERMS
 from optevo.spaces.base import Params, Space
 from optevo.spaces.modern_variation import LOG_SIGMA, NO_DECAY, RANGES, crossover, mutate, sample
@@ -118,13 +119,13 @@ class ModernSpace(Space):
         params |= {f"second_{name}": getattr(second, name) for name in SECOND_REALS}
         return params
 
-    def express(self, candidate: Candidate) -> Params:
+    def express(self, candidate: Candidate, steps: int) -> Params:
         """The parameters of the genome that is this optimizer, see `as_modern`.
 
         Raises:
             ValueError: There is none in the space; the message says why.
         """
-        genome = as_modern(candidate)
+        genome = as_modern(candidate, steps)
         params = self.params(genome)
         back = self.candidate(params)
         for name, distribution in REALS.items():
@@ -178,27 +179,29 @@ class ModernSpace(Space):
         rules = [rule for rule in (genome.rule(), genome.second_rule()) if rule is not None]
         unused = {f"{gene}_{i}" for i in range(len(genome.terms), MAX_TERMS) for gene in ("term", "alpha")}
         for name in ("beta2", "beta_slow", "beta_lion", "eps", "clip_value"):
-            if all(getattr(rule, name) is None for rule in rules):
+            # A moment whose decay is 0 is none, and that it is 0 is of use.
+            if params[name] != 0 and all(getattr(rule, name) is None for rule in rules):
                 unused.add(name)
-        if rules[0].beta1 is None:
-            unused.add("beta1")
+        unused |= {"beta1"} if genome.beta1 != 0 and rules[0].beta1 is None else set()
         if genome.second is None:
             kinds = {f"second_{kind}" for kind in KINDS} if params["second"] else set[str]()
             unused |= {name for name in self._names if name.startswith("second_")} - kinds
         else:
             n = len(genome.second.terms)
             unused |= {f"second_{gene}_{i}" for i in range(n, MAX_SECOND) for gene in ("term", "alpha")}
-            unused |= {"second_beta1"} if rules[1].beta1 is None else set()
-        if genome.decay == "none" or genome.warmup + genome.hold >= 1:
-            unused |= {"final"}
-        if genome.decay == "none":
-            unused |= {"hold"}
+            unused |= {"second_beta1"} if genome.second.beta1 != 0 and rules[1].beta1 is None else set()
+        unused |= {"hold", "final"} if genome.decay == "none" else set()
+        unused |= {"final"} if genome.warmup + genome.hold >= 1 else set()
         form = genome.canonical()
         for flag in FLAGS:
             other: dict[str, Any] = {flag: not getattr(genome, flag)}
             if dataclasses.replace(genome, **other).canonical() == form:
                 unused.add(flag)
         return {name: value for name, value in params.items() if name not in unused}
+
+    def variants(self, winner: Candidate, tuned: Candidate | None) -> Variants:
+        """One rule everywhere, without each term, flag and rate, and AdamW's rule in its place."""
+        return variants(cast(ModernGenome, winner), tuned)
 
 
 def _slots(prefix: str, most: int) -> dict[str, BaseDistribution]:

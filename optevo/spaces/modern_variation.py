@@ -111,7 +111,7 @@ def crossover(a: ModernGenome, b: ModernGenome, rng: np.random.Generator) -> Mod
     if rng.random() < SPLICE_SHARE:
         i, j = int(rng.integers(1, len(a.terms) + 1)), int(rng.integers(len(b.terms)))
         spliced = (a.terms[:i] + b.terms[j:])[:MAX_TERMS], (a.alphas[:i] + b.alphas[j:])[:MAX_TERMS]
-        if leads(spliced[0]) or not leads(a.terms):
+        if leads(spliced[0]) == leads(a.terms):  # whose rate it has
             terms, alphas = spliced
 
     def either() -> ModernGenome:

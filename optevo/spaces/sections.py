@@ -26,7 +26,6 @@ from optevo.optim.terms.modern_presets import MODERN_PRESETS
 from optevo.optim.terms.presets import PRESETS
 
 Catalogue = Literal["published", "modern"]
-_MODERN_ONLY = MODERN_PRESETS.keys() - PRESETS.keys()
 
 
 class Section(BaseModel):
@@ -89,6 +88,16 @@ class SpaceSection(Section):
     kind: str
 
 
+def _preset_fault(name: Any, catalogue: Catalogue | None) -> str | None:
+    """Why it is no preset of a catalogue, of any where the catalogue is unknown; None where it is."""
+    known: Collection[str] = PRESETS if catalogue == "published" else MODERN_PRESETS
+    if isinstance(name, str) and name in known:
+        return None
+    if isinstance(name, str) and name in MODERN_PRESETS:
+        return f'{name!r} is of catalogue = "modern", expected one of {", ".join(known)}'
+    return f"unknown preset {name!r}: {hint(name, known)}"
+
+
 class TermsSection(SpaceSection):
     """The term genome may vary."""
 
@@ -105,14 +114,9 @@ class TermsSection(SpaceSection):
         if not isinstance(names, (list, tuple)):
             raise ValueError("expected a list of preset names")
         faults: list[tuple[int | None, Any, str]] = [(None, names, message) for message in twice(names)]
-        catalogue = info.data.get("catalogue")  # which is missing where it is unknown
-        known: Collection[str] = PRESETS if catalogue == "published" else MODERN_PRESETS
         for i, name in enumerate(names):
-            if isinstance(name, str) and catalogue == "published" and name in _MODERN_ONLY:
-                said = f"the preset {name!r} is of the catalogue 'modern', say catalogue = \"modern\""
-                faults.append((i, name, said))
-            elif not isinstance(name, str) or name not in known:
-                faults.append((i, name, f"unknown preset {name!r}: {hint(name, known)}"))
+            if (fault := _preset_fault(name, info.data.get("catalogue"))) is not None:
+                faults.append((i, name, fault))
         refuse(faults)
         return tuple(names)
 

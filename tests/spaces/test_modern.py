@@ -145,7 +145,7 @@ def test_identity_is_that_of_the_optimizer():
 @given(genomes())
 def test_every_published_genome_without_warmup_steps_is_expressible(genome: TermGenome):
     genome = dataclasses.replace(genome, warmup=False)
-    found = SPACE.candidate(SPACE.express(genome))
+    found = SPACE.candidate(SPACE.express(genome, 100))
     one, rule = genome.rule(), found.rule()
     assert rule.coefficients == {
         name: value for name, value in one.to_dict().items() if name in _SIX and value != 0
@@ -166,10 +166,10 @@ _SIX = ("grad", "momentum", "rms", "adam", "sign", "unit")
 
 def test_what_the_space_has_no_room_for_is_named():
     with pytest.raises(ValueError, match=r"its clip_value is 20, outside 0\.001 to 10"):
-        SPACE.express(dataclasses.replace(GENOME, gradient_clipping=True, clip_value=20.0))
-    assert SPACE.express(dataclasses.replace(GENOME, clip_value=20.0))["clip_value"] == 10
+        SPACE.express(dataclasses.replace(GENOME, gradient_clipping=True, clip_value=20.0), 100)
+    assert SPACE.express(dataclasses.replace(GENOME, clip_value=20.0), 100)["clip_value"] == 10
     with pytest.raises(ValueError, match=r"its warmup is 0\.8, outside 0 to 0\.5"):
-        SPACE.express(dataclasses.replace(GENOME, warmup=0.8))
+        SPACE.express(dataclasses.replace(GENOME, warmup=0.8), 100)
 
 
 def test_the_caveat_of_the_published_winner():

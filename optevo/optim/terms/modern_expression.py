@@ -17,15 +17,16 @@ _DECAYS = {"warmup_cosine": "cosine", "warmup_linear": "linear"}
 _MUON_KINDS = {"muon": ("hidden", "head"), "muon_conv": ("convolution", "hidden")}
 
 
-def as_modern(candidate: Candidate) -> ModernGenome:
+def as_modern(candidate: Candidate, steps: int) -> ModernGenome:
     """The genome that is the same optimizer.
 
-    Two things are not to the last bit as they were. The cosine of a sweep's schedule begins with the warmup,
-    and that of the genome after it, so that the rate is up to a tenth of its peak higher in between. And
-    Muon's orthogonal factor is of other coefficients and of another precision, see `optevo.optim.muon`.
+    Two things are not to the last bit as they were. A cosine after a warmup begins with the warmup in sweeps
+    and in the published catalogue, and after it here, so that the rate is up to a tenth of its peak higher in
+    between. And Muon's orthogonal factor is of other coefficients, see `optevo.optim.orthogonal`.
 
     Args:
         candidate: A genome of either catalogue, or a tuned baseline.
+        steps: Training steps of a run, of which a warmup in steps is a share.
 
     Raises:
         ValueError: There is none; the message says why.
@@ -33,19 +34,20 @@ def as_modern(candidate: Candidate) -> ModernGenome:
     if isinstance(candidate, ModernGenome):
         return candidate
     if isinstance(candidate, TermGenome):
-        return _of_terms(candidate)
+        return _of_terms(candidate, steps)
     if isinstance(candidate, TunedBaseline):
         return _of_baseline(candidate)
-    raise ValueError(f"a {type(candidate).__name__} is no weighted sum of terms")
+    raise ValueError(f"a {type(candidate).__name__} is no sum of the terms")
 
 
-def _of_terms(genome: TermGenome) -> ModernGenome:
-    if genome.warmup and genome.warmup_steps > 1:
-        raise ValueError(f"it warms up over {genome.warmup_steps} steps, and not over a share of the run")
+def _of_terms(genome: TermGenome, steps: int) -> ModernGenome:
     genes = {field.name: getattr(genome, field.name) for field in dataclasses.fields(genome)}
-    schedule = {"decay": "cosine" if genes.pop("cosine_decay") else "none"}
-    del genes["warmup"], genes["warmup_steps"]
-    return ModernGenome(**genes, **schedule)
+    decay = "cosine" if genes.pop("cosine_decay") else "none"
+    warms, length = genes.pop("warmup"), genes.pop("warmup_steps")
+    warmup = length / steps if warms else 0.0
+    if warmup > 1:
+        raise ValueError(f"it warms up over {genome.warmup_steps} steps of {steps}")
+    return ModernGenome(**genes, warmup=warmup, decay=decay)
 
 
 def _of_baseline(tuned: TunedBaseline) -> ModernGenome:
@@ -78,7 +80,7 @@ def _of_baseline(tuned: TunedBaseline) -> ModernGenome:
         return _genome(name, {"RMS_NORM": 1.0}, genes)
     if name in ("sgd", "momentum", "nesterov"):
         return _momentum(tuned, options, genes)
-    raise ValueError(f"{name} is no weighted sum of the terms")
+    raise ValueError(f"{name} is no sum of the terms")
 
 
 def _schedule(tuned: TunedBaseline) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from optevo.naming import Registry
@@ -18,13 +17,11 @@ def _adamw(lr: float, weight_decay: float, ortho: tuple[str, ...] = (), **genes:
     return ModernGenome(**{"terms": ("ADAM_TERM",), "alphas": (1.0,), **numbers, **genes})
 
 
-_EVOLVED = dataclasses.replace(PRESETS["evolved"], warmup=False, cosine_decay=False)
-
+_STEPS = 1_000  # of the published winner's runs
 MODERN_PRESETS: Registry[ModernGenome] = Registry("preset")
 MODERN_PRESETS |= {
-    **{name: as_modern(PRESETS[name]) for name in ("sgd", "adam", "adamw", "rmsprop", "signsgd")},
-    # Its warmup was 100 of 1,000 steps, under a cosine from the first step on.
-    "evolved": dataclasses.replace(as_modern(_EVOLVED), warmup=0.1, decay="cosine"),
+    # The warmup of evolved was 100 of those, under a cosine from the first step on.
+    **{name: as_modern(genome, _STEPS) for name, genome in PRESETS.items()},
     "lion": ModernGenome(terms=("LION",), alphas=(1.0,), lr=3e-4, beta1=0.99, weight_decay=0.1),
     # Without its schedules of α and of the slow moment's decay.
     "ademamix": _adamw(1e-3, 1e-2, terms=("ADAM_TERM", "SLOW"), alphas=(1.0, 5.0)),

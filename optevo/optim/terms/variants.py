@@ -11,7 +11,7 @@ from optevo.optim.variants import SCHEDULED, TUNED, Rescheduled, distinct
 
 SCALED = "AdamW's rule, the winner's hyperparameters, lr × its weights"
 HYPER = "AdamW's rule, the winner's hyperparameters"
-_FLAGS = {  # gene, as it is called when it is off
+WITHOUT = {  # gene, as it is called when it is off
     "use_momentum": "without momentum",
     "use_second_moment": "without second moment",
     "bias_correction": "without bias correction",
@@ -19,6 +19,14 @@ _FLAGS = {  # gene, as it is called when it is off
     "warmup": "without warmup",
     "cosine_decay": "without cosine decay",
 }
+#: How the gain over a tuned AdamW is taken apart: one thing changed at a time. Another order would split it
+#: otherwise.
+ACCOUNT = (
+    ("the winner − tuned AdamW", WINNER, TUNED),
+    ("of it the schedule", SCHEDULED, TUNED),
+    ("of it the hyperparameters", SCALED, SCHEDULED),
+    ("of it the rule", WINNER, SCALED),
+)
 
 
 def variants(winner: TermGenome, adamw: Candidate | None = None) -> Variants:
@@ -34,7 +42,7 @@ def variants(winner: TermGenome, adamw: Candidate | None = None) -> Variants:
         kept = [(t, a) for t, a in zip(winner.terms, winner.alphas, strict=True) if t != kind]
         terms, alphas = zip(*kept, strict=True)
         made[f"without {kind}"] = dataclasses.replace(winner, terms=terms, alphas=alphas)
-    for flag, words in _FLAGS.items():
+    for flag, words in WITHOUT.items():
         if getattr(winner, flag):
             made[words] = TermGenome.from_dict({**winner.to_dict(), flag: False})
     if winner.warmup and winner.cosine_decay:
@@ -60,13 +68,5 @@ def variants(winner: TermGenome, adamw: Candidate | None = None) -> Variants:
     if adamw is not None:
         made[TUNED] = adamw  # with the schedule that it was tuned under
         made[SCHEDULED] = Rescheduled(adamw, winner)
-    account: tuple[tuple[str, str, str], ...] = ()
-    if adamw is not None:  # one thing changed at a time; another order would split the gain otherwise
-        account = (
-            ("the winner − tuned AdamW", WINNER, TUNED),
-            ("of it the schedule", SCHEDULED, TUNED),
-            ("of it the hyperparameters", SCALED, SCHEDULED),
-            ("of it the rule", WINNER, SCALED),
-        )
     # Some of AdamW's stay although they may be the winner itself: the account of its gain needs them.
-    return Variants(distinct(made, (SCALED, HYPER, TUNED, SCHEDULED)), account)
+    return Variants(distinct(made, (SCALED, HYPER, TUNED, SCHEDULED)), () if adamw is None else ACCOUNT)
