@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytorch_optimizer
 import torch
-from baseline_studies import assert_same, stepped, weights
+from baseline_studies import assert_same, stepped, tuned, weights
 from torch import Tensor, nn
 
 from optevo.optim.adam_variants import MARS, CautiousAdamW
@@ -108,6 +108,28 @@ def test_schedule_free_adamw_trains_at_y_and_is_scored_at_x():
     assert_same(stepped(optimizer, params, 8), by_hand(update, 8), rtol=1e-11, atol=1e-13)
     optimizer.eval()
     assert_same([p.detach() for p in params], averages, rtol=1e-10, atol=1e-12)
+
+
+def test_ademamix_adds_a_slow_average_that_comes_in_over_the_run():
+    """Pagliardini et al., arXiv 2409.03137, algorithm 1 with its schedulers of α and β₃."""
+    steps, alpha, (beta1, beta2, beta3) = 8, 5.0, (0.9, 0.999, 0.9999)
+
+    def update(p: Tensor, g: Tensor, state: dict[str, Any], t: int) -> None:
+        share, start, end = t / steps, math.log(beta1), math.log(beta3)
+        beta = min(math.exp(start * end / ((1 - share) * end + share * start)), beta3)
+        state["slow"] = beta * state.get("slow", 0) + (1 - beta) * g
+        fast = adam(g, state, t, beta1, beta2)
+        root = (state["v"] / (1 - beta2**t)).sqrt() + EPS
+        p.sub_(LR * (fast + min(alpha * share, alpha) * state["slow"] / root + DECAY * p))
+
+    params = wide()
+    optimizer, _ = tuned("ademamix", LR, DECAY).build(params, steps)
+    assert_same(stepped(optimizer, params, steps), by_hand(update, steps), rtol=1e-10, atol=1e-12)
+
+
+def test_an_exported_schedule_free_adamw_says_how_it_is_used():
+    assert "Call eval() on it before" in tuned("schedule_free").source("Evolved", {})
+    assert "Call eval() on it before" not in tuned("adamw").source("Evolved", {})
 
 
 def library(name: str, params: list[nn.Parameter]) -> Optimizer:
