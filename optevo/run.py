@@ -19,7 +19,7 @@ from optevo.reporting.rules import candidate_of
 from optevo.reporting.text import TEST_MARK, result_markdown, trial_lines
 from optevo.storage.opening import open_storage, shown
 from optevo.study.config import StudyConfig
-from optevo.study.studies import best_trials, counted, create_or_resume, is_complete, load_study
+from optevo.study.studies import best_trials, counted, create_or_resume, is_complete, load_study, resolved
 from optevo.tasks.base import Task
 from optevo.training.benches import ScoredBench, make_bench
 from optevo.training.devices import worker_devices
@@ -68,6 +68,8 @@ def run(
         KeyboardInterrupt: SIGINT or SIGTERM came; what is done has been recorded.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if config.awaited:
+        config = resolved(config, open_storage(storage_url))
     known = _measured(config, storage_url)
     if known is not None:
         console.print(f"study {config.name!r} is complete")

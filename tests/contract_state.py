@@ -164,7 +164,8 @@ class State(Contract):
             finally:
                 torch.set_default_device(None)
         assert_equal(values(ours), expected)
-        assert {t.device.type for s in optimizer.state.values() for t in s.values()} <= {"cpu"}
+        kept = [t for s in optimizer.state.values() for t in s.values() if isinstance(t, Tensor)]
+        assert {t.device.type for t in kept} <= {"cpu"}
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_a_step_waits_for_no_device(self, subject: Subject, dtype: torch.dtype) -> None:

@@ -100,7 +100,7 @@ def run(
         raise typer.Exit(EXIT_STOPPED) from None
     if result is None:
         return
-    study, _ = load_one(storage, config.name)
+    study, config = load_one(storage, config.name)
     print_result(study, config, result)
     if export_to is not None:
         winner = study.get_trials(deepcopy=False)[result.winner]

@@ -128,7 +128,7 @@ def measure(
     shortlist = {f"trial {t.number}": t for t in best_trials(study, config.rerun.candidates)}
     space = config.make_space()
     candidates = {name: space.candidate(trial.params) for name, trial in shortlist.items()}
-    presets = {name: space.candidate(params) for name, params in space.presets().items()}
+    presets = {name: space.candidate(params) for name, params in space.starts().items()}
     n, first = config.rerun.seeds, max(config.evaluation.seeds) + 1
     choosing, reporting = range(first, first + n), range(first + n, first + 2 * n)
 
@@ -152,7 +152,7 @@ def measure(
 def planned_runs(study: optuna.Study, config: StudyConfig) -> int:
     """Runs that `measure` needs, at most: of presets some may be the winner."""
     named = len(best_trials(study, config.rerun.candidates))
-    each = (named if named > 1 else 0) + 1 + len(config.make_space().presets())
+    each = (named if named > 1 else 0) + 1 + len(config.make_space().starts())
     return each * config.rerun.seeds * len(config.evaluation.tasks)
 
 

@@ -47,7 +47,7 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
     if keys.ORIGIN in attrs:
         origin = attrs[keys.ORIGIN]
         if origin == "preset":
-            origin = " ".join(["preset", *list(config.make_space().presets())[attrs[keys.SLOT] :][:1]])
+            origin = " ".join(["preset", *list(config.make_space().starts())[attrs[keys.SLOT] :][:1]])
         parents = " and ".join(str(number) for number in attrs[keys.PARENTS])
         lines.append(
             f"  generation {attrs[keys.GENERATION]}, slot {attrs[keys.SLOT]}, {origin}"

@@ -44,7 +44,7 @@ def _genetic(section: GeneticSection, space: Space, seed: int, group_size: int) 
         asynchronous=section.asynchronous,
         seed=seed,
         space=space,
-        presets=list(space.presets().values()),
+        presets=list(space.starts().values()),
         group_size=group_size,
         max_failures=None,  # the objective gives a slot up: it then ranks last instead of leaving a gap
         endless=False,
@@ -56,7 +56,7 @@ def _particle(section: ParticleSection, space: Space, seed: int, group_size: int
         **section.model_dump(exclude={"kind"}),
         seed=seed,
         space=space,
-        presets=list(space.presets().values()),
+        presets=list(space.starts().values()),
         max_failures=None,  # as in `_genetic`
         endless=False,
     )
@@ -70,7 +70,7 @@ def _random(section: RandomSection, space: Space, seed: int, group_size: int) ->
 
 def _tpe(section: TPESection, space: Space, seed: int, group_size: int) -> SlotSampler:
     names = space.distributions()
-    presets = [split(preset, names)[0] for preset in space.presets().values()]
+    presets = [split(preset, names)[0] for preset in space.starts().values()]
     return SeededSampler(lambda one: TPESampler(seed=one), seed, section.n_trials, presets)
 
 

@@ -10,6 +10,7 @@ import abc
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class Space(abc.ABC):
         own_rate: Why a study's learning-rate trials are not for its candidates; None for candidates that take
             a rate, see `Candidate.at_rate`. Default: they have rates of their own.
         needs_rates: Whether its candidates train at no other rate than one of such trials. Default: False.
+        warm_starts: What other studies have found, by name, as points of this space. Default: nothing.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Space(abc.ABC):
     part_names: tuple[str, ...] = ()
     own_rate: str | None = "candidates have a learning rate of their own; leave the trials out"
     needs_rates = False
+    warm_starts: Mapping[str, Params] = MappingProxyType({})
 
     @abc.abstractmethod
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -95,6 +98,22 @@ class Space(abc.ABC):
     def presets(self) -> dict[str, Params]:
         """Known candidates by name; none by default."""
         return {}
+
+    def starts(self) -> dict[str, Params]:
+        """What a search begins with, by name: the presets, then the warm starts."""
+        return {**self.presets(), **self.warm_starts}
+
+    def express(self, candidate: Candidate, steps: int) -> Params:
+        """The parameters of a candidate that may be another space's.
+
+        Args:
+            candidate: Of any space.
+            steps: Training steps of a run, where a schedule's length is a number of them.
+
+        Raises:
+            ValueError: The space cannot express it, and why. Default: it can express none.
+        """
+        raise ValueError(f"the space {self.name!r} takes no {type(candidate).__name__} of another space")
 
     @abc.abstractmethod
     def sample(self, rng: np.random.Generator) -> Params:

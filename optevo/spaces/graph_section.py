@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from optevo.optim.graphs.genome import check_shares
 from optevo.spaces.graphs import preset_graph
-from optevo.spaces.sections import SpaceSection, refuse, twice
+from optevo.spaces.sections import SpaceSection, WarmStart, checked_presets
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Time = Annotated[float, Field(ge=0)]
@@ -19,7 +19,7 @@ class GraphSection(SpaceSection):
 
     kind: Literal["graph"]
     as_published: bool = False  # with what the published program does by mistake
-    presets: tuple[str, ...] = ()  # members of generation 0: published optimizers, or equations
+    presets: tuple[str | WarmStart, ...] = ()  # members of generation 0: published optimizers, or equations
     viable: bool = True  # draw until one descends the shifted sphere
     warmup: Time = 0.1  # shares of a run; above 1, steps
     hold: Time = 0.0
@@ -28,16 +28,14 @@ class GraphSection(SpaceSection):
     @field_validator("presets", mode="before")
     @classmethod
     def _known(cls, texts: Any, info: ValidationInfo) -> Any:
-        if not isinstance(texts, (list, tuple)):
-            raise ValueError("expected a list of preset names and equations")
-        faults: list[tuple[int | None, Any, str]] = [(None, texts, message) for message in twice(texts)]
-        for i, text in enumerate(texts):
+        def fault(text: Any) -> str | None:
             try:
                 preset_graph(text, info.data.get("as_published", False))
             except ValueError as error:
-                faults.append((i, text, str(error)))
-        refuse(faults)
-        return tuple(texts)
+                return str(error)
+            return None
+
+        return checked_presets(texts, fault, "preset names and equations")
 
     @field_validator("warmup")
     @classmethod

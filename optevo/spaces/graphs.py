@@ -146,6 +146,18 @@ class GraphSpace(Space):
         """The presets that this space was made with."""
         return dict(self._presets)
 
+    def express(self, candidate: Candidate, steps: int) -> Params:
+        """The parameters of an equation under this space's schedule."""
+        if not isinstance(candidate, GraphGenome):
+            return super().express(candidate, steps)
+        ours = self._genome(candidate.equation)
+        if (candidate.warmup, candidate.hold) != (ours.warmup, ours.hold):
+            raise ValueError(
+                f"its warmup and hold are {candidate.warmup:g} and {candidate.hold:g}, those of this space "
+                f"{ours.warmup:g} and {ours.hold:g}"
+            )
+        return self.params(preset_graph(candidate.text(), self.as_published))
+
     def sample(self, rng: np.random.Generator) -> Params:
         """A random graph.
 

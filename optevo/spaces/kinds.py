@@ -12,7 +12,7 @@ from optevo.spaces.baselines import BaselineSpace
 from optevo.spaces.graph_section import GraphSection
 from optevo.spaces.graphs import GraphSpace
 from optevo.spaces.modern import ModernSpace
-from optevo.spaces.sections import BaselineSection, SpaceSection, TermsSection
+from optevo.spaces.sections import BaselineSection, SpaceSection, TermsSection, WarmStart
 from optevo.spaces.terms import TermSpace
 
 
@@ -42,3 +42,15 @@ SPACES: dict[str, SpaceKind] = {
 
 #: The kind of a study file that names none.
 DEFAULT = TermSpace.name
+
+
+def make_space(section: SpaceSection) -> Space:
+    """The space of a section, with its presets and warm starts; one that is awaited has no parameters."""
+    values = section.model_dump(exclude={"kind"})
+    presets = getattr(section, "presets", ())
+    warm = [start for start in presets if isinstance(start, WarmStart)]
+    if warm:
+        values["presets"] = tuple(one for one in presets if not isinstance(one, WarmStart))
+    space = SPACES[section.kind].make(**values)
+    space.warm_starts = {f"study {start.study}": start.params or {} for start in warm}
+    return space

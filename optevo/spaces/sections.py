@@ -98,27 +98,66 @@ def _preset_fault(name: Any, catalogue: Catalogue | None) -> str | None:
     return f"unknown preset {name!r}: {hint(name, known)}"
 
 
+class WarmStart(Section):
+    """A preset that another study of the same storage has found.
+
+    A study file names the study. What it has found is filled in when the new study is created, and stored.
+    """
+
+    study: str = Field(min_length=1, max_length=200)
+    trial: int | None = Field(default=None, exclude_if=lambda trial: trial is None)  # of that study
+    params: dict[str, Any] | None = Field(default=None, exclude_if=lambda params: params is None)
+
+
+def checked_presets(values: Any, fault: Callable[[Any], str | None], expected: str) -> tuple[Any, ...]:
+    """A list of presets without repeats, its tables as `WarmStart`.
+
+    Args:
+        values: What a study file has.
+        fault: What is wrong with a preset that is no table; None where nothing is.
+        expected: What messages call the list.
+
+    Raises:
+        ValueError: It is no list.
+        ValidationError: Something in it is wrong.
+    """
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"expected a list of {expected}")
+    checked, faults = list[Any](), list[tuple[int | None, Any, str]]()
+    for i, value in enumerate(values):
+        checked.append(value)
+        if not isinstance(value, dict):
+            message = None if isinstance(value, WarmStart) else fault(value)
+            faults += [] if message is None else [(i, value, message)]
+            continue
+        try:
+            checked[i] = WarmStart.model_validate(value)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            where = ".".join(map(str, wrong["loc"]))
+            faults.append(
+                (i, value, f'expected {{ study = "…" }}; {where} = {wrong["input"]!r}: {wrong["msg"]}')
+            )
+    studies = [f"study {one.study}" if isinstance(one, WarmStart) else one for one in checked]
+    refuse([*((None, values, message) for message in twice(studies)), *faults])
+    return tuple(checked)
+
+
 class TermsSection(SpaceSection):
     """The term genome may vary."""
 
     kind: Literal["terms"] = "terms"
     # Not stored while published: older studies keep their fingerprint.
     catalogue: Catalogue = Field(default="published", exclude_if=lambda name: name == "published")
-    presets: tuple[str, ...] = ("sgd", "adam", "adamw", "rmsprop")  # members of generation 0
+    presets: tuple[str | WarmStart, ...] = ("sgd", "adam", "adamw", "rmsprop")  # members of generation 0
     # Draw until one passes the gate. Not stored while false: older studies keep their fingerprint.
     viable: bool = Field(default=False, exclude_if=operator.not_)
 
     @field_validator("presets", mode="before")
     @classmethod
     def _known(cls, names: Any, info: ValidationInfo) -> Any:
-        if not isinstance(names, (list, tuple)):
-            raise ValueError("expected a list of preset names")
-        faults: list[tuple[int | None, Any, str]] = [(None, names, message) for message in twice(names)]
-        for i, name in enumerate(names):
-            if (fault := _preset_fault(name, info.data.get("catalogue"))) is not None:
-                faults.append((i, name, fault))
-        refuse(faults)
-        return tuple(names)
+        catalogue = info.data.get("catalogue")
+        return checked_presets(names, lambda name: _preset_fault(name, catalogue), "preset names")
 
 
 class BaselineSection(SpaceSection):

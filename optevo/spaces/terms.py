@@ -21,6 +21,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from optevo.optim.baselines.as_terms import term_genome
+from optevo.optim.baselines.registry import TunedBaseline
 from optevo.optim.candidate import Candidate, Stacked, Variants
 from optevo.optim.terms.genome import ALPHA_BOUND, BOUNDS, MAX_TERMS, TERMS, TermGenome
 from optevo.optim.terms.presets import PRESETS
@@ -124,6 +126,21 @@ class TermSpace(Space):
     def presets(self) -> dict[str, Params]:
         """The presets that this space was made with."""
         return {name: self.params(genome) for name, genome in self._presets.items()}
+
+    def express(self, candidate: Candidate, steps: int) -> Params:
+        """The parameters of a term genome, or of a baseline that is one."""
+        if isinstance(candidate, TunedBaseline):
+            candidate = term_genome(candidate, steps)
+        if not isinstance(candidate, TermGenome):
+            return super().express(candidate, steps)
+        params = self.params(candidate)
+        for name in {"clip_value", "warmup_steps"} & self.expressed(params).keys():
+            if params[name] != getattr(candidate, name):
+                raise ValueError(
+                    f"Invalid {name}: {getattr(candidate, name)}, the nearest that the space has is "
+                    f"{params[name]}"
+                )
+        return params
 
     def sample(self, rng: np.random.Generator) -> Params:
         """A random genome: one to three terms, weights in [-1, 1], the rest from the published prior."""

@@ -15,10 +15,12 @@ from optevo.errors import UserError
 from optevo.files import read_text
 from optevo.naming import hint, nearest
 from optevo.samplers import SAMPLERS, SamplerSection
+from optevo.samplers.operators import check_presets
 from optevo.samplers.sections import RandomSection
 from optevo.spaces import SPACES, Space, SpaceSection
-from optevo.spaces.kinds import DEFAULT
-from optevo.spaces.sections import WHOLE, Section
+from optevo.spaces.base import Params
+from optevo.spaces.kinds import DEFAULT, make_space
+from optevo.spaces.sections import WHOLE, Section, WarmStart
 from optevo.study.evaluation import EvaluationConfig, RatesConfig, ScreeningConfig, Seed, TaskConfig
 
 _MOST_ERRORS = 20  # of one file that a message lists
@@ -64,7 +66,25 @@ class StudyConfig(Section):
 
     def make_space(self) -> Space:
         """The study's space, with its presets."""
-        return SPACES[self.space.kind].make(**self.space.model_dump(exclude={"kind"}))
+        return make_space(self.space)
+
+    @property
+    def warm_starts(self) -> tuple[WarmStart, ...]:
+        """Those presets that other studies have found, or that are awaited from them."""
+        return tuple(one for one in getattr(self.space, "presets", ()) if isinstance(one, WarmStart))
+
+    @property
+    def awaited(self) -> tuple[WarmStart, ...]:
+        """The warm starts that have not been looked up yet."""
+        return tuple(start for start in self.warm_starts if start.params is None)
+
+    def with_warm_starts(self, found: Mapping[str, WarmStart]) -> StudyConfig:
+        """The same with what was found in the place of what is awaited, by the name of its study."""
+        awaited = self.awaited
+        presets = tuple(
+            found.get(one.study, one) if one in awaited else one for one in getattr(self.space, "presets", ())
+        )
+        return self.model_copy(update={"space": self.space.model_copy(update={"presets": presets})})
 
     def fingerprint(self) -> str:
         """A digest of `search`."""
@@ -196,7 +216,7 @@ def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section | N
 
 def _misfits(space_section: Any, sampler: Any, evaluation: Any) -> list[str]:
     """What does not go together, of two sections that are right in themselves."""
-    space = SPACES[space_section.kind].make(**space_section.model_dump(exclude={"kind"}))
+    space = make_space(space_section)
     evaluation = evaluation if isinstance(evaluation, dict) else {}
     group_size = evaluation.get("batch_candidates", 1)
     problems = []
@@ -204,10 +224,13 @@ def _misfits(space_section: Any, sampler: Any, evaluation: Any) -> list[str]:
         sampler.check(space, group_size if type(group_size) is int else 1)
     except ValueError as error:
         problems = str(error).split("\n")
-    presets, places = len(space.presets()), sampler.places(space)
+    presets, places = len(space.starts()), sampler.places(space)
     # Of a sampler that is none for this space the places are not known.
     if presets > places and not any(problem.startswith("sampler.kind") for problem in problems):
         problems.append(f"space.presets names {presets}, the sampler has {places} places")
+    for name, params in space.warm_starts.items():
+        if params and (fault := _start_fault(space, params)) is not None:
+            problems.append(f"space.presets: {name}: {fault}")
     screening = evaluation.get("screening")
     if screening is not None and not sampler.screens:
         problems.append(
@@ -222,6 +245,18 @@ def _misfits(space_section: Any, sampler: Any, evaluation: Any) -> list[str]:
             "rate of their own; the table says how each run looks for one, and {} has the published numbers"
         )
     return problems
+
+
+def _start_fault(space: Space, params: Params) -> str | None:
+    """Why the parameters of a warm start are no point of a space; None where they are."""
+    known = space.distributions()
+    dormant = {name: value for name, value in params.items() if name not in known}
+    try:
+        check_presets([params], known, dormant)
+        space.candidate(params)
+    except ValueError as error:
+        return str(error)
+    return space.dormant_fault(dormant)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

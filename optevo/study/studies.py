@@ -20,6 +20,7 @@ from optevo.naming import hint
 from optevo.optuna_private import set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import places
+from optevo.spaces.sections import WarmStart
 from optevo.study.check import Reading, check_study, checked, readable, stored_studies
 from optevo.study.config import StudyConfig, differences, parse_config
 from optevo.study.environment import differences as environment_differences
@@ -70,8 +71,9 @@ def create_or_resume(
 
     Raises:
         UserError: A study of that name exists with another configuration, or was begun with another optevo or
-            torch; the message lists what differs.
+            torch; the message lists what differs. Or a warm start cannot be had, see `resolved`.
     """
+    config = resolved(config, storage)
     sampler = make_sampler(config)
     make = functools.partial(
         optuna.create_study,
@@ -115,6 +117,42 @@ def create_or_resume(
     if stored[keys.SCHEMA] != keys.SCHEMA_VERSION:  # from now on an older optevo can't read all of it
         study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
     return study
+
+
+def resolved(config: StudyConfig, storage: BaseStorage) -> StudyConfig:
+    """A configuration whose warm starts have what the studies that they name have found.
+
+    A stored study keeps what it was begun with, whatever has become of those. For a new one it is their
+    winner on fresh seeds, else their best trial.
+
+    Raises:
+        UserError: There is no such study, it has no complete trial, or the space cannot express what it has
+            found; the message says why.
+    """
+    if not config.awaited:
+        return config
+    stored = stored_studies(storage).get(config.name)
+    if stored is not None and isinstance(stored.user_attrs.get(keys.CONFIG), dict):
+        begun = parse_config(stored.user_attrs[keys.CONFIG], f"study {config.name!r}")
+        return config.with_warm_starts({start.study: start for start in begun.warm_starts})
+    return config.with_warm_starts({start.study: _found(start, config, storage) for start in config.awaited})
+
+
+def _found(start: WarmStart, config: StudyConfig, storage: BaseStorage) -> WarmStart:
+    """A warm start with the trial that its study has found."""
+    try:
+        study, other = load_study(storage, start.study)
+        winner = study.user_attrs.get(keys.RERUN, {}).get("winner")
+        trial = best_trials(study, 1)[0] if winner is None else study.get_trials(deepcopy=False)[winner]
+        space, theirs, params = config.make_space(), other.make_space(), dict(trial.params)
+        if other.evaluation.rates is not None and not space.needs_rates:
+            raise ValueError("each of its runs looked for a learning rate, so the study has found none")
+        candidate = theirs.candidate(params)
+        if type(theirs) is not type(space) or space.candidate(params).canonical() != candidate.canonical():
+            params = space.express(candidate, config.evaluation.steps)
+    except (UserError, ValueError) as error:
+        raise UserError(f"space.presets: study {start.study!r}: {error}") from None
+    return start.model_copy(update={"trial": trial.number, "params": params})
 
 
 def check_environment(study: optuna.Study, *, accept: bool = False) -> None:

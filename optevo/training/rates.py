@@ -21,7 +21,7 @@ from optevo.tasks.faults import users_number
 from optevo.training.fitness import DIVERGED, tenths, usable
 from optevo.training.precision import autocast
 from optevo.training.run import Run
-from optevo.training.single import Fit, fitted, isolated, mean_losses, tenth_losses
+from optevo.training.single import Fit, fitted, isolated, mean_losses, scored_weights, tenth_losses
 
 if TYPE_CHECKING:
     from optevo.optim.candidate import Candidate
@@ -224,11 +224,12 @@ class _BestEpoch:
 
     def see(self, fit: Fit, start: int) -> None:
         """An epoch has ended that began after step `start`."""
-        metric = self._score(fit.model, self.split)
-        if metric is not None and (self.metric is None or metric > self.metric):
-            self.metric, self.loss = metric, float(fit.losses[start : fit.taken].mean())
-            if self.keeps:
-                self._state = copy.deepcopy(fit.model.state_dict())
+        with scored_weights(fit.optimizer):
+            metric = self._score(fit.model, self.split)
+            if metric is not None and (self.metric is None or metric > self.metric):
+                self.metric, self.loss = metric, float(fit.losses[start : fit.taken].mean())
+                if self.keeps:
+                    self._state = copy.deepcopy(fit.model.state_dict())
 
     def measured_on(self, model: nn.Module, split: Split) -> float | None:
         """The metric of that epoch's model on another split; None where there was no such epoch."""

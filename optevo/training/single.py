@@ -26,6 +26,8 @@ from optevo.training.precision import PRECISIONS, autocast
 from optevo.training.run import Run
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from optevo.optim.candidate import Candidate
     from optevo.tasks.base import Split, Task
 
@@ -99,16 +101,17 @@ def train(
             on_mark=on_mark,
             check=check,
         )
-        run = finish(
-            task=task,
-            model=fit.model,
-            split=splits[split],
-            losses=fit.losses,
-            seed=seed,
-            taken=fit.taken,
-            diverged_at=fit.diverged_at,
-            precision=precision,
-        )
+        with scored_weights(fit.optimizer):
+            run = finish(
+                task=task,
+                model=fit.model,
+                split=splits[split],
+                losses=fit.losses,
+                seed=seed,
+                taken=fit.taken,
+                diverged_at=fit.diverged_at,
+                precision=precision,
+            )
     return dataclasses.replace(run, seconds=time.perf_counter() - start)
 
 
@@ -118,12 +121,14 @@ class Fit:
 
     Attributes:
         model: On the data's device.
+        optimizer: Its optimizer; whoever scores the model does so under `scored_weights`.
         losses: Of every step that the run was to have, float32 of shape (steps,); 0 where none was taken.
         taken: Steps taken.
         diverged_at: As in `Run`.
     """
 
     model: nn.Module
+    optimizer: Optimizer
     losses: Tensor
     taken: int = 0
     diverged_at: int | None = None
@@ -171,7 +176,7 @@ def fitted(
     model.train()
     optimizer, scheduler = candidate.build(parameters(task, model, candidate), steps)
     batches = task.batches(split, batch_size, generator_for(device, task.name, seed, "batches"))
-    fit, looked = Fit(model, torch.zeros(steps, device=device)), 0
+    fit, looked = Fit(model, optimizer, torch.zeros(steps, device=device)), 0
     graph_every = getattr(optimizer, "graph_every", 0)
     for taken in range(1, (last or steps) + 1):
         fit.taken = taken
@@ -218,6 +223,24 @@ def parameters(task: Task, model: nn.Module, candidate: Candidate) -> Iterable[A
         {"params": [named[name] for name in names], "kind": kind}
         for kind, names in itertools.groupby(named, said.get)
     ]
+
+
+@contextlib.contextmanager
+def scored_weights(optimizer: Optimizer) -> Iterator[None]:
+    """The weights to score a model with, where its optimizer trains others; afterwards the others again.
+
+    Such an optimizer says so by two methods, as schedule-free ones have them: `eval`, which gives the model
+    the weights to score, and `train`, which gives it back those to train.
+    """
+    to_score, to_train = getattr(optimizer, "eval", None), getattr(optimizer, "train", None)
+    if not (callable(to_score) and callable(to_train)):
+        yield
+        return
+    to_score()
+    try:
+        yield
+    finally:
+        to_train()
 
 
 def finish(

@@ -12,9 +12,12 @@ from term_optimizers import PATHS
 from torch import Tensor, nn
 
 from optevo.optim import GenomeOptimizer
+from optevo.optim.adam_variants import MARS, CautiousAdamW
 from optevo.optim.averaged import QHM, AddSign, PowerSign
 from optevo.optim.baselines.registry import TunedBaseline
 from optevo.optim.muon import MuonAdamW, MuonConvAdamW
+from optevo.optim.schedule_free import ScheduleFreeAdamW
+from optevo.optim.soap import SOAP
 from optevo.optim.terms.kernels import foreach_update
 from optevo.optim.terms.optimizer import rule_scalars
 from optevo.optim.terms.presets import PRESETS
@@ -33,6 +36,7 @@ MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "exported baseline": exported("narrow_baseline", TunedBaseline("adamw", 1e-3, 1e-2)).make,
     "muon": MuonAdamW,
     "muon_conv": MuonConvAdamW,
+    **{one.__name__: one for one in (CautiousAdamW, MARS, SOAP, ScheduleFreeAdamW)},
     **{one.__name__: functools.partial(_linear, one) for one in (QHM, PowerSign, AddSign)},
 }
 

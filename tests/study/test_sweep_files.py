@@ -121,6 +121,10 @@ def test_a_bad_sweep_is_refused_with_key_and_value(optevo, old: str, new: str, w
         ("lion", "betas = [0.9, 1.5]"),
         ("sophia", "p = -1.0"),
         ("ademamix", "alpha = -1.0"),
+        ("cautious_adamw", "betas = [0.9, 1.5]"),
+        ("mars", "gamma = -1.0"),
+        ("soap", "precondition_frequency = 0"),
+        ("schedule_free", "betas = [0.0, 0.9]"),
     ],
 )
 def test_options_that_the_optimizer_refuses_are_found_before_anything_is_written(

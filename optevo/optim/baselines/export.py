@@ -44,6 +44,8 @@ OPTIONS = @OPTIONS@
 |checked|class @NAME@(@FACTORY@):
     """@FACTORY@ with tuned defaults; `options` are its other arguments.
 
+|used|    @USE@
+|used|
     float16 and bfloat16 parameters are updated in float32 and rounded once; their state is float32.
 
     Raises:
@@ -124,6 +126,7 @@ def export_baseline(
         "unchecked": not checked,
         "foreign": package != "torch",
         "native": package == "torch",
+        "used": bool(baseline.use),
         "learned": learned,
         "linear": linear,
         "usual": not learned and not linear,
@@ -132,6 +135,7 @@ def export_baseline(
         "FACTORY": baseline.factory,
         "PACKAGE": "torch alone" if baseline.factory.startswith("torch.") else f"{package} and torch",
         "MODULE": baseline.factory.rpartition(".")[0],
+        "USE": baseline.use,
         "FORMULA": tuned.formula(),
         "DESCRIPTION": tuned.describe(),
         # Not every device has torch's fused kernels.

@@ -32,6 +32,7 @@ class Baseline:
         graph_every: The gradient's own graph is needed every so many steps, for second derivatives. Default:
             0, never.
         by_kind: Whether it takes groups with a `kind`, see `optevo.optim.kinds`. Default: False.
+        use: What its users have to do besides stepping it, as sentences. Default: nothing.
     """
 
     factory: str
@@ -45,6 +46,7 @@ class Baseline:
     without_horizon: Mapping[str, Option] | None = None
     graph_every: int = 0
     by_kind: bool = False
+    use: str = ""
 
     def wants(self, options: Mapping[str, Option]) -> str | None:
         """What it must be told besides parameters and gradients, so that a class alone can't be it.
@@ -209,6 +211,36 @@ BASELINES |= {
         weight_decay=_DECOUPLED,
         fixed={"weight_decouple": True},
         horizon="t_alpha_beta3",
+    ),
+    "cautious_adamw": Baseline(
+        "optevo.optim.adam_variants.CautiousAdamW",
+        "Δ = m̂/(√v̂ + ε) where that has the gradient's sign, divided by the share that has it; else 0",
+        "decoupled",
+        _ADAM,
+        weight_decay=_DECOUPLED,
+    ),
+    "mars": Baseline(
+        "optevo.optim.adam_variants.MARS",
+        "AdamW of c = g + γ·β₁/(1 − β₁)·(g − the last g), of norm at most 1; plain AdamW for vectors",
+        "decoupled",
+        {"betas": [0.95, 0.99], "gamma": 0.025, "betas_1d": [0.9, 0.95], "eps": 1e-8},
+        weight_decay=_DECOUPLED,
+    ),
+    "soap": Baseline(
+        "optevo.optim.soap.SOAP",
+        "Adam in the eigenbases of g·gᵀ and gᵀ·g, turned back",
+        "decoupled",
+        {"betas": [0.95, 0.95], "eps": 1e-8, "precondition_frequency": 10, "max_precondition_dim": 1024},
+        weight_decay=_DECOUPLED,
+    ),
+    "schedule_free": Baseline(
+        "optevo.optim.schedule_free.ScheduleFreeAdamW",
+        "z ← z − lr·g/(√v̂ + ε), g at (1 − β₁)·z + β₁·x; x, the mean of z, is scored",
+        "decoupled",
+        {**_ADAM, "warmup_steps": 0},
+        lr=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2),  # the authors advise up to ten times AdamW's
+        weight_decay=_DECOUPLED,
+        use="Call eval() on it before the model is scored or saved, and train() before it is trained on.",
     ),
 }
 
