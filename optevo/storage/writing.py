@@ -42,6 +42,16 @@ class Writes:
         trial.system_attrs.update({key: json.loads(text) for key, text in self.system_attrs.items()})
         trial.intermediate_values.update(self.reports)
 
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> Writes:
+        """What a trial has."""
+        return cls(
+            {name: (d.to_internal_repr(trial.params[name]), d) for name, d in trial.distributions.items()},
+            {key: json.dumps(value) for key, value in trial.user_attrs.items()},
+            {key: json.dumps(value) for key, value in trial.system_attrs.items()},
+            dict(trial.intermediate_values),
+        )
+
     def write(
         self, connection: Connection, trial_id: int, updatable: Callable[[int, TrialState], None]
     ) -> None:
@@ -61,6 +71,10 @@ class Writes:
         if state is None:
             raise KeyError(NOT_FOUND)
         updatable(trial_id, state)
+        self.insert(connection, trial_id)
+
+    def insert(self, connection: Connection, trial_id: int) -> None:
+        """The same for a trial that is there and may get them."""
         params = [
             {
                 "param_name": name,
