@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -101,7 +102,13 @@ class Writes:
             (Report, "step", reports),
         ):
             if rows:
-                statement = INSERT[connection.dialect.name](model)
-                new = {column: statement.excluded[column] for column in rows[0] if column != name}
-                statement = statement.on_conflict_do_update(index_elements=["trial_id", name], set_=new)
+                statement = _upsert(connection.dialect.name, model, name, tuple(rows[0]))
                 connection.execute(statement, [{"trial_id": trial_id, **row} for row in rows])
+
+
+@functools.cache
+def _upsert(dialect: str, model: Any, name: str, columns: tuple[str, ...]) -> Any:
+    """Insert rows of a trial, or write over those that have the same `name`."""
+    statement = INSERT[dialect](model)
+    new = {column: statement.excluded[column] for column in columns if column != name}
+    return statement.on_conflict_do_update(index_elements=["trial_id", name], set_=new)
