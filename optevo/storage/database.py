@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo.optuna_private import Gate, trial_id
 from optevo.storage.counting import Counts, count_rows
-from optevo.storage.optuna_rdb import NOT_FOUND, Trial, transaction
+from optevo.storage.optuna_rdb import NOT_FOUND, Study, Trial, transaction
 from optevo.storage.reading import Batch, Part, completed, read_heads, read_part, read_user_attr
 from optevo.storage.writing import INSERT, Writes
 
@@ -91,6 +91,13 @@ class Database(RDBStorage):
         trial = super()._get_prepared_new_trial(study_id, bare, session)
         Writes.of(template_trial).insert(session.connection(), trial.trial_id)
         return trial
+
+    def create_new_trials(self, study_id: int, templates: Sequence[FrozenTrial]) -> None:
+        """Optuna's `create_new_trial` for several, in one transaction."""
+        with transaction(self.scoped_session) as session:
+            Study.find_or_raise_by_id(study_id, session, for_update=True)  # whose trials are numbered
+            for template in templates:
+                self._get_prepared_new_trial(study_id, template, session)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As Optuna's; see `together`."""

@@ -16,7 +16,7 @@ from small_studies import config, create
 from storages import failing
 
 from optevo import keys
-from optevo.optuna_private import database_of, written_together
+from optevo.optuna_private import add_together, database_of, written_together
 from optevo.storage.opening import open_storage
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
@@ -214,6 +214,22 @@ def test_a_trial_that_is_added_is_what_optuna_makes_of_it(study: optuna.Study, t
     for one in (study, optunas):
         one.add_trials(added)
     assert repr(seen_by_another(study)) == repr(seen_by_another(optunas))  # NaN does not equal itself
+
+
+def test_trials_are_added_together_or_none_of_them(study: optuna.Study):
+    seen = [] if isinstance(database_of(study), InMemoryStorage) else commits(study)
+    add_together(study, [finished(0.1), finished(0.2)])
+    add_together(study, [finished(0.3), finished(0.4)])
+    assert len(seen) in {0, 2}
+    assert [(t.number, t.params["x"]) for t in study.trials] == list(enumerate([0.1, 0.2, 0.3, 0.4]))
+    half = finished(0.6)
+    half.distributions = {}
+    with pytest.raises(ValueError, match="distributions"):
+        add_together(study, [finished(0.5), half])
+    if seen:  # others add one after the other
+        with pytest.raises(TypeError):
+            add_together(study, [finished(0.5), finished(0.6, user_attrs={"a": object()})])
+        assert len(seen_by_another(study)) == 4
 
 
 def test_an_added_trial_is_whole_or_not_there(study: optuna.Study):
