@@ -30,6 +30,7 @@ __all__ = [
     "FrozenStudy",
     "Gate",
     "Memory",
+    "add_together",
     "all_trials",
     "check_trial",
     "contains",
@@ -174,6 +175,17 @@ def contains(distribution: BaseDistribution, value: float) -> bool:
 def check_trial(trial: FrozenTrial) -> None:
     """Raise a ValueError unless a finished trial is whole."""
     trial._validate()
+
+
+def add_together(study: Study, trials: Sequence[FrozenTrial]) -> None:
+    """Add finished trials to a study of one objective, in one transaction where the storage can."""
+    add = getattr(database_of(study), "create_new_trials", None)
+    if add is None:
+        study.add_trials(trials)
+        return
+    for trial in trials:
+        check_trial(trial)
+    add(study_id(study), trials)
 
 
 def trials_in(study: Study, *states: TrialState) -> list[FrozenTrial]:

@@ -20,7 +20,7 @@ from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.liveness.lost import GONE
 from optevo.liveness.processes import OwnProcess
-from optevo.optuna_private import stored_trial, written_together
+from optevo.optuna_private import add_together, stored_trial, written_together
 from optevo.samplers import sampler_of
 from optevo.samplers.individuals import split
 from optevo.samplers.slots import Slot, claimed, fate
@@ -242,11 +242,12 @@ class Objective:
                     if run is not None:
                         member.add(run)
         seconds = (time.perf_counter() - start) / len(stack)
+        if stored_trial(study, trial).state.is_finished():
+            raise optuna.exceptions.UpdateFinishedTrialError("the group was given to another worker")
+        table, found = sampler.slot_table(study), []
         for other, (params, entry) in others.items():
-            if stored_trial(study, trial).state.is_finished():
-                raise optuna.exceptions.UpdateFinishedTrialError("the group was given to another worker")
             member = entry.member
-            if member.value is None or sampler.slot_table(study).decided(other):
+            if member.value is None or table.decided(other):
                 continue
             user, system = sampler.attributes(other, sampler.lineage(study, other))
             space = self.space.distributions()
@@ -265,7 +266,8 @@ class Objective:
                 intermediate_values={entry.fidelity.last_step: _reported(member.value)},
             )
             finished.datetime_start = frozen.datetime_start
-            study.add_trial(finished)
+            found.append(finished)
+        add_together(study, found)
         return seconds
 
     def _outcome(self, entry: _Entry, seconds: float) -> dict[str, Any]:

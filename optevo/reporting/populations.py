@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,7 +15,10 @@ from optevo.samplers.base import populations
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
+    from optevo.samplers.slots import Member
+    from optevo.spaces.base import Space
     from optevo.study.config import StudyConfig
 
 GENERATIONS = {
@@ -35,6 +38,8 @@ GENERATIONS = {
     "complete_q25": NUMBER,
     "complete_q75": NUMBER,
     "pruned_share": NUMBER,
+    "part_sets": NUMBER,
+    "step_size_sd": NUMBER,
     "trained_steps": INTEGER,
     "cumulative_steps": INTEGER,
 }
@@ -50,11 +55,15 @@ def generations(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
         The columns of `GENERATIONS`. A finished generation is its population, elites included; of one in
         progress, what has finished so far. `sd` is the sample standard deviation; `n` counts members,
         also those without a fitness. What a pruned one had earned is of a part of its runs: of the `complete`
-        ones alone are `complete_mean` and its quartiles. `pruned_share` is of the generation's own trials;
+        ones alone are `complete_mean` and its quartiles. `pruned_share` is of the generation's own trials.
+        Of how different members are tell `part_sets`, the distinct sets of building blocks in use, as a share
+        of the members, and `step_size_sd`, the sample standard deviation of log₁₀ of their step sizes.
         `trained_steps` are those that trials of this generation took, whatever became of them.
     """
     frame = trials(study, config)
-    finished = populations(study)
+    finished, space = populations(study), config.make_space()
+    stored = study.get_trials(deepcopy=False)
+    sizes = [_log_step_size(space, trial) for trial in stored]
     counted, rows = frame[frame["counted"]], []
     for number in _numbers(finished, counted):
         own = counted[counted["generation"] == number]
@@ -65,6 +74,8 @@ def generations(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
             values = pd.Series([member.value for member in members], dtype=NUMBER)
             complete = pd.Series([member.complete for member in members], dtype=FLAG)
         whole = values[complete.reindex(values.index)]
+        numbers = _members(number, finished, counted)
+        sets = {frozenset(space.parts(stored[n].params)) for n in numbers} if space.part_names else ()
         rows.append(
             {
                 "generation": number,
@@ -82,6 +93,8 @@ def generations(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
                 "complete_q25": whole.quantile(0.25),
                 "complete_q75": whole.quantile(0.75),
                 "pruned_share": (own["state"] == "PRUNED").mean(),
+                "part_sets": len(sets) / len(numbers) if sets else math.nan,
+                "step_size_sd": pd.Series([sizes[n] for n in numbers], dtype=NUMBER).std(),
                 "trained_steps": frame.loc[frame["generation"] == number, "trained_steps"].sum(),
             }
         )
@@ -101,10 +114,7 @@ def parts(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     stored, counted = study.get_trials(deepcopy=False), frame[frame["counted"]]
     rows = []
     for number in _numbers(finished, counted) if space.part_names else []:
-        if number in finished:
-            members = [member.params for member in finished[number]]
-        else:
-            members = [stored[n].params for n in counted.loc[counted["generation"] == number, "number"]]
+        members = [stored[n].params for n in _members(number, finished, counted)]
         in_use = sum(map(space.parts, members), Counter[str]())
         for name in space.part_names:
             row = {"generation": number, "part": name, "count": in_use[name], "members": len(members)}
@@ -133,6 +143,22 @@ def schedules(study: optuna.Study, config: StudyConfig, numbers: Iterable[int]) 
             factor = schedule(step)
             rows.append({"trial": number, "step": step, "factor": factor, "step_size": peak * factor})
     return frame_of(rows, SCHEDULES)
+
+
+def _members(generation: int, finished: Mapping[int, Sequence[Member]], counted: pd.DataFrame) -> list[int]:
+    """Trial numbers of a generation's members, of one in progress those that have finished so far."""
+    if generation in finished:
+        return [member.number for member in finished[generation]]
+    return [int(number) for number in counted.loc[counted["generation"] == generation, "number"]]
+
+
+def _log_step_size(space: Space, trial: FrozenTrial) -> float:
+    """NaN where a trial has no candidate, or this no step size."""
+    try:
+        size = as_trained(space.candidate(trial.params), runs_of(trial)).step_size()
+    except (ValueError, KeyError):
+        return math.nan
+    return math.log10(size) if 0 < size < math.inf else math.nan
 
 
 def _numbers(finished: Mapping[int, Any], counted: pd.DataFrame) -> list[int]:

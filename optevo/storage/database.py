@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 import threading
@@ -17,9 +18,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo.optuna_private import Gate, trial_id
 from optevo.storage.counting import Counts, count_rows
-from optevo.storage.optuna_rdb import NOT_FOUND, Trial, transaction
+from optevo.storage.optuna_rdb import NOT_FOUND, Study, Trial, transaction
 from optevo.storage.reading import Batch, Part, completed, read_heads, read_part, read_user_attr
 from optevo.storage.writing import INSERT, Writes
+
+_OWN = ("gates", "_known", "_block", "_pending")  # what a pickled one begins anew
 
 
 class Database(RDBStorage):
@@ -35,12 +38,13 @@ class Database(RDBStorage):
 
     def _prepare(self) -> None:
         self.gates: dict[int, Gate] = {}
+        self._known: dict[int, dict[str, BaseDistribution]] = {}  # by study's id, of trials added finished
         self._block = threading.local()  # what the thread keeps within `together`, by trial's id
         self._pending: dict[int, Writes] = {}  # what is to be written with a trial's state
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()  # type: ignore[no-untyped-call, unused-ignore]
-        return {key: value for key, value in state.items() if key not in ("gates", "_block", "_pending")}
+        return {key: value for key, value in state.items() if key not in _OWN}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         self._prepare()
@@ -68,6 +72,32 @@ class Database(RDBStorage):
             else:
                 for trial_id, writes in kept.items():
                     self._write(trial_id, writes)
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: sqlalchemy.orm.Session
+    ) -> Trial:
+        """As Optuna's, but a statement a table writes what a template has, not three a parameter."""
+        if template_trial is None or self.engine.name not in INSERT:
+            return super()._get_prepared_new_trial(study_id, template_trial, session)
+        known = self._known.setdefault(study_id, {})
+        if any(known.get(name) != d for name, d in template_trial.distributions.items()):
+            # Optuna's own way compares them with what the study has.
+            trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+            known.update(template_trial.distributions)
+            return trial
+        bare = copy.copy(template_trial)
+        bare.params, bare.distributions, bare.intermediate_values = {}, {}, {}
+        bare.user_attrs, bare.system_attrs = {}, {}
+        trial = super()._get_prepared_new_trial(study_id, bare, session)
+        Writes.of(template_trial).insert(session.connection(), trial.trial_id)
+        return trial
+
+    def create_new_trials(self, study_id: int, templates: Sequence[FrozenTrial]) -> None:
+        """Optuna's `create_new_trial` for several, in one transaction."""
+        with transaction(self.scoped_session) as session:
+            Study.find_or_raise_by_id(study_id, session, for_update=True)  # whose trials are numbered
+            for template in templates:
+                self._get_prepared_new_trial(study_id, template, session)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As Optuna's; see `together`."""

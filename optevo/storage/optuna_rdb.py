@@ -11,6 +11,7 @@ __all__ = [
     "START",
     "Param",
     "Report",
+    "Study",
     "SystemAttr",
     "Trial",
     "UserAttr",
@@ -18,7 +19,8 @@ __all__ = [
     "transaction",
 ]
 
-Trial, Param, Value = models.TrialModel, models.TrialParamModel, models.TrialValueModel
+Study, Trial = models.StudyModel, models.TrialModel
+Param, Value = models.TrialParamModel, models.TrialValueModel
 UserAttr, SystemAttr = models.TrialUserAttributeModel, models.TrialSystemAttributeModel
 Report = models.TrialIntermediateValueModel
 START, END = Trial._datetime_start_utc, Trial._datetime_complete_utc

@@ -8,9 +8,10 @@ second one does matters:
   row of a parameter).
 - `set_trial_state_values` raises `UpdateFinishedTrialError`; where state and values are what was to be
   written, that is success. A WAITING trial that is taken twice counts as somebody else's.
-- `create_new_trial` of a finished trial makes a twin; of two trials in a slot, everybody counts the one of
-  the lower number. Of a running one, it leaves a RUNNING trial that no worker ever names: it is failed as
-  lost and its slot was never claimed. (Copies of studies compare what they have written.)
+- `create_new_trial` of a finished trial makes a twin, `create_new_trials` one of each; of two trials in a
+  slot, everybody counts the one of the lower number. Of a running one, it leaves a RUNNING trial that no
+  worker ever names: it is failed as lost and its slot was never claimed. (Copies of studies compare what
+  they have written.)
 - `create_new_study` raises `DuplicatedStudyError`, which `load_if_exists` takes for success.
 - `delete_study` finds nothing to delete, which is success.
 """
@@ -50,7 +51,7 @@ _CALLS = threading.local()  # whether this thread is within a call: the outermos
 # What Optuna's cache, and we, call besides the public methods.
 _OURS = (
     *("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"),
-    *("counts", "count_states", "user_attr_of_all", "_read_part", "_write"),
+    *("counts", "count_states", "user_attr_of_all", "_read_part", "_write", "create_new_trials"),
 )
 _OTHERS = ("remove_session", "check_trial_is_updatable")  # these ask no database
 

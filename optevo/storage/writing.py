@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,16 @@ class Writes:
         trial.system_attrs.update({key: json.loads(text) for key, text in self.system_attrs.items()})
         trial.intermediate_values.update(self.reports)
 
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> Writes:
+        """What a trial has."""
+        return cls(
+            {name: (d.to_internal_repr(trial.params[name]), d) for name, d in trial.distributions.items()},
+            {key: json.dumps(value) for key, value in trial.user_attrs.items()},
+            {key: json.dumps(value) for key, value in trial.system_attrs.items()},
+            dict(trial.intermediate_values),
+        )
+
     def write(
         self, connection: Connection, trial_id: int, updatable: Callable[[int, TrialState], None]
     ) -> None:
@@ -61,6 +72,10 @@ class Writes:
         if state is None:
             raise KeyError(NOT_FOUND)
         updatable(trial_id, state)
+        self.insert(connection, trial_id)
+
+    def insert(self, connection: Connection, trial_id: int) -> None:
+        """The same for a trial that is there and may get them."""
         params = [
             {
                 "param_name": name,
@@ -87,7 +102,13 @@ class Writes:
             (Report, "step", reports),
         ):
             if rows:
-                statement = INSERT[connection.dialect.name](model)
-                new = {column: statement.excluded[column] for column in rows[0] if column != name}
-                statement = statement.on_conflict_do_update(index_elements=["trial_id", name], set_=new)
+                statement = _upsert(connection.dialect.name, model, name, tuple(rows[0]))
                 connection.execute(statement, [{"trial_id": trial_id, **row} for row in rows])
+
+
+@functools.cache
+def _upsert(dialect: str, model: Any, name: str, columns: tuple[str, ...]) -> Any:
+    """Insert rows of a trial, or write over those that have the same `name`."""
+    statement = INSERT[dialect](model)
+    new = {column: statement.excluded[column] for column in columns if column != name}
+    return statement.on_conflict_do_update(index_elements=["trial_id", name], set_=new)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import statistics
 import subprocess
 import sys
 
@@ -142,8 +143,19 @@ def test_parts_count_what_the_population_uses(complete):
     assert last.loc[last["part"] == "SIGN_GRAD", "count"].tolist() == [sign]
 
 
+def test_generations_tell_how_different_their_members_are(complete):
+    study, config = complete
+    members, space = study.sampler.slot_table(study).populations[2], config.make_space()
+    last = generations(study, config).iloc[-1]
+    terms = {frozenset(m.params[f"term_{i}"] for i in range(m.params["n_terms"])) for m in members}
+    assert last["part_sets"] == len(terms) / len(members)
+    sizes = [math.log10(space.candidate(m.params).step_size()) for m in members]
+    assert last["step_size_sd"] == pytest.approx(statistics.stdev(sizes))
+
+
 def test_a_sweep_has_no_parts():
     assert parts(*example("grid")).empty
+    assert generations(*example("grid"))["part_sets"].isna().all()
 
 
 def test_lineage_goes_back_to_trials_without_parents(complete):

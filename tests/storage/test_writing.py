@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -15,7 +16,7 @@ from small_studies import config, create
 from storages import failing
 
 from optevo import keys
-from optevo.optuna_private import database_of, written_together
+from optevo.optuna_private import add_together, database_of, written_together
 from optevo.storage.opening import open_storage
 
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
@@ -176,3 +177,96 @@ def test_a_trial_of_a_search_takes_six_transactions(url: str):
     seen = commits(study)
     study.optimize(evaluate, n_trials=2)
     assert len(seen) == 2 * 6
+
+
+SPACE = {"x": FloatDistribution(0.1, 1, log=True), "c": CategoricalDistribution(["a", None, True])}
+
+
+def finished(x: float, **changes: Any) -> optuna.trial.FrozenTrial:
+    """A trial to be added."""
+    whole: dict[str, Any] = {
+        "state": TrialState.PRUNED,
+        "value": -0.25,
+        "params": {"x": x, "c": None},
+        "distributions": SPACE,
+        "user_attrs": {"a": [1, {"b": None}]},
+        "system_attrs": {"s": "t"},
+        "intermediate_values": {3: 0.25, 4: float("nan"), 5: float("-inf")},
+    }
+    return optuna.trial.create_trial(**{**whole, **changes})
+
+
+def seen_by_another(study: optuna.Study) -> list[dict[str, Any]]:
+    """Every trial as another process sees it, but for the number that the storage gave it."""
+    backend = database_of(study)
+    other = RDBStorage(backend.url) if isinstance(backend, RDBStorage) else backend
+    trials = other.get_all_trials(study._study_id)
+    return [{key: value for key, value in vars(t).items() if key != "_trial_id"} for t in trials]
+
+
+def test_a_trial_that_is_added_is_what_optuna_makes_of_it(study: optuna.Study, tmp_path: Path):
+    optunas = optuna.create_study(storage=RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}"))
+    nothing: dict[str, Any] = {"params": {}, "distributions": {}, "user_attrs": {}, "intermediate_values": {}}
+    added = [
+        *(finished(0.1), finished(1.0, state=TrialState.COMPLETE), finished(0.5, value=None, **nothing)),
+        finished(0.5, state=TrialState.RUNNING, value=None, intermediate_values={}),
+    ]
+    for one in (study, optunas):
+        one.add_trials(added)
+    assert repr(seen_by_another(study)) == repr(seen_by_another(optunas))  # NaN does not equal itself
+
+
+def test_trials_are_added_together_or_none_of_them(study: optuna.Study):
+    seen = [] if isinstance(database_of(study), InMemoryStorage) else commits(study)
+    add_together(study, [finished(0.1), finished(0.2)])
+    add_together(study, [finished(0.3), finished(0.4)])
+    assert len(seen) in {0, 2}
+    assert [(t.number, t.params["x"]) for t in study.trials] == list(enumerate([0.1, 0.2, 0.3, 0.4]))
+    half = finished(0.6)
+    half.distributions = {}
+    with pytest.raises(ValueError, match="distributions"):
+        add_together(study, [finished(0.5), half])
+    if seen:  # others add one after the other
+        with pytest.raises(TypeError):
+            add_together(study, [finished(0.5), finished(0.6, user_attrs={"a": object()})])
+        assert len(seen_by_another(study)) == 4
+
+
+def test_an_added_trial_is_whole_or_not_there(study: optuna.Study):
+    if isinstance(database_of(study), InMemoryStorage):
+        pytest.skip("a storage in memory takes any object")
+    study.add_trial(finished(0.1))
+    with pytest.raises(TypeError):
+        study.add_trial(finished(0.2, user_attrs={"a": object()}))
+    study.add_trial(finished(0.3))
+    assert [t["_params"]["x"] for t in seen_by_another(study)] == [0.1, 0.3]
+
+
+def test_an_added_trial_with_other_choices_is_refused(study: optuna.Study):
+    if isinstance(database_of(study), InMemoryStorage):
+        pytest.skip("a storage in memory compares nothing")
+    other = finished(0.1, distributions={**SPACE, "c": CategoricalDistribution([None])})
+    for trial in (finished(0.1), finished(0.2)):
+        study.add_trial(trial)
+    with pytest.raises(ValueError, match="CategoricalDistribution"):
+        study.add_trial(other)
+    assert len(seen_by_another(study)) == 2
+
+
+def test_the_statements_of_an_added_trial_do_not_grow_with_it(url: str):
+    study, counts = optuna.create_study(storage=open_storage(url, create=True)), []
+    seen: list[str] = []
+    sqlalchemy.event.listen(
+        database_of(study).engine,  # type: ignore[attr-defined]
+        "before_cursor_execute",
+        lambda *args: seen.append(args[2]),
+    )
+    space = {f"x{i}": FloatDistribution(0, 1) for i in range(20)}
+    many = {"params": dict.fromkeys(space, 0.5), "distributions": space}
+    many["user_attrs"] = {f"a{i}": i for i in range(20)}
+    study.add_trials([finished(0.1), finished(0.1, **many)])  # distributions that are new are compared
+    for trial in (finished(0.2), finished(0.2, **many)):
+        seen.clear()
+        study.add_trial(trial)
+        counts.append(len(seen))
+    assert counts[0] == counts[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import optuna
 import pandas as pd
@@ -86,6 +86,7 @@ def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
             f"their middle half {row.complete_q25:.4f} to {row.complete_q75:.4f}",
             f"{row.complete} complete of {row.n} members"
             + ("" if math.isnan(row.pruned_share) else f", {row.pruned_share:.0%} of its own trials pruned"),
+            *_diversity(row.part_sets, row.step_size_sd),
             f"{row.cumulative_steps:,} training steps so far",
         )
         for row in known.itertuples()
@@ -99,6 +100,13 @@ def fitness_by_generation(generations: pd.DataFrame) -> go.Figure | None:
     figure.update_yaxes(title_text="fitness", row=2, col=1)
     figure.update_xaxes(title_text="generation", row=2, col=1, **whole_ticks(x))
     return figure
+
+
+def _diversity(part_sets: float, step_size_sd: float) -> Iterator[str]:
+    if not math.isnan(part_sets):
+        yield f"distinct sets of building blocks: {part_sets:.0%} of the members"
+    if not math.isnan(step_size_sd):
+        yield f"step sizes: a standard deviation of {step_size_sd:.2f} powers of ten"
 
 
 def fitness_by_trial(trials: pd.DataFrame) -> go.Figure | None:
