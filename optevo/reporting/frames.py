@@ -162,12 +162,9 @@ def curves(study: optuna.Study) -> pd.DataFrame:
         planned = (cheap if keys.ours(trial).get(keys.SCREENED) else evaluation).get("steps")
         steps = planned if isinstance(planned, int) else run["steps"]
         ends: list[float] = list(tenths(steps))
-        if (
-            evaluation.get("budget") == "flops"
-            and len(run["losses"]) < len(ends)
-            and run["diverged_at"] is None
-        ):
-            ends = [end * steps / run["steps"] for end in tenths(run["steps"])]  # shorter than ten steps
+        short = run["metric"] is not None and len(run["losses"]) < len(ends)  # less than ten steps
+        if evaluation.get("budget") == "flops" and short:
+            ends = [end * steps / run["steps"] for end in tenths(run["steps"])]
         for start, end, loss in zip([0, *ends], ends, run["losses"], strict=False):
             row = {"trial": trial.number, "task": printable(run["task"]), "seed": run["seed"]}
             rows.append({**row, "step": (start + end) / 2, "loss": loss})

@@ -121,7 +121,7 @@ class Bench(BaseBench):
         return evaluation.model_dump(include={"steps", "batch_size", "split", "precision"})
 
 
-def _on_axis(on_point: Callable[[int, float], None], own: int, steps: int) -> Callable[[int, float], None]:
+def _on_axis(on_point: Callable[[int, float], Any], own: int, steps: int) -> Callable[[int, float], Any]:
     """Tell of a run of `own` steps as of one of `steps`, so that all runs have one axis.
 
     The end of a tenth becomes the end of that tenth, where there are as many.
