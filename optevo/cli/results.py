@@ -17,6 +17,7 @@ from optevo.cli.winners import (
     load_complete,
     measured_entries,
     measured_variants,
+    other_entries,
     trained_winner,
     tuned_adamw,
 )
@@ -42,6 +43,12 @@ def compare(
     seeds: Annotated[int | None, typer.Option(min=1, max=1000, help="Runs a task. Default: 3.")] = None,
     reference: Reference = None,
     measure: Measure = "metric",
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="Equal `steps` for all, or equal `flops`: the operations of so many steps with AdamW."
+        ),
+    ] = "steps",
     again: Annotated[
         bool, typer.Option("--again", help="Read the test split once more, and mark the result.")
     ] = False,
@@ -51,28 +58,45 @@ def compare(
     data_dir: DataDir = None,
 ) -> None:
     """Compare studies' winners on the test split: trained with the final budget, once a study."""
+    from optevo.measurement.test_split import BUDGETS
     from optevo.reporting.caveats import caveats
     from optevo.reporting.comparison import check_comparable, check_reference, reference_of
-    from optevo.reporting.tables import difference_cells, study_cells, summary_cells, write_tables
+    from optevo.reporting.costs import cost_cells
+    from optevo.reporting.tables import (
+        difference_cells,
+        reading_of,
+        study_cells,
+        summary_cells,
+        write_tables,
+    )
 
     _check_measure(measure)
+    if budget not in BUDGETS:
+        raise UserError(f"--budget {budget!r}: {hint(budget, BUDGETS)}")
     _check_folder(output)
     check_reference(reference, studies)
     loaded = load_complete(storage, studies)
     check_comparable([config for _, config in loaded])
-    entries = measured_entries(loaded, steps, seeds, again, Machine(workers, device, data_dir))
-    against = reference_of(reference, entries)
-    summary, differences, found = write_tables(output, entries, against, measure)
-    first = entries[0].test
-    name = "metric" if measure == "metric" else "fitness"
-    _print(f"{name} on the test split, {first.steps:,} steps: mean ± sd over seeds", summary_cells(summary))
-    if len(differences):
-        _print("paired by task and seed", difference_cells(differences))
+    entries = measured_entries(loaded, steps, seeds, again, Machine(workers, device, data_dir), budget=budget)
+    (other,) = (one for one in BUDGETS if one != budget)
+    beside, against = other_entries(entries, other), reference_of(reference, entries)
+    *_, found = write_tables(output, entries, against, measure, beside)
+    name, said = "metric" if measure == "metric" else "fitness", caveats(entries, measure)
+    readings = [reading_of(group, against, measure) for group in (entries, beside) if group]
+    for reading in readings:
+        title = f"{name} on the test split, {reading.budget}: mean ± sd over seeds"
+        _print(title, summary_cells(reading.summary))
+        if len(reading.differences):
+            _print("paired by task and seed", difference_cells(reading.differences))
+        if len(reading.costs):
+            _print("what a training step costs", cost_cells(reading.costs))
     _print("found with", study_cells(found))
-    for caveat in caveats(entries, measure):
+    new = [one for one in caveats(beside, measure) if one not in said] if beside else []
+    for caveat in [*said, *(f"with {readings[-1].budget}: {one}" for one in new)]:
         console.print(caveat)
+    costs = ", costs.csv" * any(len(reading.costs) for reading in readings)
     console.print(
-        f"tables are in {output}/: comparison.md, runs.csv, summary.csv, differences.csv, studies.csv"
+        f"tables are in {output}/: comparison.md, runs.csv, summary.csv, differences.csv, studies.csv{costs}"
     )
 
 
@@ -98,7 +122,7 @@ def ablate(
     from optevo.measurement.test_split import check_fresh
     from optevo.reporting.ablation import ablation_cells, ablation_frame, account, account_cells
     from optevo.reporting.tables import write_files
-    from optevo.reporting.text import TEST_MARK
+    from optevo.reporting.text import TEST_MARK, told_budget
     from optevo.study.studies import best_trials
 
     _check_measure(measure)
@@ -129,7 +153,8 @@ def ablate(
     assert variants is not None
     runs = measured_variants(loaded, budget, variants.candidates, machine)
     frame, parts = ablation_frame(runs, measure), account(runs, measure, variants.account)
-    said = f"{budget.evaluation.steps:,} steps, {seeds} seeds, validation split"
+    length = told_budget(budget.evaluation.steps, budget.evaluation.budget)
+    said = f"{length}, {seeds} seeds, validation split"
     text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
     text += [f"**{escaped(mark)}**\n" for mark in warned]
     text += [f"{escaped(variants.note)}\n"] * bool(variants.note)

@@ -68,18 +68,23 @@ class Machine:
 
 
 def measured_entries(
-    loaded: Sequence[Loaded], steps: int | None, seeds: int | None, again: bool, machine: Machine
+    loaded: Sequence[Loaded],
+    steps: int | None,
+    seeds: int | None,
+    again: bool,
+    machine: Machine,
+    *,
+    budget: str = "steps",
 ) -> list[Entry]:
-    """Every study with its winner, and how that did on the test split."""
+    """Every study with its winner, and how that did on the test split with one kind of budget."""
     from optevo.measurement.test_split import finished, measure_test_split, next_evaluation, plan, test_config
     from optevo.reporting.comparison import Entry, check_budgets
 
     ready = [(study, config, result_of(study, config, machine)) for study, config in loaded]
-    number = (
-        next_evaluation([(study, config, result.winner) for study, config, result in ready]) if again else 1
-    )
+    winners = [(study, config, result.winner) for study, config, result in ready]
+    number = next_evaluation(winners, budget) if again else 1
     plans = [
-        plan(study, config, result.winner, steps=steps, n_seeds=seeds, number=number)
+        plan(study, config, result.winner, steps=steps, n_seeds=seeds, number=number, budget=budget)
         for study, config, result in ready
     ]
     check_budgets([(c.name, one.steps, one.seeds) for (_, c, _), one in zip(ready, plans, strict=True)])
@@ -104,6 +109,24 @@ def measured_entries(
             measured = machine.train(measure, f"{study.study_name} on the test split", n_runs)
         entries.append(Entry(study, config, result, final or measured))
     return entries
+
+
+def other_entries(entries: Sequence[Entry], budget: str) -> list[Entry]:
+    """The same studies as they were measured with another budget; none where they do not all pair so."""
+    from optevo.measurement.test_split import stored_evaluation
+    from optevo.reporting.comparison import Entry, check_budgets
+
+    found = []
+    for entry in entries:
+        final = stored_evaluation(entry.study, entry.config, budget)
+        if final is None or final.trial != entry.result.winner:
+            return []
+        found.append(Entry(entry.study, entry.config, entry.result, final))
+    try:
+        check_budgets([(entry.test.study, entry.test.steps, entry.test.seeds) for entry in found])
+    except UserError:
+        return []
+    return found
 
 
 def measured_variants(

@@ -38,7 +38,7 @@ class Curve:
     Args:
         trial: Who reports.
         n_runs: Runs of a whole trial.
-        steps: Training steps a run, at most.
+        steps: Training steps a run, at most; where all have the same operations, of one with AdamW.
     """
 
     def __init__(self, trial: optuna.Trial, n_runs: int, steps: int) -> None:

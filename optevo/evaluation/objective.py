@@ -272,7 +272,7 @@ class Objective:
 
     def _outcome(self, entry: _Entry, seconds: float) -> dict[str, Any]:
         """What a trial keeps of how it went."""
-        member, steps = entry.member, entry.fidelity.bench.config.evaluation.run_steps
+        member, evaluation = entry.member, entry.fidelity.bench.config.evaluation
         attrs: dict[str, Any] = {
             keys.RUNS: [as_stored(run) for run in member.runs],
             keys.TRAINED_STEPS: sum(run.steps for run in member.runs[member.copied :]),
@@ -282,7 +282,10 @@ class Objective:
             if all(map(math.isfinite, values)):
                 attrs[keys.FITNESS_PREFIX + task] = sum(values) / len(values)
         if member.runs and member.runs[-1].diverged_at is not None:
-            attrs[keys.DIVERGED_AT] = (len(member.runs) - 1) * steps + member.runs[-1].diverged_at
+            before = (len(member.runs) - 1) * evaluation.run_steps
+            if evaluation.budget == "flops":  # runs are as long as their candidate is cheap
+                before = sum(run.steps for run in member.runs[:-1])
+            attrs[keys.DIVERGED_AT] = before + member.runs[-1].diverged_at
         if member.verdict is not None:
             attrs[keys.PRUNED_BY] = member.verdict
         if member.copied:

@@ -25,6 +25,7 @@ from optevo.liveness.processes import (
     when_orphaned,
 )
 from optevo.optim.candidate import Candidate
+from optevo.training.base import Operations
 from optevo.training.benches import BaseBench, make_worker_bench
 from optevo.training.run import Run, as_stored, read_run
 
@@ -133,6 +134,19 @@ class Measurer:
             measured[name] = runs
         return measured
 
+    def count(self, candidate: Candidate) -> list[Operations] | None:
+        """Operations of a training step on each task; None where they can't be counted."""
+        with signals_held():
+            jobs = [self.pool.submit(count, candidate, i) for i in range(len(self.config.evaluation.tasks))]
+        errors = [error for job in jobs if (error := job.exception()) is not None]
+        for error in errors:
+            if isinstance(error, BrokenProcessPool):
+                raise error
+            # A task's fault, of which its training tells better.
+            logger.warning("operations of a training step were not counted", exc_info=error)
+        found = [] if errors else [one for job in jobs if (one := job.result()) is not None]
+        return found or None
+
     def _store(self, key: str, run: Run) -> None:
         self.study.set_user_attr(key, as_stored(run))
 
@@ -201,3 +215,9 @@ def train(candidate: Candidate, task: int, seed: int) -> Run:
     """One run, in a process of the pool."""
     with OwnProcess():
         return _here[0].run(candidate, task, seed)
+
+
+def count(candidate: Candidate, task: int) -> Operations | None:
+    """Operations of one training step, in a process of the pool; None where the task scores by itself."""
+    with OwnProcess():
+        return _here[0].operations(candidate, task)

@@ -2,11 +2,13 @@
 
 What is read on the test split and then acted upon is no test any more. So the first one is kept with the
 study and shown from then on; another one is made only where it is asked for by name, and says that it is
-another one.
+another one. The final budget is one of steps, the same for all, or one of operations, those of so many
+steps with AdamW; each has a first one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from optevo.liveness.lost import host_name, state_of, worker_identity
 from optevo.measurement.pool import Measurer, again_when_killed, form_of, kept_runs, processes
 from optevo.optim.candidate import Candidate
 from optevo.study.environment import environment
+from optevo.training.base import Operations
 from optevo.training.run import Run
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 STEPS, SEEDS = 1000, 3  # as in the published comparison
 FIRST_SEED, MOST_SEEDS = 1000, 1000  # the same in every study, so that runs pair
+BUDGETS = ("steps", "flops")  # see `optevo.study.evaluation.EvaluationConfig`
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class TestEvaluation:
         steps: Mini-batches a run.
         runs: Task by task, seed by seed.
         environment: Versions and machine that it was begun with.
+        budget: One of `BUDGETS`. Default: "steps".
+        operations: Of a training step on each task; empty where they were not counted. Default: empty.
     """
 
     study: str
@@ -48,6 +54,8 @@ class TestEvaluation:
     steps: int
     runs: tuple[Run, ...]
     environment: dict[str, Any]
+    budget: str = "steps"
+    operations: tuple[Operations, ...] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -68,17 +76,19 @@ class Plan:
     trial: int
     steps: int
     seeds: tuple[int, ...]
+    budget: str = "steps"
 
 
-def next_evaluation(studies: Sequence[tuple[optuna.Study, StudyConfig, int]]) -> int:
+def next_evaluation(studies: Sequence[tuple[optuna.Study, StudyConfig, int]], budget: str = "steps") -> int:
     """The number of the test evaluation that `--again` asks for: a new one of all studies, or one cut off.
 
     Args:
         studies: Each with its configuration and its winner.
+        budget: One of `BUDGETS`. Default: "steps".
     """
     counts, cut_off = [], False
     for study, config, winner in studies:
-        found = _plans(study)
+        found = _plans(study, budget)
         counts.append(len(found))
         cut_off |= any(_state(study, config, one, winner) in ("begun", "cut off") for one in found)
     read = {count for count in counts if count}
@@ -93,6 +103,7 @@ def plan(
     steps: int | None = None,
     n_seeds: int | None = None,
     number: int = 1,
+    budget: str = "steps",
 ) -> Plan:
     """The test evaluation that the study has, finished or not; or a new one, where it has too few.
 
@@ -106,12 +117,18 @@ def plan(
         steps: Mini-batches a run. Default: None, the stored one's, else 1,000.
         n_seeds: Runs a task. Default: None, the stored one's, else 3.
         number: How many the study is to have. Default: 1.
+        budget: One of `BUDGETS`; each has test evaluations of its own. Default: "steps".
 
     Raises:
         UserError: The stored one has another number of steps or seeds, or is of another trial; or the
-            search used the seeds.
+            search used the seeds; or its runs have no equal operations.
     """
-    found = _plans(study)
+    if budget == "flops" and config.evaluation.rates is not None:
+        raise UserError(
+            f"study {config.name!r}: its runs look for their own learning rate, so they have a budget of "
+            "steps: leave --budget out"
+        )
+    found = _plans(study, budget)
     unread = found.pop() if found and not _has_runs(study, found[-1]) else None
     states = [_state(study, config, one, winner) for one in found]
     done = [one for one, state in zip(found, states, strict=True) if state == "done"]
@@ -120,7 +137,7 @@ def plan(
         n_seeds = n_seeds or (len(unread.seeds) if unread else SEEDS)
         seeds = tuple(range(FIRST_SEED, FIRST_SEED + n_seeds))
         check_fresh(config, seeds, "the test split")
-        return Plan(len(found) + 1, winner, steps or (unread.steps if unread else STEPS), seeds)
+        return Plan(len(found) + 1, winner, steps or (unread.steps if unread else STEPS), seeds, budget)
     one = found[-1] if number > 1 or not done else done[-1]
     if one.trial != winner:
         raise UserError(
@@ -155,25 +172,31 @@ def check_fresh(config: StudyConfig, seeds: Sequence[int], use: str) -> None:
 
 def test_config(config: StudyConfig, plan: Plan) -> StudyConfig:
     """The study's configuration with the final budget, on the test split."""
-    update = {"steps": plan.steps, "seeds": plan.seeds, "split": "test"}
+    update = {"steps": plan.steps, "seeds": plan.seeds, "split": "test", "budget": plan.budget}
     return config.model_copy(update={"evaluation": config.evaluation.model_copy(update=update)})
 
 
 def finished(study: optuna.Study, config: StudyConfig, plan: Plan) -> TestEvaluation | None:
     """A stored test evaluation, None while a run of it is missing."""
-    header = study.user_attrs.get(_key(plan.attempt))
+    header = study.user_attrs.get(_key(plan))
     if header is None:
         return None
     n_tasks = len(config.evaluation.tasks)
     runs = kept_runs(study, _prefix(plan), _form(study, config, plan), n_tasks, plan.seeds)
     if runs is None:
         return None
-    return TestEvaluation(config.name, plan.trial, plan.attempt, plan.steps, runs, header["environment"])
+    counted = tuple(Operations(**one) for one in header.get("operations", ()))
+    where = header["environment"]
+    return TestEvaluation(
+        config.name, plan.trial, plan.attempt, plan.steps, runs, where, plan.budget, counted
+    )
 
 
-def stored_evaluation(study: optuna.Study, config: StudyConfig) -> TestEvaluation | None:
-    """The latest that is done, if there is one."""
-    every = [finished(study, config, plan) for plan in _plans(study)]
+def stored_evaluation(
+    study: optuna.Study, config: StudyConfig, budget: str = "steps"
+) -> TestEvaluation | None:
+    """The latest that is done with this budget, if there is one."""
+    every = [finished(study, config, plan) for plan in _plans(study, budget)]
     return next((final for final in reversed(every) if final is not None), None)
 
 
@@ -211,6 +234,10 @@ def measure_test_split(
     def once() -> None:
         with processes(budget, devices, data_root) as pool:
             measurer = Measurer(study, budget, pool, _prefix(plan), progress, form=form)
+            header = study.user_attrs[_key(plan)]
+            if "operations" not in header and (counted := measurer.count(candidate)) is not None:
+                stored = [dataclasses.asdict(one) for one in counted]
+                study.set_user_attr(_key(plan), {**header, "operations": stored})
             measurer.measure({"winner": candidate}, plan.seeds)
 
     again_when_killed(once)
@@ -221,7 +248,7 @@ def measure_test_split(
 
 def _begin(study: optuna.Study, config: StudyConfig, plan: Plan, device: str) -> None:
     """Say in the study, before anything is read, that the split is spent, and who is reading it."""
-    key = _key(plan.attempt)
+    key = _key(plan)
     stored, me = study.user_attrs.get(key), worker_identity(device)
     holder = stored and stored.get("worker")
     # Of another machine's processes nothing is known; one that was killed must not bar the way for good.
@@ -260,21 +287,25 @@ def _state(study: optuna.Study, config: StudyConfig, plan: Plan, winner: int) ->
     return "cut off" if _has_runs(study, plan) else "begun"
 
 
-def _key(attempt: int) -> str:
-    return f"{keys.FINAL}{attempt}"
+def _key(plan: Plan) -> str:
+    return _name(plan.attempt, plan.budget)
+
+
+def _name(attempt: int, budget: str) -> str:
+    return f"{keys.FINAL}{'' if budget == 'steps' else budget}{attempt}"
 
 
 def _prefix(plan: Plan) -> str:
-    return f"{_key(plan.attempt)}:{plan.steps}:"  # no run of another budget is taken for one of these
+    return f"{_key(plan)}:{plan.steps}:"  # no run of another budget is taken for one of these
 
 
 def _has_runs(study: optuna.Study, plan: Plan) -> bool:
-    return any(key.startswith(f"{_key(plan.attempt)}:") for key in study.user_attrs)
+    return any(key.startswith(f"{_key(plan)}:") for key in study.user_attrs)
 
 
 def _form(study: optuna.Study, config: StudyConfig, plan: Plan) -> str:
     """What the runs' names call the trial: as it was begun, though a later optevo writes forms otherwise."""
-    begun: str | None = study.user_attrs[_key(plan.attempt)].get("form")
+    begun: str | None = study.user_attrs[_key(plan)].get("form")
     return begun or form_of(_candidate(study, config, plan))
 
 
@@ -282,9 +313,10 @@ def _candidate(study: optuna.Study, config: StudyConfig, plan: Plan) -> Candidat
     return config.make_space().candidate(study.get_trials(deepcopy=False)[plan.trial].params)
 
 
-def _plans(study: optuna.Study) -> list[Plan]:
-    """Every test evaluation that was begun, in order."""
+def _plans(study: optuna.Study, budget: str = "steps") -> list[Plan]:
+    """Every test evaluation that was begun with this budget, in order."""
     stored, found = study.user_attrs, list[Plan]()
-    while (header := stored.get(_key(len(found) + 1))) is not None:
-        found.append(Plan(len(found) + 1, header["trial"], header["steps"], tuple(header["seeds"])))
+    while (header := stored.get(_name(len(found) + 1, budget))) is not None:
+        seeds = tuple(header["seeds"])
+        found.append(Plan(len(found) + 1, header["trial"], header["steps"], seeds, budget))
     return found

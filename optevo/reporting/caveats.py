@@ -22,6 +22,8 @@ def caveats(entries: Sequence[Entry], measure: str) -> list[str]:
             "The studies do not look for learning rates in the same way, within their runs or at all: their "
             "numbers are not of one protocol."
         )
+    if len({entry.config.evaluation.budget for entry in entries}) > 1:
+        said.append("Some studies were searched with equal steps for all, some with equal operations.")
     for entry in entries:
         name = printable(entry.test.study)
         if entry.config.evaluation.split == "test":

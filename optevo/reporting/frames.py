@@ -153,6 +153,7 @@ def curves(study: optuna.Study) -> pd.DataFrame:
     """Learning curves: a row a tenth of a run, with the mean training loss over it, at its middle step.
 
     A tenth in which the loss was not finite has none, and a run that diverged has only the tenths before.
+    Where all runs have the same operations, steps are those of a run with AdamW.
     """
     rows = []
     evaluation = study.user_attrs.get(keys.CONFIG, {}).get("evaluation", {})
@@ -160,7 +161,10 @@ def curves(study: optuna.Study) -> pd.DataFrame:
     for trial, run, _ in _runs(study):
         planned = (cheap if keys.ours(trial).get(keys.SCREENED) else evaluation).get("steps")
         steps = planned if isinstance(planned, int) else run["steps"]
-        ends = tenths(steps)
+        ends: list[float] = list(tenths(steps))
+        short = run["metric"] is not None and len(run["losses"]) < len(ends)  # less than ten steps
+        if evaluation.get("budget") == "flops" and short:
+            ends = [end * steps / run["steps"] for end in tenths(run["steps"])]
         for start, end, loss in zip([0, *ends], ends, run["losses"], strict=False):
             row = {"trial": trial.number, "task": printable(run["task"]), "seed": run["seed"]}
             rows.append({**row, "step": (start + end) / 2, "loss": loss})

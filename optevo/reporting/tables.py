@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -21,7 +22,8 @@ from optevo.reporting.comparison import (
     studies_frame,
     summary_frame,
 )
-from optevo.reporting.text import told, told_difference, told_interval
+from optevo.reporting.costs import cost_cells, costs_frame
+from optevo.reporting.text import told, told_budget, told_difference, told_interval
 
 
 def summary_cells(summary: pd.DataFrame) -> list[list[str]]:
@@ -83,59 +85,113 @@ def study_cells(studies: pd.DataFrame) -> list[list[str]]:
     return cells
 
 
+class Reading(NamedTuple):
+    """Tables of one reading of the test split.
+
+    Attributes:
+        summary: See `summary_frame`.
+        differences: See `differences_frame`; empty for one study.
+        costs: See `costs_frame`; empty where operations were not counted.
+        runs: See `runs_frame`.
+        budget: What every run had, in words.
+        ending: Of the names of its files.
+    """
+
+    summary: pd.DataFrame
+    differences: pd.DataFrame
+    costs: pd.DataFrame
+    runs: pd.DataFrame
+    budget: str
+    ending: str
+
+
+def reading_of(entries: Sequence[Entry], reference: str, measure: str) -> Reading:
+    """The tables of studies that were measured with one budget; arguments as in `write_tables`."""
+    evaluations = [entry.test for entry in entries]
+    steps, budget = evaluations[0].steps, evaluations[0].budget
+    return Reading(
+        summary_frame(evaluations, measure),
+        differences_frame(evaluations, reference, measure),
+        costs_frame(evaluations),
+        runs_frame(evaluations),
+        told_budget(steps, budget),
+        "" if budget == "steps" else f"_{budget}",
+    )
+
+
 def write_tables(
-    folder: Path, entries: Sequence[Entry], reference: str, measure: str
+    folder: Path, entries: Sequence[Entry], reference: str, measure: str, beside: Sequence[Entry] = ()
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Write `comparison.md`, `runs.csv`, `summary.csv`, `differences.csv` and `studies.csv`.
+
+    Where operations were counted there is a `costs.csv`, too. Files of a reading with equal operations have
+    "_flops" at the end of their names.
 
     Args:
         folder: Made where it is missing; files of these names in it are replaced.
         entries: The studies.
         reference: The study that the others are compared with.
         measure: One of `MEASURES`.
+        beside: The same studies, measured with the other budget. Default: they were not.
 
     Returns:
         The summary, the differences (empty for one study) and the studies.
     """
-    evaluations = [entry.test for entry in entries]
-    summary = summary_frame(evaluations, measure)
-    differences = differences_frame(evaluations, reference, measure)
-    studies = studies_frame(entries)
-    tables = {
-        "runs": runs_frame(evaluations),
-        "summary": summary,
-        "differences": differences,
-        "studies": studies,
-    }
-    first = evaluations[0]
+    first, studies = reading_of(entries, reference, measure), studies_frame(entries)
+    evaluations = [entry.test for entry in (*entries, *beside)]
     environments = list(dict.fromkeys(json.dumps(one.environment) for one in evaluations))
-    what = "the task's metric" if measure == "metric" else "fitness"
-    text = [
-        f"# {', '.join(escaped(one.study) for one in evaluations)} on the test split\n",
-        f"{first.steps:,} steps, seeds {first.seeds[0]} to {first.seeds[-1]}, {what}: mean ± sample standard "
-        f"deviation over seeds. Precision {entries[0].config.evaluation.precision}, batch size "
-        f"{entries[0].config.evaluation.batch_size}.\n",
-        *(f"**{escaped(caveat)}**\n" for caveat in caveats(entries, measure)),
-        markdown_table(summary_cells(summary), entities=False),
-    ]
-    if len(differences):
-        methods = "; ".join(dict.fromkeys(differences["method"]))
-        text += [
-            f"\nPaired by task and seed: {methods}. Holm's correction is over the comparisons overall, and "
-            "separately over those by task.\n",
-            markdown_table(difference_cells(differences), entities=False),
-        ]
+    text = [f"# {', '.join(escaped(entry.test.study) for entry in entries)} on the test split\n"]
+    text += _told(first, entries, measure, caveats(entries, measure))
+    files = _files(first)
+    if beside:
+        other = reading_of(beside, reference, measure)
+        new = [one for one in caveats(beside, measure) if one not in caveats(entries, measure)]
+        text += [f"\n## Measured with {other.budget}\n", *_told(other, beside, measure, new)]
+        files |= _files(other)
     text += [
         "\nWho was compared, and what finding them cost:\n",
         markdown_table(study_cells(studies), entities=False),
     ]
     for environment in environments:
-        names = [escaped(one.study) for one in evaluations if json.dumps(one.environment) == environment]
-        where = f" of {', '.join(names)}" * (len(environments) > 1)
+        named = [escaped(one.study) for one in evaluations if json.dumps(one.environment) == environment]
+        where = f" of {', '.join(dict.fromkeys(named))}" * (len(environments) > 1)
         text += [f"\nEnvironment{where}: {escaped(environment)}\n"]
-    files = {f"{name}.csv": frame.to_csv(index=False) for name, frame in tables.items()}
-    write_files(folder, {**files, "comparison.md": "\n".join(text)})
-    return summary, differences, studies
+    files |= {"studies.csv": studies.to_csv(index=False), "comparison.md": "\n".join(text)}
+    write_files(folder, files)
+    return first.summary, first.differences, studies
+
+
+def _files(reading: Reading) -> dict[str, str]:
+    tables = {"runs": reading.runs, "summary": reading.summary, "differences": reading.differences}
+    tables |= {"costs": reading.costs} if len(reading.costs) else {}
+    return {f"{name}{reading.ending}.csv": frame.to_csv(index=False) for name, frame in tables.items()}
+
+
+def _told(reading: Reading, entries: Sequence[Entry], measure: str, caveats: Sequence[str]) -> list[str]:
+    """A reading's part of `comparison.md`."""
+    seeds, evaluation = entries[0].test.seeds, entries[0].config.evaluation
+    what = "the task's metric" if measure == "metric" else "fitness"
+    budget = reading.budget[0].upper() + reading.budget[1:]
+    text = [
+        f"{budget}, seeds {seeds[0]} to {seeds[-1]}, {what}: mean ± sample standard "
+        f"deviation over seeds. Precision {evaluation.precision}, batch size {evaluation.batch_size}.\n",
+        *(f"**{escaped(caveat)}**\n" for caveat in caveats),
+        markdown_table(summary_cells(reading.summary), entities=False),
+    ]
+    if len(reading.differences):
+        methods = "; ".join(dict.fromkeys(reading.differences["method"]))
+        text += [
+            f"\nPaired by task and seed: {methods}. Holm's correction is over the comparisons overall, and "
+            "separately over those by task.\n",
+            markdown_table(difference_cells(reading.differences), entities=False),
+        ]
+    if len(reading.costs):
+        text += [
+            "\nWhat a training step costs: floating-point operations, counted, and seconds as measured in "
+            "these runs, scoring included.\n",
+            markdown_table(cost_cells(reading.costs), entities=False),
+        ]
+    return text
 
 
 def write_files(folder: Path, texts: Mapping[str, str]) -> None:

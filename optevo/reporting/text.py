@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 TEST_MARK = "selected and scored on the test split: these numbers flatter what was selected"
 
 
+def told_budget(steps: int, budget: str) -> str:
+    """What every run has: so many steps, or with "flops" as many operations as so many with AdamW."""
+    return f"{steps:,} steps" if budget == "steps" else f"the operations of {steps:,} steps with AdamW"
+
+
 def formula(trial: FrozenTrial) -> str:
     """A trial's update rule, empty before it was built."""
     return printable(str(keys.ours(trial).get(keys.FORMULA, "")))

@@ -138,6 +138,8 @@ class EvaluationConfig(_OptionalKeys):
     batch_candidates: int = Field(default=1, ge=1, le=1000)  # so many train as one stacked model
     rates: RatesConfig | None = None
     screening: ScreeningConfig | None = None
+    # "flops": as many operations as `steps` steps with AdamW have. Not stored where it is "steps".
+    budget: Literal["steps", "flops"] = Field(default="steps", exclude_if=lambda budget: budget == "steps")
 
     _named = field_validator("tasks", mode="before")(_tasks_by_name)
     _lists = field_validator("seeds", mode="before")(_tuple)
@@ -181,9 +183,21 @@ class EvaluationConfig(_OptionalKeys):
             _refuse_rates(rates, screening.steps or info.data.get("steps"), info)
         return screening
 
+    @field_validator("budget")
+    @classmethod
+    def _suits_the_runs(cls, budget: str, info: ValidationInfo) -> str:
+        if budget == "flops" and info.data.get("batch_candidates", 1) > 1:
+            raise ValueError(
+                "candidates that train as one take equally many steps: set evaluation.batch_candidates = 1"
+            )
+        rates, screening = info.data.get("rates"), info.data.get("screening")
+        if budget == "flops" and (rates or (screening and screening.rates)):
+            raise ValueError("runs that look for their own rate have a budget of steps: leave the rates out")
+        return budget
+
     @property
     def run_steps(self) -> int:
-        """Most training steps of a run, its learning-rate trials included."""
+        """Most training steps of a run, its learning-rate trials included; with flops, of one with AdamW."""
         return self.steps + (self.rates.trial_steps(self.steps) if self.rates else 0)
 
     def screened(self) -> EvaluationConfig | None:

@@ -94,6 +94,14 @@ class Worker(TypedDict):
     since: NotRequired[Time]
 
 
+class StoredOperations(TypedDict):
+    """Of a training step, see `optevo.training.base.Operations`."""
+
+    model: Count
+    update: Count
+    adamw: Count
+
+
 class StoredEvaluation(TypedDict):
     """Of the test split, as `optevo.measurement.test_split` begins it; later versions write all of it."""
 
@@ -103,6 +111,7 @@ class StoredEvaluation(TypedDict):
     environment: Table
     form: NotRequired[Text]
     worker: NotRequired[Worker | None]
+    operations: NotRequired[list[StoredOperations]]
 
 
 class Environment(TypedDict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optevo.errors import UserError
@@ -20,6 +21,35 @@ if TYPE_CHECKING:
 SCREENED = "screened "  # before the names of the cheap evaluation's tasks, among a study's costs
 #: `optevo.spaces.Space.stack`: of candidates and steps, what makes their rules one; None for no.
 Stack = Callable[["Sequence[Candidate]", int], "Callable[[Tensor], Stacked] | None"]
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations of one training step, see `optevo.training.operations`.
+
+    Attributes:
+        model: Of the forward and the backward pass.
+        update: Of the candidate's own update.
+        adamw: Of AdamW's update of the same parameters.
+    """
+
+    model: int
+    update: int
+    adamw: int
+
+    @property
+    def total(self) -> int:
+        """Of the whole step."""
+        return self.model + self.update
+
+    @property
+    def relative(self) -> float:
+        """The whole step's over those of a step with AdamW."""
+        return self.total / max(1, self.model + self.adamw)
+
+    def steps_for(self, steps: int) -> int:
+        """Steps, at least 1, that have no more operations than `steps` steps with AdamW."""
+        return max(1, steps * (self.model + self.adamw) // max(1, self.total))
 
 
 class BaseBench(abc.ABC):
@@ -77,6 +107,10 @@ class BaseBench(abc.ABC):
             check: Called every step; what it raises ends the runs.
             stack: Makes their rules one, see `optevo.spaces.Space.stack`. Default: they train one by one.
         """
+
+    def operations(self, candidate: Candidate, task: int) -> Operations | None:
+        """What a training step costs, counted; None, the default, where the task scores by itself."""
+        return None
 
     @abc.abstractmethod
     def stacks(self, task: int) -> bool:

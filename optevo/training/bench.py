@@ -12,8 +12,10 @@ import torch
 from optevo.errors import UserError
 from optevo.tasks.base import SPLITS, Split, Task
 from optevo.tasks.faults import users_code
-from optevo.training.base import BaseBench, Stack, make_tasks
+from optevo.training.base import BaseBench, Operations, Stack, make_tasks
 from optevo.training.devices import resolve_device
+from optevo.training.fitness import tenths
+from optevo.training.operations import operations_a_step
 from optevo.training.rates import train_with_rates
 from optevo.training.rehearsal import rehearse
 from optevo.training.run import Run
@@ -47,6 +49,7 @@ class Bench(BaseBench):
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)  # for users' code that names no number
         self.tasks: list[tuple[Task, dict[str, Split]]] = []
+        self._counted: dict[tuple[str, str, int], Operations] = {}
         for task in make_tasks(config) if tasks is None else tasks:
             if not isinstance(task, Task):
                 raise UserError(f"task {task.name!r} scores candidates by itself; `make_bench` takes it")
@@ -73,7 +76,22 @@ class Bench(BaseBench):
         (one, splits), rates = self.tasks[task], self.config.evaluation.rates
         if rates is not None:
             return train_with_rates(one, splits, candidate, rates, seed=seed, **self._budget, **options)
-        return train(one, splits, candidate, seed=seed, **self._budget, **options)
+        budget = self._budget
+        if self.config.evaluation.budget == "flops":
+            budget["steps"] = self.operations(candidate, task).steps_for(self._budget["steps"])
+            if (on_point := options.get("on_point")) is not None:
+                options["on_point"] = _on_axis(on_point, budget["steps"], self._budget["steps"])
+        return train(one, splits, candidate, seed=seed, **budget, **options)
+
+    def operations(self, candidate: Candidate, task: int) -> Operations:
+        """What a training step costs, counted once for each canonical form."""
+        (one, splits), batch_size = self.tasks[task], self.config.evaluation.batch_size
+        if self.config.evaluation.rates is not None:  # it has no rate yet; any costs the same
+            candidate = candidate.at_rate(1e-3)
+        key = candidate.canonical(), one.name, batch_size
+        if key not in self._counted:
+            self._counted[key] = operations_a_step(one, candidate, batch_size, splits["train"])
+        return self._counted[key]
 
     def run_together(
         self,
@@ -101,6 +119,15 @@ class Bench(BaseBench):
     def _budget(self) -> dict[str, Any]:
         evaluation = self.config.evaluation
         return evaluation.model_dump(include={"steps", "batch_size", "split", "precision"})
+
+
+def _on_axis(on_point: Callable[[int, float], Any], own: int, steps: int) -> Callable[[int, float], Any]:
+    """Tell of a run of `own` steps as of one of `steps`, so that all runs have one axis.
+
+    The end of a tenth becomes the end of that tenth, where there are as many.
+    """
+    ends = dict(zip(tenths(own), tenths(steps), strict=False)) if own >= 10 <= steps else {}
+    return lambda step, loss: on_point(ends.get(step, round(step * steps / own)), loss)
 
 
 def _load(task: Task, data_root: Path) -> dict[str, Split]:

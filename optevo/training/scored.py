@@ -34,6 +34,11 @@ class ScoredBench(BaseBench):
                 f"evaluation.rates: the task {tasks[0].name!r} scores candidates by itself, so there is no "
                 "run to find a learning rate for"
             )
+        if config.evaluation.budget == "flops":
+            raise UserError(
+                f"evaluation.budget: the task {tasks[0].name!r} scores candidates by itself, so there are no "
+                'operations to count: take "steps"'
+            )
         self.config = config
         self.tasks: list[tuple[ScoredTask, dict[str, Any]]] = []
         for task in tasks:

@@ -36,7 +36,7 @@ LOOK_EVERY = 25
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # What a step may raise that says the numbers, not the program, went wrong.
-_NUMERICAL = (FloatingPointError, OverflowError, ZeroDivisionError, torch.linalg.LinAlgError)
+NUMERICAL = (FloatingPointError, OverflowError, ZeroDivisionError, torch.linalg.LinAlgError)
 
 
 def train(
@@ -187,13 +187,13 @@ def fitted(
             with autocast(device, precision):
                 value = of_batch(model, batch)
             fit.losses[taken - 1] = value.detach()
-            _backward(value, with_graph=graph_every > 0 and (taken - 1) % graph_every == 0)
+            backward(value, with_graph=graph_every > 0 and (taken - 1) % graph_every == 0)
             optimizer.step()
             scheduler.step()
         except Exception as error:
             # The loss may have gone bad earlier, unlooked at; then that is what happened.
             fit.diverged_at = _first_bad(fit.losses, looked, taken, loss_limit(task))
-            if fit.diverged_at is None and isinstance(error, _NUMERICAL):
+            if fit.diverged_at is None and isinstance(error, NUMERICAL):
                 fit.diverged_at = taken - 1
             if fit.diverged_at is None:
                 raise
@@ -289,7 +289,7 @@ def finish(
     )
 
 
-def _backward(loss: Tensor, *, with_graph: bool) -> None:
+def backward(loss: Tensor, *, with_graph: bool) -> None:
     """Gradients of `loss`; `with_graph` for an optimizer that differentiates them again, as Sophia does."""
     if not with_graph:
         loss.backward()

@@ -52,7 +52,7 @@ def test_two_trained_studies_are_compared_and_the_tables_written(compare, pool):
     trained("second", seed=9)
     answer = compare("first", "second", *BUDGET)
     assert answer.status == 0, answer
-    assert {path.name for path in Path("comparison").iterdir()} == TABLES
+    assert {path.name for path in Path("comparison").iterdir()} == {*TABLES, "costs.csv"}
     runs = tables()["runs"]
     assert list(zip(runs["study"], runs["task"], runs["seed"], strict=True)) == [
         (study, "digits", seed) for study in ("first", "second") for seed in (1000, 1001)

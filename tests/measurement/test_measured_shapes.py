@@ -54,6 +54,19 @@ def test_a_header_of_another_shape_is_refused_by_name(whole: Stored, field: str,
     assert "study 'one'" in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [None, {}, [3], [{"model": 1, "update": 2}], [{"model": -1}]], ids=str)
+def test_operations_of_another_shape_are_refused_by_name(whole: Stored, value: Any):
+    header = whole.user_attrs[f"{keys.FINAL}1"]
+    whole.user_attrs[f"{keys.FINAL}flops1"] = {
+        **header,
+        "operations": [{"model": 1, "update": 2, "adamw": 3}] * 2,
+    }
+    check_study(whole)
+    whole.user_attrs[f"{keys.FINAL}flops1"] = {**header, "operations": value}
+    with pytest.raises(UserError, match=r"optevo:final:flops1.*operations"):
+        check_study(whole)
+
+
 @pytest.mark.parametrize("value", [None, [], "x", 3, {}], ids=str)
 @pytest.mark.parametrize("key", [f"{keys.FINAL}1", RUN, f"{keys.ABLATION}4:0123456789ab:0:2000"])
 def test_an_attribute_that_is_no_table_is_refused_by_name(whole: Stored, key: str, value: Any):

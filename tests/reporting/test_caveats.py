@@ -54,6 +54,13 @@ def test_other_environments_are_said_once():
     assert "different environments" in caveat
 
 
+def test_other_budgets_of_the_searches_are_said_once():
+    first = entry(search(n_trials=2))
+    equal = {**EVALUATION, "budget": "flops"}
+    (caveat,) = caveats([first, entry(search(n_trials=2, name="two", evaluation=equal))], "metric")
+    assert "some with equal operations" in caveat
+
+
 @pytest.mark.parametrize(
     ("lr", "decay", "said"),
     [

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from example_studies import STUDIES, Loaded, example, fail, run, search, tamper
+from example_studies import EVALUATION, STUDIES, Loaded, evaluate, example, fail, run, search, tamper
 from optuna.trial import TrialState, create_trial
 
 from optevo import keys
@@ -107,6 +107,20 @@ def test_the_curve_of_a_diverged_run_stops_where_it_did():
     study, _ = example("all pruned")
     frame = curves(study)
     assert set(frame["step"]) == {1.0}
+
+
+@pytest.mark.parametrize(("own", "step"), [(30, 1.0), (10, 1.0), (4, 2.5)])
+def test_curves_of_equal_operations_lie_on_the_steps_of_adamw(own: int, step: float):
+    """Twenty steps with AdamW: whatever a candidate's own number, its curve ends where the others do."""
+    changes = {"steps": own, "losses": [1.0] * min(own, 10)}
+    study, _ = search(
+        lambda trial, settings: evaluate(trial, settings, lambda *said: run(*said, **changes)),
+        n_trials=1,
+        evaluation={**EVALUATION, "budget": "flops"},
+    )
+    frame = curves(study)
+    assert frame["step"].min() == step
+    assert frame["step"].max() == 20 - step
 
 
 def test_a_generation_is_its_population_with_the_elites(complete):

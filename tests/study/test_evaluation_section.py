@@ -52,6 +52,14 @@ def test_a_study_without_the_keys_is_stored_as_it_was_before_there_were_any():
     assert (config.screened(), config.evaluation.screened()) == (None, None)
 
 
+def test_a_budget_of_operations_is_another_study_and_one_of_steps_is_not():
+    assert parsed({"budget": "steps"}) == parsed({})
+    assert "budget" not in parsed({"budget": "steps"}).to_dict()["evaluation"]
+    equal = parsed({"budget": "flops"})
+    assert equal.fingerprint() != parsed({}).fingerprint()
+    assert parse_config(equal.to_dict(), "stored") == equal
+
+
 @pytest.mark.usefixtures("sift")
 def test_what_is_stored_is_read_back():
     evaluation = {
@@ -111,6 +119,10 @@ def test_what_screening_does_not_name_is_that_of_the_full_evaluation():
         ({"screening": {}, "pruner": "median"}, "pruner 'median' would compare screened trials with others"),
         ({"screening": {"steps": 90}, "rates": {}}, "= 800 steps is longer than the run, which has 90"),
         ({"screening": {"rates": {}}, "batch_candidates": 4}, "set evaluation.batch_candidates = 1"),
+        ({"budget": "flop"}, "evaluation.budget = \"flop\": Input should be 'steps' or 'flops'"),
+        ({"budget": "flops", "batch_candidates": 4}, "set evaluation.batch_candidates = 1"),
+        ({"budget": "flops", "rates": {}}, 'evaluation.budget = "flops": runs that look for their own rate'),
+        ({"budget": "flops", "screening": {"rates": {}}}, 'evaluation.budget = "flops": runs that look'),
     ],
     ids=str,
 )

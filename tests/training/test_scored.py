@@ -113,6 +113,13 @@ def test_a_study_file_names_a_scored_task_as_any_other(own: Path):
     assert isinstance(make_bench(config("own_surrogate:Surrogate"), "cpu", Path()), ScoredBench)
 
 
+def test_a_scored_task_has_no_operations_to_count(stub: Callable[..., Stub]):
+    stub()
+    assert make_bench(config(), "cpu", Path()).operations(PRESETS["adam"], 0) is None
+    with pytest.raises(UserError, match=r"evaluation\.budget: the task 'stub' scores candidates by itself"):
+        make_bench(config(budget="flops"), "cpu", Path())
+
+
 @pytest.mark.parametrize("make", [make_bench, make_worker_bench])
 def test_a_users_module_is_imported_and_its_task_made_once(own: Path, make: Callable[..., Any]):
     make(config("own_surrogate:Surrogate"), "cpu", Path())

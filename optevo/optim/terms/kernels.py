@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from optevo.optim.terms.table import BASIS, FUSED, Inputs
 
@@ -377,6 +378,8 @@ def pays(params: list[Tensor]) -> bool:
     device = params[0].device.type
     if device in _broken or params[0].dtype == torch.float64:
         return False
+    if is_in_torch_dispatch_mode():
+        return False  # whoever looks at single operations is to see them
     if any(type(p) not in (Tensor, torch.nn.Parameter) for p in params):
         return False  # of a subclass, shapes and strides don't say all
     return sum(p.numel() for p in params) >= COMPILE_FROM and has_compiler(device)

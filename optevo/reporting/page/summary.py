@@ -13,6 +13,7 @@ from optevo.escaping import printable
 from optevo.reporting.frames import best, cost
 from optevo.reporting.page.html_tables import BADGE, escape, rule_text
 from optevo.reporting.rules import hyperparameters, runs_of
+from optevo.reporting.text import told_budget
 
 if TYPE_CHECKING:
     import optuna
@@ -78,8 +79,9 @@ def _searched(study: optuna.Study, config: StudyConfig, frame: pd.DataFrame) -> 
     )
     if n < planned:
         state += f"; <b>the search is not complete</b> ({n:,} of {planned:,} slots decided)"
+    length = told_budget(runs.steps, runs.budget)
     return (
-        f"{escape(how)} over {escape(space)} on {escape(tasks)}, {runs.steps:,} steps and {seeds} a task, "
+        f"{escape(how)} over {escape(space)} on {escape(tasks)}, {length} and {seeds} a task, "
         f"scored on the {escape(runs.split)} split: {state}."
     )
 
