@@ -79,7 +79,7 @@ class Archive:
                 record = self._by_form[key] = found
         return record
 
-    def race(self, generation: int, n_runs: int, *, within_runs: bool) -> Race:
+    def race(self, generation: int, n_runs: int) -> Race:
         """The race of a trial of `generation`, against the members of the one before."""
         sampler = sampler_of(self.study)
         if generation == 0 or not (sampler.has_generations and sampler.races):
@@ -95,8 +95,8 @@ class Archive:
             ]
             runs = [_runs(trials[member.number])[0] for member in members]
             fitness = [[run.earned for run in each] for each in runs]
-            highest = highest_losses(runs, n_runs) if within_runs else ()
-            self._races = {key: Race(thresholds(fitness, n_runs), lowest(fitness, n_runs), highest)}
+            asked = thresholds(fitness, n_runs), lowest(fitness, n_runs), highest_losses(runs, n_runs)
+            self._races = {key: Race(*asked)}
         return self._races[key]
 
     def _update(self, generation: int) -> None:

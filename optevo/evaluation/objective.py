@@ -15,9 +15,10 @@ from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.evaluation.archive import Archive, Race
+from optevo.evaluation.archive import Archive
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
+from optevo.evaluation.within_runs import margins
 from optevo.liveness.lost import GONE
 from optevo.liveness.processes import OwnProcess
 from optevo.optuna_private import stored_trial, written_together
@@ -131,11 +132,15 @@ class Objective:
         fidelity = state.fidelity(generation)
         config, n_runs = fidelity.bench.config.evaluation, len(fidelity.order)
         record = state.archive.record(candidate.canonical(), generation)
-        race, within = Race(), config.pruner == "racing_within_runs"
-        if within or config.pruner == "racing":
-            race = state.archive.race(generation, n_runs, within_runs=within)
-        known = (record.runs, record.unfinished) if record else ((), None)
-        member = CandidateRuns(candidate, n_runs, known[0], *race, known_unfinished=known[1])
+        member = CandidateRuns(candidate, n_runs)
+        if record is not None:
+            member.known, member.known_unfinished = record.runs, record.unfinished
+        if config.pruner in ("racing", "racing_within_runs"):
+            race = state.archive.race(generation, n_runs)
+            member.thresholds, member.lowest = race.thresholds, race.lowest
+            if config.pruner == "racing_within_runs":
+                member.highest_losses = race.highest_losses
+                member.margins = margins(candidate.schedule(config.steps), config.steps)
         if config.gate:
             member.enter()
         member.take_known()
