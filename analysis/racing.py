@@ -117,14 +117,14 @@ def agreement(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
         draws = np.random.default_rng(0).integers(len(some), size=(DRAWS, len(some)))
         for n in range(10):
             losses = np.array([run.losses[n] for run in some], dtype=float)
-            low, high = np.nanquantile(_spearman(-losses[draws], fitness[draws]), (0.025, 0.975))
+            low, high = np.nanquantile(spearman(-losses[draws], fitness[draws]), (0.025, 0.975))
             rows.append(
                 {
                     "study": study.study_name,
                     "schedule": name,
                     "candidates": len(some),
                     "tenth": n + 1,
-                    "spearman": _spearman(-losses[None], fitness[None])[0],
+                    "spearman": spearman(-losses[None], fitness[None])[0],
                     "low": low,
                     "high": high,
                 }
@@ -137,7 +137,7 @@ def saved(name: str) -> tuple[optuna.Study, StudyConfig]:
     return load_study(read_study(STUDIES / "results" / name / f"{name}.json"), name)
 
 
-def _spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Of each row of one with that of the other, both of shape (rows, n); NaN where one has no spread."""
     one, other = (rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (first, second))
     with np.errstate(invalid="ignore", divide="ignore"):

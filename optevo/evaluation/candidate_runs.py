@@ -122,7 +122,9 @@ class CandidateRuns:
         value = worth(earned, self.n_runs, self.lowest, share=share(run.losses))
         if earned and math.isfinite(least := self.thresholds[len(earned) - 1]):
             value -= (math.fsum(earned) - least) / self.n_runs
-        self._end(value, self._behind(run.losses))
+        verdict = self._behind(run.losses)
+        assert verdict is not None, run
+        self._end(value, verdict)
 
     def fail(self, reason: str) -> None:
         """It has no fitness: worse than any."""

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
-from racing import STEPS, Slots, Workers, by_slot, config
+from racing import STEPS, Line, Slots, Workers, by_slot, config
 from strategies import genome
 
 from optevo import keys
@@ -24,6 +24,8 @@ from optevo.evaluation.within_runs import MARGIN, MARGIN_TO_FALL, behind_within,
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms import gate as integrity
 from optevo.optim.terms.gate import gate
+from optevo.samplers import GeneticSampler
+from optevo.study.config import StudyConfig
 from optevo.training.run import Run, read_run
 
 COSTS = {"digits": 5, "mnist": 2}
@@ -185,6 +187,16 @@ def test_a_new_process_for_every_trial_finds_what_one_finds():
         workers.finish(n)
         n += 1
     assert by_slot(workers.studies[0].trials) == slots
+
+
+def test_an_asynchronous_search_races_within_runs_and_ends():
+    def made(config: StudyConfig) -> GeneticSampler:
+        sizes = config.sampler.model_dump(include={"population_size", "n_generations", "n_elites"})
+        return GeneticSampler(**sizes, seed=0, space=Line(), endless=False, asynchronous=True)
+
+    slots = Workers(within(), 3, costs=COSTS, make=made).play(random.Random(0))
+    assert stopped(slots)
+    assert {g for g, _ in slots} == set(range(6))
 
 
 def test_it_saves_steps():
