@@ -49,6 +49,7 @@ FORMULA = "optevo:formula"
 HYPERPARAMETERS = "optevo:hyperparameters"
 CANONICAL = "optevo:canonical"
 RUNS = "optevo:runs"
+UNFINISHED = "optevo:unfinished_run"  # the run within which a trial lost the race
 FITNESS_PREFIX = "optevo:fitness:"
 SECONDS = "optevo:seconds"
 SCREENED = "optevo:screened"  # it was evaluated by the cheap evaluation: its fitness is on another scale

@@ -78,23 +78,34 @@ class Scored(Bench):
         self.stacks: list[list[str]] = []
 
     def run(self, candidate: Any, task: int, seed: int, **options: Any) -> Run:
-        return self._run(candidate, task, seed, "alone")
+        return self._run(candidate, task, seed, "alone", options.get("on_point"))
 
     def run_together(
-        self, candidates: Sequence[Any], task: int, seed: int, check: Any, stack: Any = None
+        self, candidates: Sequence[Any], task: int, seed: int, check: Any, stack: Any = None, **options: Any
     ) -> list[Run]:
         # As rounding does, who else is in the stack shows in the last digits.
         names = [candidate.canonical() for candidate in candidates]
         self.stacks.append(names)
-        return [self._run(candidate, task, seed, names) for candidate in candidates]
+        points = options.get("on_points") or [None] * len(candidates)
+        return [
+            self._run(candidate, task, seed, names, on_point)
+            for candidate, on_point in zip(candidates, points, strict=True)
+        ]
 
-    def _run(self, candidate: Any, task: int, seed: int, company: object) -> Run:
+    def _run(self, candidate: Any, task: int, seed: int, company: object, on_point: Any) -> Run:
         name, canonical = self.tasks[task][0].name, candidate.canonical()
         self.trained.append((canonical, name, seed))
         value = self.score(canonical, name, seed)
         if value is None:
             return Run(name, seed, DIVERGED, None, None, (None,), 7, 0.1, diverged_at=6)
         value += 1e-12 * chance(company)
+        if self.config.evaluation.pruner == "racing_within_runs":
+            # The later the tenth, the more does its loss say of the fitness.
+            losses = [3 - 2 * value + 0.2 * (10 - n) * chance(canonical, name, seed, n) for n in range(1, 11)]
+            for n in range(1, 10):
+                if on_point(2 * n, losses[n - 1]):
+                    return Run(name, seed, DIVERGED, None, None, tuple(losses[:n]), 2 * n, 0.1, None)
+            return Run(name, seed, value, value, 1.0, tuple(losses), STEPS, 0.1, None)
         return Run(name, seed, value, value, 1.0, (2.0, 1.0), STEPS, 0.1, None)
 
 
@@ -205,6 +216,8 @@ def by_slot(trials: Iterable[FrozenTrial]) -> Slots:
         if keys.COPIED_FROM in attrs:
             attrs[keys.COPIED_FROM] = name[attrs[keys.COPIED_FROM]]
         attrs[keys.RUNS] = [{k: v for k, v in run.items() if k != "seconds"} for run in attrs[keys.RUNS]]
+        if keys.UNFINISHED in attrs:
+            attrs[keys.UNFINISHED] = {k: v for k, v in attrs[keys.UNFINISHED].items() if k != "seconds"}
         slots[name[trial.number]] = {
             "params": trial.params,
             "state": trial.state,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.evaluation.racing import lowest, thresholds
+from optevo.evaluation.within_runs import highest_losses
 from optevo.optuna_private import all_trials, user_attr_of
 from optevo.samplers import sampler_of
 from optevo.training.run import Run, read_run
@@ -25,10 +26,17 @@ class Record:
     Attributes:
         number: The trial that trained or copied them.
         runs: As many of a trial's runs as it had before it ended.
+        unfinished: The run after these, within which it lost the race. Default: none.
     """
 
     number: int
     runs: tuple[Run, ...]
+    unfinished: Run | None = None
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """How far it reaches, in runs and tenths of a run."""
+        return len(self.runs), 0 if self.unfinished is None else len(self.unfinished.losses)
 
 
 class Race(NamedTuple):
@@ -36,6 +44,7 @@ class Race(NamedTuple):
 
     thresholds: Sequence[float] = ()
     lowest: Sequence[float] = ()
+    highest_losses: Sequence[Sequence[float]] = ()
 
 
 @dataclass
@@ -65,9 +74,9 @@ class Archive:
         key = canonical, self.screens(generation)
         trials, record = self._trials(), self._by_form.get(key)
         for number in self._unread.pop(key, ()):
-            stored = _runs(trials[number])
-            if stored and (record is None or len(record.runs) < len(stored)):
-                record = self._by_form[key] = Record(number, tuple(map(read_run, stored)))
+            found = Record(number, *_runs(trials[number]))
+            if found.length > (record.length if record else (0, 0)):
+                record = self._by_form[key] = found
         return record
 
     def race(self, generation: int, n_runs: int) -> Race:
@@ -84,8 +93,10 @@ class Archive:
                 for member in table.populations.get(last, [])
                 if self.screens(member.slot.generation) == self.screens(generation)
             ]
-            fitness = [[read_run(run).earned for run in _runs(trials[member.number])] for member in members]
-            self._races = {key: Race(thresholds(fitness, n_runs), lowest(fitness, n_runs))}
+            runs = [_runs(trials[member.number])[0] for member in members]
+            fitness = [[run.earned for run in each] for each in runs]
+            asked = thresholds(fitness, n_runs), lowest(fitness, n_runs), highest_losses(runs, n_runs)
+            self._races = {key: Race(*asked)}
         return self._races[key]
 
     def _update(self, generation: int) -> None:
@@ -110,7 +121,8 @@ class Archive:
         return all_trials(self.study)
 
 
-def _runs(trial: FrozenTrial) -> Sequence[dict[str, Any]]:
-    finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    runs: Sequence[dict[str, Any]] = keys.ours(trial).get(keys.RUNS, []) if finished else []
-    return runs
+def _runs(trial: FrozenTrial) -> tuple[tuple[Run, ...], Run | None]:
+    """The whole runs of a finished trial, and the unfinished one."""
+    attrs = keys.ours(trial) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else {}
+    unfinished = attrs.get(keys.UNFINISHED)
+    return tuple(map(read_run, attrs.get(keys.RUNS, []))), read_run(unfinished) if unfinished else None

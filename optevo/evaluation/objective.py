@@ -15,9 +15,10 @@ from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.evaluation.archive import Archive, Race
+from optevo.evaluation.archive import Archive
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
+from optevo.evaluation.within_runs import margins
 from optevo.liveness.lost import GONE
 from optevo.liveness.processes import OwnProcess
 from optevo.optuna_private import add_together, stored_trial, written_together
@@ -131,8 +132,15 @@ class Objective:
         fidelity = state.fidelity(generation)
         config, n_runs = fidelity.bench.config.evaluation, len(fidelity.order)
         record = state.archive.record(candidate.canonical(), generation)
-        race = state.archive.race(generation, n_runs) if config.pruner == "racing" else Race()
-        member = CandidateRuns(candidate, n_runs, record.runs if record else (), *race)
+        member = CandidateRuns(candidate, n_runs)
+        if record is not None:
+            member.known, member.known_unfinished = record.runs, record.unfinished
+        if config.pruner in ("racing", "racing_within_runs"):
+            race = state.archive.race(generation, n_runs)
+            member.thresholds, member.lowest = race.thresholds, race.lowest
+            if config.pruner == "racing_within_runs":
+                member.highest_losses = race.highest_losses
+                member.margins = margins(candidate.schedule(config.steps), config.steps)
         if config.gate:
             member.enter()
         member.take_known()
@@ -176,9 +184,10 @@ class Objective:
                 task, seed = order[len(member.runs)]
                 # A loss that says nothing of fitness is no point of its curve.
                 published = getattr(bench.tasks[task][0], "has_bonus", True)
-                within = curve.within if published else lambda step, loss: None
+                within, watch = curve.within if published else lambda step, loss: None, member.watch()
                 with OwnProcess() as process:
-                    on_point, check = process.guard(within), process.guard(self.check)
+                    on_point = process.guard(lambda *point, w=within, race=watch: w(*point) or race(*point))
+                    check = process.guard(self.check)
                     run = bench.run(member.candidate, task, seed, on_point=on_point, check=check)
                 member.add(run)
                 if not member.ended:
@@ -194,8 +203,11 @@ class Objective:
         try:
             candidates = [one.candidate for one in training]
             with OwnProcess() as process:
+                options: dict[str, Any] = {}
+                if own.highest_losses:
+                    options["on_points"] = [process.guard(one.watch()) for one in training]
                 check = process.guard(self.check)
-                return [*bench.run_together(candidates, task, seed, check, self.space.stack)]
+                return [*bench.run_together(candidates, task, seed, check, self.space.stack, **options)]
         except Exception as error:
             if _machines_fault(error):
                 raise
@@ -207,7 +219,8 @@ class Objective:
     ) -> Run | None:
         try:
             with OwnProcess() as process:
-                return bench.run(member.candidate, task, seed, check=process.guard(self.check))
+                on_point, check = process.guard(member.watch()), process.guard(self.check)
+                return bench.run(member.candidate, task, seed, on_point=on_point, check=check)
         except Exception as error:
             if member is own or _machines_fault(error):
                 raise
@@ -275,7 +288,7 @@ class Objective:
         member, evaluation = entry.member, entry.fidelity.bench.config.evaluation
         attrs: dict[str, Any] = {
             keys.RUNS: [as_stored(run) for run in member.runs],
-            keys.TRAINED_STEPS: sum(run.steps for run in member.runs[member.copied :]),
+            keys.TRAINED_STEPS: sum(run.steps for run in member.trained),
             keys.SECONDS: seconds,
         }
         for task, values in by_task(member.runs).items():
@@ -288,7 +301,9 @@ class Objective:
             attrs[keys.DIVERGED_AT] = before + member.runs[-1].diverged_at
         if member.verdict is not None:
             attrs[keys.PRUNED_BY] = member.verdict
-        if member.copied:
+        if member.unfinished is not None:
+            attrs[keys.UNFINISHED] = as_stored(member.unfinished)
+        if member.copied or member.unfinished is member.known_unfinished is not None:
             attrs |= {keys.COPIED_FROM: entry.source, keys.COPIED_RUNS: member.copied}
         return attrs
 

@@ -61,7 +61,9 @@ def lowest(population: Sequence[Sequence[float]], n_runs: int) -> list[float]:
     return [min((value for value in values if value > -math.inf), default=0.0) for values in known]
 
 
-def worth(earned: Sequence[float], n_runs: int, lowest: Sequence[float] = ()) -> float:
+def worth(
+    earned: Sequence[float], n_runs: int, lowest: Sequence[float] = (), *, share: float | None = None
+) -> float:
     """The fitness of a trial that stopped early: a run not taken counts 0, or the lowest known if less.
 
     So among its like it ranks by how far it came. Below those that went on it ranks whatever it is worth, see
@@ -71,7 +73,11 @@ def worth(earned: Sequence[float], n_runs: int, lowest: Sequence[float] = ()) ->
         earned: The fitness of its runs, none of which diverged.
         n_runs: Runs of a whole trial.
         lowest: The lowest fitness that others had in each run. Default: none is known.
+        share: How far the next run came before it was ended, below 1; it counts so much of the way from a run
+            not taken to the lowest that is known. Default: None, it was not begun.
     """
     own = min(earned, default=0.0)
     left = [min(0.0, own, *lowest[i : i + 1]) for i in range(len(earned), n_runs)]
+    if share is not None:
+        left[0] += share * (lowest[len(earned)] - left[0])
     return math.fsum([*earned, *left]) / n_runs

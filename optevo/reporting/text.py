@@ -58,10 +58,13 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
             f"  generation {attrs[keys.GENERATION]}, slot {attrs[keys.SLOT]}, {origin}"
             + (f" of trials {parents}" if parents else "")
         )
-    for run in attrs.get(keys.RUNS, []):
+    unfinished = [attrs[keys.UNFINISHED]] if keys.UNFINISHED in attrs else []
+    for run in [*attrs.get(keys.RUNS, []), *unfinished]:
         lines.append(f"  {run['task']}, seed {run['seed']}: {_outcome(run)}, {run['seconds']:.1f} s")
     if keys.COPIED_FROM in attrs:
         copied = f"{attrs[keys.COPIED_RUNS]} of {len(attrs[keys.RUNS])} runs"
+        if unfinished and not attrs[keys.TRAINED_STEPS]:
+            copied = "all runs"
         lines.append(f"  {copied} taken over from trial {attrs[keys.COPIED_FROM]}, the same optimizer")
     if keys.PRUNED_BY in attrs:
         lines.append(f"  pruned: {attrs[keys.PRUNED_BY]}")
@@ -81,6 +84,8 @@ def _outcome(run: Mapping[str, Any]) -> str:
     if run["diverged_at"] is not None:
         failure: str | None = run.get("failure")
         return failure or f"diverged at step {run['diverged_at']}"
+    if run["metric"] is None:
+        return f"ended after {run['steps']} steps"
     said = [f"metric {run['metric']:.4f}"]
     if run["loss"] is not None:  # a task that scores by itself has none
         said.append(f"training loss {run['loss']:.4f}")

@@ -20,6 +20,7 @@ from optevo.spaces.sections import Section, distinct
 from optevo.tasks import TASKS
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+REPEATABLE = ("racing", "racing_within_runs", "none")  # pruners that compare finished generations, or nobody
 
 
 def _option(value: Any) -> Any:
@@ -134,7 +135,7 @@ class EvaluationConfig(_OptionalKeys):
     split: Literal["validation", "test"] = "validation"
     precision: Literal["float32", "bfloat16"] = "float32"
     gate: bool = True  # turn away, untrained, rules that cannot descend
-    pruner: Literal["racing", "wilcoxon", "median", "none"] = "racing"
+    pruner: Literal["racing", "racing_within_runs", "wilcoxon", "median", "none"] = "racing"
     batch_candidates: int = Field(default=1, ge=1, le=1000)  # so many train as one stacked model
     rates: RatesConfig | None = None
     screening: ScreeningConfig | None = None
@@ -158,7 +159,7 @@ class EvaluationConfig(_OptionalKeys):
     @classmethod
     def _suits_the_pruner(cls, batch_candidates: int, info: ValidationInfo) -> int:
         pruner = info.data.get("pruner", "none")
-        if batch_candidates > 1 and pruner not in ("racing", "none"):
+        if batch_candidates > 1 and pruner not in REPEATABLE:
             raise ValueError(f"pruner {pruner!r} judges one trial at a time: set it to 1")
         return batch_candidates
 
@@ -174,7 +175,7 @@ class EvaluationConfig(_OptionalKeys):
     def _suits_the_rest(cls, screening: ScreeningConfig | None, info: ValidationInfo) -> Any:
         if screening is None:
             return None
-        if (pruner := info.data.get("pruner")) not in ("racing", "none", None):
+        if (pruner := info.data.get("pruner", "none")) not in REPEATABLE:
             raise ValueError(
                 f"pruner {pruner!r} would compare screened trials with others: take racing or none"
             )
@@ -212,6 +213,8 @@ class EvaluationConfig(_OptionalKeys):
 
 def _refuse_rates(rates: RatesConfig, steps: int | None, info: ValidationInfo) -> None:
     """Raise a ValueError where a run cannot have such trials; `steps` is None where it is wrong itself."""
+    if info.data.get("pruner") == "racing_within_runs":
+        raise ValueError("runs that look for their own rate race as a whole: take the pruner racing")
     if info.data.get("batch_candidates", 1) > 1:
         raise ValueError("runs that look for their own rate train alone: set evaluation.batch_candidates = 1")
     if steps is not None and (problem := rates.misfit(steps)) is not None:

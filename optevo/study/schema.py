@@ -68,6 +68,12 @@ class Run(TypedDict):
 CheckedRun = Annotated[Run, AfterValidator(_check_run)]
 
 
+def _check_unfinished(run: Run) -> Run:
+    if any(run.get(field) is not None for field in ("metric", "diverged_at", "failure")) or not run["losses"]:
+        raise ValueError("a run that was ended has losses, no metric, and nothing was wrong with it")
+    return run
+
+
 class Row(TypedDict):
     """A candidate on fresh seeds."""
 
@@ -127,6 +133,7 @@ Beat = Annotated[tuple[Count, Time], _Pair]
 RUNS: TypeAdapter[Any] = TypeAdapter(list[CheckedRun])
 SOME_RUNS: TypeAdapter[Any] = TypeAdapter(Annotated[list[CheckedRun], Field(min_length=1)])
 MEASURED: TypeAdapter[Any] = TypeAdapter(CheckedRun)
+UNFINISHED: TypeAdapter[Any] = TypeAdapter(Annotated[Run, AfterValidator(_check_unfinished)])
 VALUES: TypeAdapter[Any] = TypeAdapter(Annotated[list[Number], Field(max_length=1)])  # of one objective
 REPORTED: TypeAdapter[Any] = TypeAdapter(dict[int, float])  # by step; they need not be finite
 ACCEPTED: TypeAdapter[Any] = TypeAdapter(Environment)
@@ -164,6 +171,7 @@ TRIAL: dict[str, TypeAdapter[Any]] = {
     keys.HYPERPARAMETERS: _TEXT,
     keys.CANONICAL: _TEXT,
     keys.RUNS: RUNS,
+    keys.UNFINISHED: UNFINISHED,
     keys.FITNESS_PREFIX: _NUMBER,
     keys.SECONDS: _NUMBER,
     keys.SCREENED: _FLAG,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SCREENED = "screened "  # before the names of the cheap evaluation's tasks, among a study's costs
 #: `optevo.spaces.Space.stack`: of candidates and steps, what makes their rules one; None for no.
 Stack = Callable[["Sequence[Candidate]", int], "Callable[[Tensor], Stacked] | None"]
+#: Of steps taken and the mean training loss of the tenth: whether the run ends there.
+OnPoint = Callable[[int, float], bool | None]
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class BaseBench(abc.ABC):
         seed: int,
         check: Callable[[], None],
         stack: Stack = lambda candidates, steps: None,
+        *,
+        on_points: Sequence[OnPoint] = (),
     ) -> list[Run]:
         """A run of each candidate, in order.
 
@@ -106,6 +110,7 @@ class BaseBench(abc.ABC):
             seed: Of the runs.
             check: Called every step; what it raises ends the runs.
             stack: Makes their rules one, see `optevo.spaces.Space.stack`. Default: they train one by one.
+            on_points: What `train` calls on_point, of each candidate. Default: none.
         """
 
     def operations(self, candidate: Candidate, task: int) -> Operations | None:

@@ -12,7 +12,7 @@ import torch
 from optevo.errors import UserError
 from optevo.tasks.base import SPLITS, Split, Task
 from optevo.tasks.faults import users_code
-from optevo.training.base import BaseBench, Operations, Stack, make_tasks
+from optevo.training.base import BaseBench, OnPoint, Operations, Stack, make_tasks
 from optevo.training.devices import resolve_device
 from optevo.training.fitness import tenths
 from optevo.training.operations import operations_a_step
@@ -100,15 +100,21 @@ class Bench(BaseBench):
         seed: int,
         check: Callable[[], None],
         stack: Stack = lambda candidates, steps: None,
+        *,
+        on_points: Sequence[OnPoint] = (),
     ) -> list[Run]:
         """The same for several: as one stacked model where the device and the model gain by it."""
         if len(candidates) > 1 and self.stacks(task):
             rules = stack(candidates, self.config.evaluation.steps)
             if rules is not None:
                 one, splits = self.tasks[task]
-                n = len(candidates)
-                return train_stacked(one, splits, rules, n, seed=seed, check=check, **self._budget)
-        return [self.run(candidate, task, seed, check=check) for candidate in candidates]
+                options: dict[str, Any] = {"seed": seed, "on_points": on_points, "check": check}
+                return train_stacked(one, splits, rules, len(candidates), **options, **self._budget)
+        each = [{"on_point": on_point} for on_point in on_points] or [{}] * len(candidates)
+        return [
+            self.run(candidate, task, seed, check=check, **options)
+            for candidate, options in zip(candidates, each, strict=True)
+        ]
 
     @functools.cache  # noqa: B019  a worker has one bench
     def stacks(self, task: int) -> bool:

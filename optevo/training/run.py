@@ -20,8 +20,8 @@ class Run:
         task: The task's name.
         seed: Decides the initial weights, batch order, augmentation and dropout.
         fitness: See `optevo.training.fitness`; −1 for a diverged run, where it is no score: see `earned`.
-        metric: What the task's `score` returned; None for a diverged run.
-        loss: Mean training loss of the last 50 steps; None for a diverged run and where the task scores by
+        metric: What the task's `score` returned; None for a diverged run and an unfinished one.
+        loss: Mean training loss of the last 50 steps; None for such a run and where the task scores by
             itself.
         losses: Mean training loss over each tenth of the run, None where it is not finite; empty where the
             task scores by itself.
@@ -55,6 +55,11 @@ class Run:
     def diverged(self) -> bool:
         """Whether it came to no score."""
         return self.diverged_at is not None or self.metric is None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it was ended before its last step, though nothing was wrong with it."""
+        return self.metric is None and self.diverged_at is None and self.failure is None
 
 
 def _unset_left_out(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

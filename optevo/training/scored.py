@@ -95,6 +95,8 @@ class ScoredBench(BaseBench):
         seed: int,
         check: Callable[[], None],
         stack: Any = None,
+        *,
+        on_points: Any = (),
     ) -> list[Run]:
         """One after another."""
         return [self.run(candidate, task, seed, check=check) for candidate in candidates]

@@ -49,7 +49,7 @@ def train(
     batch_size: int = 128,
     split: str = "validation",
     precision: str = "float32",
-    on_point: Callable[[int, float], None] = lambda step, loss: None,
+    on_point: Callable[[int, float], bool | None] = lambda step, loss: None,
     check: Callable[[], None] = lambda: None,
 ) -> Run:
     """Train a fresh model and score it.
@@ -69,6 +69,7 @@ def train(
             autocast. Parameters, their gradients, optimizer state and recorded losses are float32 either
             way. Default: "float32".
         on_point: Called with (steps taken, mean training loss of the tenth) at every tenth but the last.
+            Where it returns True, the run ends there, without a score.
         check: Called every step; what it raises ends the run.
 
     Returns:
@@ -84,9 +85,9 @@ def train(
     marks = tenths(steps)
 
     def on_mark(fit: Fit) -> bool:
-        if fit.taken < steps:
+        return fit.taken < steps and bool(
             on_point(fit.taken, mean_losses(fit.losses, marks[: marks.index(fit.taken) + 1])[-1])
-        return False
+        )
 
     with isolated(task.name, seed, device):
         fit = fitted(
@@ -254,7 +255,7 @@ def finish(
     diverged_at: int | None,
     precision: str = "float32",
 ) -> Run:
-    """Score a trained model, unless it diverged, and say how its run went; the caller knows how long it took.
+    """Score a model, unless its run diverged or was ended, and say how that went; the caller has the time.
 
     Args:
         task: What it was trained on.
@@ -270,7 +271,7 @@ def finish(
         UserError: The task's score is no number.
     """
     metric = mean_loss = None
-    if diverged_at is None:
+    if diverged_at is None and taken == len(losses):
         with autocast(split.device, precision):
             metric = users_number(f"task {task.name!r}: score()", task.score(model, split))
         mean_loss = float(losses[-FINAL_STEPS:].mean())

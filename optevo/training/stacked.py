@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +35,7 @@ from optevo.training.single import (
 if TYPE_CHECKING:
     from optevo.optim.candidate import Stacked
     from optevo.tasks.base import Split
+    from optevo.training.base import OnPoint
 
 Batch = tuple[Tensor, Tensor]
 SMALL = 100_000  # parameters
@@ -65,6 +66,7 @@ def train_stacked(
     batch_size: int = 128,
     split: str = "validation",
     precision: str = "float32",
+    on_points: Sequence[OnPoint] = (),
     check: Callable[[], None] = lambda: None,
 ) -> list[Run]:
     """Train a fresh model a candidate and score each; what `train` does, but for rounding.
@@ -81,11 +83,12 @@ def train_stacked(
         batch_size: Examples a mini-batch. Default: 128.
         split: Which part is scored. Default: "validation".
         precision: "float32", or "bfloat16" for autocast. Default: "float32".
+        on_points: What `train` calls on_point, of each candidate. Default: none.
         check: Called every step; what it raises ends the runs.
 
     Returns:
-        A run each, in order. Their `seconds` are the stack's, shared out. Where a candidate diverges, the
-        others go on; a diverged one counts the steps up to the look that found it.
+        A run each, in order. Their `seconds` are the stack's, shared out. Where a candidate diverges or is
+        ended, the others go on; a diverged one counts the steps up to the look that found it.
     """
     start, device = time.perf_counter(), splits["train"].device
     with isolated(task.name, seed, device):
@@ -96,6 +99,7 @@ def train_stacked(
         diverged_at: dict[int, int] = {}
         taken = [steps] * count
         looked, marks = 0, tenths(steps)
+        ended, gone = set[int](), set[int]()
         for step in range(1, steps + 1):
             check()
             losses[step - 1].index_copy_(0, stack.numbers, stack.step(next(batches)))
@@ -104,13 +108,20 @@ def train_stacked(
                 for k in bad.any(dim=0).nonzero().flatten().tolist():
                     diverged_at[k], taken[k] = looked + int(bad[:, k].nonzero()[0]), step
                 looked = step
-                if len(diverged_at) == count:
+                if on_points and step in marks[:-1]:
+                    tenth = losses[[0, *marks][marks.index(step)] : step].T.tolist()
+                    for k in stack.rows:
+                        if k not in diverged_at and on_points[k](step, sum(tenth[k]) / len(tenth[k])):
+                            taken[k] = step
+                            ended.add(k)
+                gone = ended | diverged_at.keys()
+                if len(gone) == count:
                     break
-                stack.drop(diverged_at)
+                stack.drop(gone)
         runs = [
             finish(
                 task=task,
-                model=model if k in diverged_at else stack.member(k),
+                model=model if k in gone else stack.member(k),
                 split=splits[split],
                 losses=losses[:, k],
                 seed=seed,

@@ -261,5 +261,7 @@ def test_tpe_is_refused_for_groups():
 
 @pytest.mark.parametrize("pruner", ["", "Median", "hyperband", True])
 def test_an_unknown_pruner_is_refused_with_the_known_ones(pruner: Any):
-    with pytest.raises(UserError, match=r"evaluation\.pruner.*'racing', 'wilcoxon', 'median' or 'none'"):
+    with pytest.raises(
+        UserError, match=r"evaluation\.pruner.*'racing', 'racing_within_runs', 'wilcoxon', 'median' or 'none'"
+    ):
         config(pruner)

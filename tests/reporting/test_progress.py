@@ -195,6 +195,19 @@ def test_runs_taken_over_from_another_trial_are_told():
     assert last == "  3 of 4 runs taken over from trial 7, the same optimizer"
 
 
+@pytest.mark.parametrize(("steps", "said"), [(0, "all runs taken over"), (6, "1 of 1 runs taken over")])
+def test_a_run_within_which_a_trial_lost_the_race_is_told(steps: int, said: str):
+    study, config = search(n_trials=1)
+    ended = {**run("digits", 3, 0.0), "metric": None, "loss": None, "losses": [2.0], "steps": 6}
+    changes = {keys.UNFINISHED: ended, keys.COPIED_FROM: 7, keys.COPIED_RUNS: 1, keys.TRAINED_STEPS: steps}
+    for key, value in changes.items():
+        tamper(study, 0, key, value)
+    tamper(study, 0, keys.RUNS, keys.ours(study.trials[0])[keys.RUNS][:1])
+    lines = trial_lines(study, config, study.trials[0])
+    assert any(line.startswith("  digits, seed 3: ended after 6 steps, ") for line in lines)
+    assert lines[-1].startswith(f"  {said} from trial 7")
+
+
 def test_a_result_in_a_terminal_and_in_a_note_has_the_same_cells():
     runs = tuple(Run(**{**run("digits", seed, 0.9), "losses": ()}) for seed in (7, 8))
     diverged = tuple(dataclasses.replace(one, metric=None) for one in runs)

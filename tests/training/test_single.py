@@ -110,6 +110,23 @@ def test_watching_a_run_does_not_change_it(digits):
     assert seen
 
 
+def test_a_run_that_is_ended_at_a_tenth_keeps_its_losses_and_has_no_score(digits):
+    steps: list[int] = []
+    whole = on_digits(digits, on_point=lambda step, loss: steps.append(step))
+    asked: list[int] = []
+
+    def on_point(step: int, loss: float) -> bool:
+        asked.append(step)
+        return step == steps[2]
+
+    run = on_digits(digits, on_point=on_point)
+    assert asked == steps[:3]
+    assert (run.steps, run.losses) == (steps[2], whole.losses[:3])
+    assert (run.metric, run.loss, run.diverged_at) == (None, None, None)
+    assert run.unfinished
+    assert not whole.unfinished
+
+
 # What a run says
 
 

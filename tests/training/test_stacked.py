@@ -234,6 +234,37 @@ def test_a_score_that_is_not_finite_is_a_divergence_as_alone():
         assert (run.diverged_at, run.fitness, run.metric) == (other.diverged_at, -1.0, None)
 
 
+@pytest.mark.parametrize("kind", ["dense", "convolutions"])
+def test_those_that_are_ended_leave_the_stack_and_the_others_go_on(kind: str):
+    task, seen = TASKS[kind](), list[tuple[int, int, float]]()
+
+    def until(k: int, last: int) -> Callable[[int, float], bool]:
+        def on_point(step: int, loss: float) -> bool:
+            seen.append((k, step, loss))
+            return step >= last
+
+        return on_point
+
+    whole, tenth = alone(task, MIXED[:3]), STEPS // 10
+    points = [until(0, 2 * tenth), until(1, 3 * STEPS), until(2, 5 * tenth)]
+    runs = together(task, MIXED[:3], on_points=points)
+    check(task, [runs[1]], [whole[1]])
+    for k, n in ((0, 2), (2, 5)):
+        assert runs[k].unfinished
+        assert (runs[k].steps, runs[k].metric, len(runs[k].losses)) == (n * tenth, None, n)
+        assert runs[k].losses == pytest.approx(whole[k].losses[:n], rel=2e-3)
+    for k, run in enumerate(runs):
+        asked = [(step, loss) for i, step, loss in seen if i == k]
+        assert asked == [((n + 1) * tenth, loss) for n, loss in enumerate(run.losses[:9])]
+
+
+def test_where_all_are_ended_the_stack_ends():
+    steps = list[int]()
+    points = [lambda step, loss: True] * 2
+    runs = together(Blobs(mlp), MIXED[:2], on_points=points, check=lambda: steps.append(1))
+    assert [run.steps for run in runs] == [STEPS // 10] * 2 == [len(steps)] * 2
+
+
 def test_what_check_raises_ends_the_stack():
     def check() -> None:
         raise KeyboardInterrupt

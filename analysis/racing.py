@@ -1,0 +1,210 @@
+"""What gate and racing leave of a search, and what a tenth of a run says of its end.
+
+The quickstart with four seeds a trial, 16 members and 10 generations, is searched three ways: without gate
+and racing, with them, and with racing within runs. Search s takes the search seed s and trains with the seeds
+20·s to 20·s + 3, whichever the way. Of each, the best go through what a finished study does: fresh seeds
+choose one, others say what it is worth, on the validation split. Beside that, how well training losses over a
+tenth of a run rank candidates: of the searches without racing, and of saved studies.
+
+python -m analysis.racing --seeds 0 1 2 3 4 --keep FOLDER --output studies/results/racing
+
+Interrupted, the same command goes on. With --way one of the three is searched and nothing is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import torch
+from scipy.stats import rankdata
+
+from analysis.viable import APART, best, finished, search, steps_of
+from optevo import keys
+from optevo.reporting.statistics import paired
+from optevo.storage.study_file import read_study
+from optevo.study.config import StudyConfig, load_config
+from optevo.study.studies import load_study
+from optevo.tasks.roots import data_root
+from optevo.training.bench import Bench
+from optevo.training.run import read_run
+
+STUDIES = Path(__file__).parents[1] / "studies"
+SAVED = ("own_search", "quickstart")
+PLAIN, RACING, WITHIN = "without", "racing", "racing within runs"
+WAYS: dict[str, dict[str, Any]] = {
+    PLAIN: {"gate": False, "pruner": "none"},
+    RACING: {"gate": True, "pruner": "racing"},
+    WITHIN: {"gate": True, "pruner": "racing_within_runs"},
+}
+SIZES = {"population_size": 16, "n_generations": 10}
+BEST, CHOICE, READ = 3, 5, 10  # candidates that are measured again; fresh seeds that choose one, and read it
+DRAWS = 1000  # of the bootstrap
+
+
+def variant(way: str, seed: int) -> StudyConfig:
+    """The study of one search."""
+    config = load_config(STUDIES / "quickstart.toml")
+    evaluation = {**WAYS[way], "seeds": tuple(range(APART * seed, APART * seed + 4))}
+    return config.model_copy(
+        update={
+            "name": f"{way} {seed}",
+            "seed": seed,
+            "sampler": config.sampler.model_copy(update=SIZES),
+            "evaluation": config.evaluation.model_copy(update=evaluation),
+            "rerun": config.rerun.model_copy(update={"candidates": 0}),
+        }
+    )
+
+
+def row(way: str, seed: int, folder: Path) -> dict[str, Any]:
+    """What came of one search; kept in a file beside its database."""
+    kept = folder / f"{way} {seed}.json"
+    if kept.exists():
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+    config = variant(way, seed)
+    study = search(config, folder)
+    bench, space, trials = Bench(config, "cpu", data_root()), config.make_space(), finished(study)
+
+    def fitness(trial: optuna.trial.FrozenTrial, first: int, n: int) -> list[float]:
+        candidate = space.candidate(trial.params)
+        return [max(0.0, bench.run(candidate, 0, seed).fitness) for seed in range(first, first + n)]
+
+    first = APART * seed + 5
+    winner = max(best(trials, BEST), key=lambda trial: statistics.mean(fitness(trial, first, CHOICE)))
+    found = {
+        "way": way,
+        "search_seed": seed,
+        "steps": steps_of(study),
+        "trials": len(trials),
+        "complete": sum(trial.state.name == "COMPLETE" for trial in trials),
+        "within_runs": sum(keys.UNFINISHED in keys.ours(trial) for trial in trials),
+        "search": winner.value,
+        "fresh": statistics.mean(fitness(winner, first + CHOICE, READ)),
+        "winner": space.candidate(winner.params).formula(),
+    }
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def agreement(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
+    """Spearman's correlation of −training loss over each tenth of trials' first run with its fitness.
+
+    Diverged and copied runs are left out. A schedule decays where its last factor is below half the peak.
+    """
+    space, steps, runs = config.make_space(), config.evaluation.steps, []
+    for trial in finished(study):
+        attrs = keys.ours(trial)
+        if not attrs.get(keys.RUNS) or keys.COPIED_FROM in attrs:
+            continue
+        run = read_run(attrs[keys.RUNS][0])
+        if not run.diverged:
+            decays = space.candidate(trial.params).schedule(steps)(steps - 1) < 0.5
+            runs.append((run, decays))
+    rows = []
+    for name, kinds in (("all", (True, False)), ("decays", (True,)), ("stays", (False,))):
+        some = [run for run, decays in runs if decays in kinds]
+        fitness = np.array([run.fitness for run in some])
+        draws = np.random.default_rng(0).integers(len(some), size=(DRAWS, len(some)))
+        for n in range(10):
+            losses = np.array([run.losses[n] for run in some], dtype=float)
+            low, high = np.nanquantile(spearman(-losses[draws], fitness[draws]), (0.025, 0.975))
+            rows.append(
+                {
+                    "study": study.study_name,
+                    "schedule": name,
+                    "candidates": len(some),
+                    "tenth": n + 1,
+                    "spearman": spearman(-losses[None], fitness[None])[0],
+                    "low": low,
+                    "high": high,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def saved(name: str) -> tuple[optuna.Study, StudyConfig]:
+    """A saved study."""
+    return load_study(read_study(STUDIES / "results" / name / f"{name}.json"), name)
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of each row of one with that of the other, both of shape (rows, n); NaN where one has no spread."""
+    one, other = (rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (first, second))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (one * other).sum(1) / np.sqrt((one**2).sum(1) * (other**2).sum(1))
+
+
+def said_of_agreement(frame: pd.DataFrame) -> list[str]:
+    """A line of Markdown a study and schedule: saved ones with an interval, searches as mean ± sd."""
+    tenths = sorted(frame["tenth"].unique())
+    lines = [f"| study | schedule | candidates | {' | '.join(map(str, tenths))} |"]
+    lines += [f"| {' | '.join(['---'] * (3 + len(tenths)))} |"]
+    searches = frame["study"].str.startswith(PLAIN)
+    for (study, schedule), one in frame[~searches].groupby(["study", "schedule"], sort=False):
+        cells = [f"{row.spearman:.2f} ({row.low:.2f} to {row.high:.2f})" for row in one.itertuples()]
+        lines.append(f"| {study} | {schedule} | {one['candidates'].iloc[0]} | {' | '.join(cells)} |")
+    for schedule, one in frame[searches].groupby("schedule", sort=False):
+        values = one.groupby("tenth")["spearman"]
+        cells = [f"{mean:.2f} ± {sd:.2f}" for mean, sd in zip(values.mean(), values.std(), strict=True)]
+        n = one.groupby("study")["candidates"].first()
+        lines.append(f"| {len(n)} searches | {schedule} | {n.min()} to {n.max()} | {' | '.join(cells)} |")
+    return lines
+
+
+def said(frame: pd.DataFrame) -> list[str]:
+    """The searches, a line of Markdown each way: mean ± sd over searches, and against none of it."""
+    tables = {
+        name: frame.pivot(index="search_seed", columns="way", values=name) for name in ("steps", "fresh")
+    }
+    lines = [f"| n = {len(tables['steps'])} searches each | steps | share | fresh fitness | − without |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for way in WAYS:
+        steps, fresh = (table[way] for table in tables.values())
+        share = steps / tables["steps"][PLAIN]
+        cells = [way, f"{steps.mean():.0f} ± {steps.std():.0f}", f"{share.mean():.3f} ± {share.std():.3f}"]
+        cells += [f"{fresh.mean():.4f} ± {fresh.std():.4f}", ""]
+        if way != PLAIN and len(fresh) > 1:
+            found = paired({"": (fresh - tables["fresh"][PLAIN]).tolist()}, rng=np.random.default_rng(0))
+            cells[-1] = f"{found.mean:+.4f}, {found.low:+.4f} to {found.high:+.4f}, p = {found.p:.2g}"
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Search, measure, write `searches.csv` and `agreement.csv` and print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="search seeds")
+    parser.add_argument("--keep", type=Path, required=True, help="folder of the databases")
+    parser.add_argument("--output", type=Path, help="folder for the tables")
+    parser.add_argument("--way", choices=list(WAYS))
+    given = parser.parse_args(arguments)
+    given.keep.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    if given.way:
+        for seed in given.seeds:
+            print(row(given.way, seed, given.keep), flush=True)
+        return
+    frame = pd.DataFrame([row(way, seed, given.keep) for seed, way in itertools.product(given.seeds, WAYS)])
+    ranks = [agreement(*saved(name)) for name in SAVED]
+    for seed in given.seeds:
+        config = variant(PLAIN, seed)
+        ranks.append(agreement(search(config, given.keep), config))
+    if given.output:
+        given.output.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(given.output / "searches.csv", index=False)
+        pd.concat(ranks).to_csv(given.output / "agreement.csv", index=False, float_format="%.4f")
+    print("\n".join([*said(frame), "", *said_of_agreement(pd.concat(ranks))]))
+
+
+if __name__ == "__main__":
+    main()
