@@ -20,6 +20,8 @@ from optevo.optim.graphs.presets import PRESETS as _GRAPH_PRESETS
 from optevo.optim.learned import LEARNED, LearnedSchedule, learned_scheduler
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms.genome import TermGenome
+from optevo.optim.terms.modern import ModernGenome, SecondRule
+from optevo.optim.terms.modern_presets import MODERN_PRESETS as _MODERN_PRESETS
 from optevo.optim.terms.presets import PRESETS as _TERM_PRESETS
 from optevo.optim.terms.rule import Rule
 from optevo.optim.terms.table import TERMS
@@ -27,12 +29,13 @@ from optevo.optim.terms.table import TERMS
 if TYPE_CHECKING:
     from optevo.optim.graphs.optimizer import GraphOptimizer
     from optevo.optim.terms.export import export_source
+    from optevo.optim.terms.modern_optimizer import ModernOptimizer
     from optevo.optim.terms.optimizer import GenomeOptimizer
     from optevo.optim.terms.reference import ReferenceOptimizer
 
 #: Known optimizers by name, whatever the kind. Equations have no learning rate: give them one by `at_rate`.
 PRESETS: Registry[Candidate] = Registry("preset")
-PRESETS |= {**_TERM_PRESETS, **_GRAPH_PRESETS}
+PRESETS |= {**_MODERN_PRESETS, **_TERM_PRESETS, **_GRAPH_PRESETS}
 
 __all__ = [
     "LEARNED",
@@ -43,8 +46,11 @@ __all__ = [
     "GraphGenome",
     "GraphOptimizer",
     "LearnedSchedule",
+    "ModernGenome",
+    "ModernOptimizer",
     "ReferenceOptimizer",
     "Rule",
+    "SecondRule",
     "TermGenome",
     "UpdateGraph",
     "WarmupCosine",
@@ -58,6 +64,7 @@ __getattr__, __dir__ = lazy.attributes(
     {
         "GraphOptimizer": "optevo.optim.graphs.optimizer",
         "GenomeOptimizer": "optevo.optim.terms.optimizer",
+        "ModernOptimizer": "optevo.optim.terms.modern_optimizer",
         "ReferenceOptimizer": "optevo.optim.terms.reference",
         "export_source": "optevo.optim.terms.export",
     },
