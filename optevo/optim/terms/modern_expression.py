@@ -51,7 +51,7 @@ def _of_terms(genome: TermGenome, steps: int) -> ModernGenome:
 
 
 def _of_baseline(tuned: TunedBaseline) -> ModernGenome:
-    name, options = tuned.name, {**tuned.baseline.options, **tuned.options}
+    name, options = tuned.name, tuned.arguments
     genes: dict[str, Any] = {"lr": tuned.lr, "weight_decay": tuned.weight_decay, **_schedule(tuned)}
     if tuned.baseline.decay == "L2" and tuned.weight_decay != 0:
         raise ValueError(
@@ -96,9 +96,8 @@ def _momentum(tuned: TunedBaseline, options: Mapping[str, Any], genes: Mapping[s
     momentum = options["momentum"]
     weights = {"GRAD": 1.0}
     if momentum:
-        nesterov = options.get("nesterov", tuned.baseline.fixed.get("nesterov", False))
         weights = {"MOMENTUM": 1 / (1 - momentum)} if momentum < 1 else {"MOMENTUM": math.inf}
-        if nesterov:
+        if options.get("nesterov", False):
             weights = {"GRAD": 1.0, "MOMENTUM": momentum * weights["MOMENTUM"]}
     numbers = {"beta1": momentum, "use_second_moment": False, "bias_correction": False}
     return _genome(tuned.name, weights, {**genes, **numbers})
