@@ -35,7 +35,7 @@ WEIGHT_DECAYS, NO_DECAY_SHARE = (-4, -0.5), 0.15
 BETAS = {"beta1": (-1.7, -0.5), "beta2": (-3, -1), "beta_slow": (-4, -2), "beta_lion": (-1.7, -0.5)}
 PRIOR_FLAGS = {
     "use_momentum": 0.9,
-    "use_second_moment": 0.9,
+    "use_second_moment": 0.95,  # without, ADAM_TERM is m/|g|
     "bias_correction": 0.8,
     "gradient_clipping": 0.1,
     "cautious": CAUTIOUS_SHARE,
@@ -77,10 +77,9 @@ def sample(rng: np.random.Generator) -> ModernGenome:
     others = [pick(rng, MODERN_TERMS) for _ in range(n - 1)]
     if rng.random() < DESCENDING_SHARE:
         genes["lr"] = _power(rng, -2, -1)
-        terms = (pick(rng, DESCENDING),)
-    else:
-        terms = (pick(rng, LEADING), *others)
-    alphas = (abs(_alpha(rng, terms[0])), *(_alpha(rng, term) for term in terms[1:]))
+        terms, alphas = _weighed_terms(rng, (pick(rng, DESCENDING),))
+        return ModernGenome(terms=terms, alphas=alphas, **genes)
+    terms, alphas = _weighed_terms(rng, (pick(rng, LEADING), *others))
     second = sample_second(rng) if rng.random() < SECOND_SHARE else None
     return ModernGenome(terms=terms, alphas=alphas, second=second, **genes)
 
@@ -90,10 +89,8 @@ def sample_second(rng: np.random.Generator) -> SecondRule:
     kinds: tuple[str, ...] = ()
     while not 0 < len(kinds) < len(KINDS):
         kinds = tuple(kind for kind, share in SECOND_KINDS.items() if rng.random() < share)
-    terms = (pick(rng, LEADING),)
-    if rng.random() < 0.25:
-        terms += (pick(rng, MODERN_TERMS),)
-    alphas = (abs(_alpha(rng, terms[0])), *(_alpha(rng, term) for term in terms[1:]))
+    others = (pick(rng, MODERN_TERMS),) if rng.random() < 0.25 else ()
+    terms, alphas = _weighed_terms(rng, (pick(rng, LEADING), *others))
     beta1 = 1 - _power(rng, *BETAS["beta1"])
     return SecondRule(kinds=kinds, terms=terms, alphas=alphas, rate=_power(rng, -0.7, 0.7), beta1=beta1)
 
@@ -294,6 +291,14 @@ def _alpha(rng: np.random.Generator, term: str) -> float:
     """A weight of order 1, greater where the term is small; one in ten is negative."""
     size = _power(rng, 0, math.log10(ALPHA_BOUND)) if _is_small(term) else _power(rng, -0.6, 0.3)
     return min(size, ALPHA_BOUND) * (-1 if rng.random() < NEGATIVE_SHARE else 1)
+
+
+def _weighed_terms(
+    rng: np.random.Generator, terms: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Terms with random weights, the first of which is positive."""
+    first, *others = (_alpha(rng, term) for term in terms)
+    return terms, (abs(first), *others)
 
 
 def _weighed(alphas: tuple[float, ...], rng: np.random.Generator, decay: float) -> tuple[float, ...]:

@@ -44,6 +44,9 @@ def path(candidate: Candidate, dtype: torch.dtype = torch.float64) -> list[Tenso
     [
         ("adamw", 0.1, {"betas": [0.8, 0.99], "eps": 1e-6}),
         ("adam", 0.0, {}),
+        ("cautious_adamw", 0.1, {"betas": [0.8, 0.99]}),
+        ("ortho_conv", 0.1, {"momentum": 0.9}),
+        ("cautious_ortho_conv", 0.1, {}),
         ("lion", 0.5, {}),
         ("rmsprop", 0.0, {"alpha": 0.9}),
         ("sgd", 0.0, {}),

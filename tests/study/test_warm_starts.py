@@ -70,6 +70,17 @@ def test_a_search_begins_with_presets_then_with_what_another_study_has_found(
     assert stored == (WarmStart(study="one", trial=best.number, params=best.params),)
 
 
+def test_a_sweep_begins_a_search_of_the_modern_catalogue(memory: InMemoryStorage):
+    swept(memory, schedule="warmup_linear")
+    begun(memory, space={"catalogue": "modern", "presets": [{"study": "swept"}]})
+    ((start,), space) = (loaded := load_study(memory, "two")[1]).warm_starts, loaded.make_space()
+    expected = TunedBaseline("adamw", 1e-2, 1e-3, "warmup_linear")
+    assert start.params == space.express(expected, 5)
+    genome = space.candidate(start.params)
+    assert genome.formula() == "Δ = 1·m̂/(√v̂ + 1e-08)"
+    assert (genome.lr, genome.weight_decay, genome.warmup, genome.decay) == (1e-2, 1e-3, 0.1, "linear")
+
+
 def test_the_winner_on_fresh_seeds_goes_before_the_best_trial(memory: InMemoryStorage):
     study = searched(memory)
     first, second = best_trials(study, 2)

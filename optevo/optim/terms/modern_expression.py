@@ -14,7 +14,13 @@ from optevo.optim.terms.modern import BOUNDS, ModernGenome, SecondRule
 
 #: What a sweep's schedule is called, as the decay after a tenth of warmup.
 _DECAYS = {"warmup_cosine": "cosine", "warmup_linear": "linear"}
-_MUON_KINDS = {"muon": ("hidden", "head"), "muon_conv": ("convolution", "hidden")}
+#: The kinds of parameters that a baseline orthogonalises; the rest is AdamW's.
+_ORTHO_KINDS = {
+    "muon": ("hidden", "head"),
+    "muon_conv": ("convolution", "hidden"),
+    "ortho_conv": ("convolution",),
+    "cautious_ortho_conv": ("convolution",),
+}
 
 
 def as_modern(candidate: Candidate, steps: int) -> ModernGenome:
@@ -51,7 +57,7 @@ def _of_terms(genome: TermGenome, steps: int) -> ModernGenome:
 
 
 def _of_baseline(tuned: TunedBaseline) -> ModernGenome:
-    name, options = tuned.name, {**tuned.baseline.options, **tuned.options}
+    name, options = tuned.name, tuned.arguments
     genes: dict[str, Any] = {"lr": tuned.lr, "weight_decay": tuned.weight_decay, **_schedule(tuned)}
     if tuned.baseline.decay == "L2" and tuned.weight_decay != 0:
         raise ValueError(
@@ -61,16 +67,17 @@ def _of_baseline(tuned: TunedBaseline) -> ModernGenome:
         genes |= {"beta1": options["betas"][0], "beta2": options["betas"][1]}
     if "eps" in options:
         genes["eps"] = options["eps"]
-    if name in ("adam", "adamw"):
+    genes["cautious"] = name.startswith("cautious_")
+    if name in ("adam", "adamw", "cautious_adamw"):
         return _genome(name, {"ADAM_TERM": 1.0}, genes)
     if name == "lion":
         lion, beta1 = options["betas"]
         return _genome(name, {"LION": 1.0}, {**genes, "beta1": beta1, "beta_lion": lion})
-    if name in _MUON_KINDS:
-        if not options["nesterov"]:
+    if name in _ORTHO_KINDS:
+        if not options.get("nesterov", True):
             raise ValueError(f"{name} without Nesterov's momentum has another orthogonal factor than ORTHO")
         ortho = SecondRule(
-            kinds=_MUON_KINDS[name], terms=("ORTHO",), alphas=(1.0,), beta1=options["momentum"]
+            kinds=_ORTHO_KINDS[name], terms=("ORTHO",), alphas=(1.0,), beta1=options["momentum"]
         )
         return _genome(name, {"ADAM_TERM": 1.0}, {**genes, "second": ortho})
     if name == "rmsprop":
@@ -96,9 +103,8 @@ def _momentum(tuned: TunedBaseline, options: Mapping[str, Any], genes: Mapping[s
     momentum = options["momentum"]
     weights = {"GRAD": 1.0}
     if momentum:
-        nesterov = options.get("nesterov", tuned.baseline.fixed.get("nesterov", False))
         weights = {"MOMENTUM": 1 / (1 - momentum)} if momentum < 1 else {"MOMENTUM": math.inf}
-        if nesterov:
+        if options.get("nesterov", False):
             weights = {"GRAD": 1.0, "MOMENTUM": momentum * weights["MOMENTUM"]}
     numbers = {"beta1": momentum, "use_second_moment": False, "bias_correction": False}
     return _genome(tuned.name, weights, {**genes, **numbers})
