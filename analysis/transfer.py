@@ -164,7 +164,8 @@ def differences(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
             row = {"set": name, "steps": steps, "study": study, "n": len(wide)}
             row |= {"mean": wide[study].mean(), "sd": wide[study].std()}
             if study != reference and reference in wide and len(wide) > 1:
-                estimate = paired({"": (wide[study] - wide[reference]).tolist()})
+                pairs = (wide[study] - wide[reference]).tolist()
+                estimate = paired({"": pairs}, rng=np.random.default_rng(0))
                 row |= {
                     "difference": estimate.mean,
                     "low": estimate.low,
