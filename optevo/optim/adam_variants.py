@@ -90,7 +90,7 @@ class MARS(_AdamVariant):
     Errors and narrow parameters are those of `optevo.optim.moments.MomentsOptimizer`.
     """
 
-    RANGES = MomentsOptimizer.RANGES | {
+    RANGES = dict(MomentsOptimizer.RANGES) | {
         "gamma": (0.0, math.inf, 1),
         "betas_1d": MomentsOptimizer.RANGES["betas"],
     }

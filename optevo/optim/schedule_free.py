@@ -41,7 +41,7 @@ class ScheduleFreeAdamW(MomentsOptimizer):
         RuntimeError: In `step`, the model has the weights x.
     """
 
-    RANGES = MomentsOptimizer.RANGES | {"warmup_steps": (0.0, math.inf, 1)}
+    RANGES = dict(MomentsOptimizer.RANGES) | {"warmup_steps": (0.0, math.inf, 1)}
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class SOAP(MomentsOptimizer):
     Errors and narrow parameters are those of `optevo.optim.moments.MomentsOptimizer`.
     """
 
-    RANGES = MomentsOptimizer.RANGES | {
+    RANGES = dict(MomentsOptimizer.RANGES) | {
         "precondition_frequency": (1.0, math.inf, 1),
         "max_precondition_dim": (0.0, math.inf, 1),
     }
