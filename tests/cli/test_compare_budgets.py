@@ -48,6 +48,25 @@ def steps_of(frame: pd.DataFrame) -> dict[str, int]:
     return frame.groupby("study")["steps"].max().to_dict()
 
 
+def check_costs() -> None:
+    """The table says what is counted, and what the runs took."""
+    costs, runs = tables()["costs"].set_index("study"), tables()["runs"]
+    split = get_task("digits").load(Path())["train"]
+    for name in ("muon", "adamw"):
+        storage = opening.open_storage("sqlite:///optevo.db")
+        study, _ = load_study(storage, name)
+        winner = winner_of(study, study.user_attrs[keys.RERUN]["winner"])
+        found, row = operations_a_step(get_task("digits"), winner, 128, split), costs.loc[name]
+        assert (row["operations"], row["update"]) == (found.total, found.update)
+        assert row["relative"] == pytest.approx(found.total / (found.model + found.adamw))
+        assert row["update_relative"] == pytest.approx(found.update / found.adamw)
+        own = runs[runs["study"] == name]
+        assert row["seconds"] == pytest.approx(own["seconds"].sum() / own["steps"].sum(), abs=5e-3)
+    assert costs.loc["adamw", "relative"] == costs.loc["adamw", "update_relative"] == 1
+    line, *_ = [line for line in text().splitlines() if line.startswith("| adamw | digits | 4 ")]
+    assert cells_of(line)[3:7] == ["4.01 million", "1.000 ×", "52.6 thousand", "1 ×"]
+
+
 @pytest.mark.usefixtures("two")
 def test_each_reading_is_made_once_and_then_both_are_shown(compare, pool, monkeypatch: pytest.MonkeyPatch):
     def gone(self: Digits, root: Path) -> None:
@@ -79,31 +98,13 @@ def test_each_reading_is_made_once_and_then_both_are_shown(compare, pool, monkey
     assert "with the operations of 4 steps with AdamW: muon: this is reading 2" in out
     assert "4 steps: muon: this is reading 2" not in out
 
+    check_costs()
+
     monkeypatch.setattr(Digits, "load", gone)
     before = {path.name: path.read_bytes() for path in Path("comparison").iterdir()}
     assert compare("adamw", "muon").status == 0
     assert {path.name: path.read_bytes() for path in Path("comparison").iterdir()} == before
     assert len(pool.asked) == trainings + 4
-
-
-@pytest.mark.usefixtures("two")
-def test_costs_are_those_counted_and_the_seconds_those_measured(compare, pool):
-    assert compare("muon", "adamw", *BUDGET).status == 0
-    costs, runs = tables()["costs"].set_index("study"), tables()["runs"]
-    split = get_task("digits").load(Path())["train"]
-    for name in ("muon", "adamw"):
-        storage = opening.open_storage("sqlite:///optevo.db")
-        study, _ = load_study(storage, name)
-        winner = winner_of(study, study.user_attrs[keys.RERUN]["winner"])
-        found, row = operations_a_step(get_task("digits"), winner, 128, split), costs.loc[name]
-        assert (row["operations"], row["update"]) == (found.total, found.update)
-        assert row["relative"] == pytest.approx(found.total / (found.model + found.adamw))
-        assert row["update_relative"] == pytest.approx(found.update / found.adamw)
-        own = runs[runs["study"] == name]
-        assert row["seconds"] == pytest.approx(own["seconds"].sum() / own["steps"].sum(), abs=5e-3)
-    assert costs.loc["adamw", "relative"] == costs.loc["adamw", "update_relative"] == 1
-    (line,) = [line for line in text().splitlines() if line.startswith("| adamw | digits | 4 ")]
-    assert cells_of(line)[3:7] == ["4.01 million", "1.000 ×", "52.6 thousand", "1 ×"]
 
 
 def test_readings_without_counts_have_no_table_of_costs(compare):
