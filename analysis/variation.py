@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     path = given.output / "searches.csv"
     given.output.mkdir(parents=True, exist_ok=True)
-    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    rows: list[Any] = pd.read_csv(path).to_dict("records") if path.exists() else []
     for seed in range(*given.seeds):
         if seed not in {row["search_seed"] for row in rows}:
             rows += compared(load_config(STUDY), seed)
