@@ -8,7 +8,7 @@ import functools
 import json
 import threading
 from collections.abc import Container, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
@@ -21,6 +21,9 @@ from optevo.storage.counting import Counts, count_rows
 from optevo.storage.optuna_rdb import NOT_FOUND, Study, Trial, transaction
 from optevo.storage.reading import Batch, Part, completed, read_heads, read_part, read_user_attr
 from optevo.storage.writing import INSERT, Writes
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 _OWN = ("gates", "_known", "_block", "_pending")  # what a pickled one begins anew
 
@@ -74,8 +77,8 @@ class Database(RDBStorage):
                     self._write(trial_id, writes)
 
     def _get_prepared_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None, session: sqlalchemy.orm.Session
-    ) -> Trial:
+        self, study_id: int, template_trial: FrozenTrial | None, session: Session
+    ) -> Any:
         """As Optuna's, but a statement a table writes what a template has, not three a parameter."""
         if template_trial is None or self.engine.name not in INSERT:
             return super()._get_prepared_new_trial(study_id, template_trial, session)
