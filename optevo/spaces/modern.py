@@ -180,8 +180,7 @@ class ModernSpace(Space):
         for name in ("beta2", "beta_slow", "beta_lion", "eps", "clip_value"):
             if all(getattr(rule, name) is None for rule in rules):
                 unused.add(name)
-        if rules[0].beta1 is None:
-            unused.add("beta1")
+        unused |= {"beta1"} if rules[0].beta1 is None else set()
         if genome.second is None:
             kinds = {f"second_{kind}" for kind in KINDS} if params["second"] else set[str]()
             unused |= {name for name in self._names if name.startswith("second_")} - kinds
@@ -193,6 +192,9 @@ class ModernSpace(Space):
             unused |= {"final"}
         if genome.decay == "none":
             unused |= {"hold"}
+        # A decay of 0 is what makes a rule read no moment.
+        unused -= {name for name in ("beta1", "beta2", "beta_lion") if params[name] == 0}
+        unused -= {"second_beta1"} if genome.second is not None and genome.second.beta1 == 0 else set()
         form = genome.canonical()
         for flag in FLAGS:
             other: dict[str, Any] = {flag: not getattr(genome, flag)}
