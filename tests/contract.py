@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from optevo.optim import GenomeOptimizer, TermGenome
 from optevo.optim.baselines.registry import BASELINES, TunedBaseline
 from optevo.optim.candidate import Candidate
+from optevo.optim.terms.modern import ModernGenome
 from optevo.optim.terms.presets import PRESETS
 
 # Every kernel, with and without bias correction and clipping.
@@ -87,7 +88,7 @@ def imported(name: str, candidate: Candidate) -> ModuleType:
     return module
 
 
-def exported(name: str, candidate: TermGenome | TunedBaseline, **facts: Any) -> Subject:
+def exported(name: str, candidate: TermGenome | ModernGenome | TunedBaseline, **facts: Any) -> Subject:
     module = imported(name, candidate)
     return Subject(module.Evolved, candidate.lr, module=module, **facts)
 

@@ -9,6 +9,7 @@ from contract import LIBRARYS, Subject, exported_baselines, exported_genomes, pa
 from contract_state import State
 from contract_updates import Updates
 from graph_optimizers import GRAPH_LIBRARYS, exported_graphs
+from modern_optimizers import MODERN_LIBRARYS, exported_moderns
 from torch.optim.lr_scheduler import LambdaLR
 
 from optevo.optim.terms.presets import PRESETS
@@ -24,6 +25,12 @@ class TestGraphs(Updates, State):
     """`GraphOptimizer`."""
 
     subjects = GRAPH_LIBRARYS
+
+
+class TestModern(Updates, State):
+    """`ModernOptimizer`."""
+
+    subjects = MODERN_LIBRARYS
 
 
 class Exported(Updates, State):
@@ -57,6 +64,12 @@ class TestExportedGraphs(Exported):
     """Files of equations."""
 
     subjects = exported_graphs("a5", "remembers")
+
+
+class TestExportedModern(Exported):
+    """The file of a genome of the modern catalogue with two rules."""
+
+    subjects = exported_moderns("all")
 
 
 class TestExportedBaselines(Exported):

@@ -20,6 +20,7 @@ import pytest
 import torch
 from contract import LIBRARYS, Contract, Subject, exported_baselines, exported_genomes, through_a_file
 from graph_optimizers import GRAPH_LIBRARYS, exported_graphs
+from modern_optimizers import MODERN_LIBRARYS, exported_moderns
 from torch import Tensor, nn
 
 from optevo.optim.terms.presets import PRESETS
@@ -327,6 +328,18 @@ class TestExportedGraphs(TorchCases):
     """The exported file of an equation."""
 
     subjects = exported_graphs("a5")
+
+
+class TestModern(TorchCases):
+    """`ModernOptimizer`."""
+
+    subjects = {name: MODERN_LIBRARYS[name] for name in ("fused", "all")}  # noqa: RUF012
+
+
+class TestExportedModern(TorchCases):
+    """The exported file of a genome of the modern catalogue."""
+
+    subjects = exported_moderns("all")
 
 
 class TestExportedBaselines(TorchCases):

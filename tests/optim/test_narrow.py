@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from contract import exported
+from modern_optimizers import MODERN_LIBRARYS
 from term_optimizers import PATHS
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     **{path: functools.partial(PATHS[path], genome=ADAMW) for path in ("eager", "compiled")},
     "exported genome": exported("narrow", ADAMW).make,
     "exported baseline": exported("narrow_baseline", TunedBaseline("adamw", 1e-3, 1e-2)).make,
+    "modern": MODERN_LIBRARYS["all"].make,
     "muon": MuonAdamW,
     "muon_conv": MuonConvAdamW,
     **{one.__name__: one for one in (CautiousAdamW, MARS, SOAP, ScheduleFreeAdamW)},

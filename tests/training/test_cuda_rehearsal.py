@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 from collections import Counter
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from fake_cuda import CUDA, FakeCuda
 from fake_cuda_tasks import BATCH, LOOKS, STEPS, made
+from modern_optimizers import MODERN
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -250,6 +252,20 @@ def test_no_exported_optimizer_waits_in_a_step(
     params = weights()
     with torch.device(default):
         take_steps(names["Exported"](params), params)
+    assert cuda.waits == []
+
+
+@pytest.mark.parametrize("default", ["cpu", CUDA])
+@pytest.mark.parametrize("name", MODERN)
+def test_no_genome_of_the_modern_catalogue_waits_in_a_step_nor_its_file(
+    cuda: FakeCuda, name: str, default: str | torch.device
+) -> None:
+    genome, names = MODERN[name], dict[str, Any]()
+    exec(genome.source("Exported", {}), names)
+    for make in (functools.partial(genome.optimizer, compiled=False), names["Exported"]):
+        params = weights()
+        with torch.device(default):
+            take_steps(make(params), params)
     assert cuda.waits == []
 
 

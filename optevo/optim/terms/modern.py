@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,12 @@ BOUNDS = {
 }
 RATE_BOUNDS = (1e-3, 1e3)  # of a second rule, relative to the first
 MAX_SECOND = 2  # terms of a second rule
+_PLURALS = {
+    "convolution": "convolutions",
+    "hidden": "hidden matrices",
+    "head": "embeddings and the last layer",
+    "vector": "vectors",
+}
 FLAGS = ("use_momentum", "use_second_moment", "bias_correction", "gradient_clipping", "cautious")
 
 
@@ -66,9 +72,12 @@ class SecondRule:
     beta1: float = 0.9
 
     def __post_init__(self) -> None:
-        for kind in self.kinds:
+        if isinstance(self.kinds, str) or not isinstance(self.kinds, Iterable):
+            raise ValueError(f"Invalid kinds: {self.kinds!r} is not a sequence")
+        given = tuple(self.kinds)
+        for kind in given:
             check_kind(kind)
-        object.__setattr__(self, "kinds", tuple(kind for kind in KINDS if kind in self.kinds))
+        object.__setattr__(self, "kinds", tuple(kind for kind in KINDS if kind in given))
         if not 0 < len(self.kinds) < len(KINDS):
             raise ValueError(f"Invalid kinds: {self.kinds}, expected some of {', '.join(KINDS)}, and not all")
         _check_terms(self, MAX_SECOND)
@@ -154,12 +163,21 @@ class ModernGenome(Candidate):
 
     def rule(self) -> ModernRule:
         """The canonical rule of all parameters, but for those of the second."""
-        return self._collapsed(self.terms, self.alphas, self.beta1)
+        rule = self._collapsed(self.terms, self.alphas, self.beta1)
+        return rule if self.second is None else _for_kinds(rule, set(KINDS) - set(self.second.kinds))
 
     def second_rule(self) -> ModernRule | None:
         """The canonical second rule."""
         second = self.second
-        return None if second is None else self._collapsed(second.terms, second.alphas, second.beta1)
+        if second is None:
+            return None
+        return _for_kinds(self._collapsed(second.terms, second.alphas, second.beta1), set(second.kinds))
+
+    def rule_of(self, kind: str) -> ModernRule:
+        """The canonical rule of one kind of parameters."""
+        second = self.second_rule()
+        used = second if second is not None and self.second and kind in self.second.kinds else self.rule()
+        return used.alone(vectors=kind == "vector")
 
     def _collapsed(self, terms: tuple[str, ...], alphas: tuple[float, ...], beta1: float) -> ModernRule:
         return collapse_modern(
@@ -204,34 +222,36 @@ class ModernGenome(Candidate):
 
     def canonical(self) -> str:
         """A string that two genomes share only when they are the same optimizer with the same schedule."""
-        form: dict[str, Any] = {"catalogue": "modern", "lr": self.lr, "weight_decay": self.weight_decay}
-        form["rules"] = [
-            {name: value for name, value in dataclasses.asdict(rule).items() if value not in (None, False)}
-            for rule in (self.rule(), self.second_rule())
-            if rule is not None
-        ]
-        form["kinds"] = [] if self.second is None else self.second.kinds
-        form["rates"] = self.rates()
-        decays = self.decay != "none" and self.warmup + self.hold < 1
-        form["schedule"] = [self.warmup, *([self.hold, self.decay, self.final] if decays else [])]
-        return json.dumps(form, sort_keys=True, separators=(",", ":"))
+        forms, kinds = list[dict[str, Any]](), dict[str, tuple[float, int]]()
+        for kind, rate in self.rates().items():
+            rule = dataclasses.asdict(self.rule_of(kind))
+            form = {name: value for name, value in rule.items() if value is not None and value is not False}
+            if form not in forms:
+                forms.append(form)
+            kinds[kind] = (self.lr * rate, forms.index(form))
+        decays = self.decay != "none" and self.warmup + self.hold < 1 and self.final != 1
+        whole = {
+            "catalogue": "modern",
+            "kinds": kinds,
+            "rules": forms,
+            "schedule": [self.warmup, *([self.hold, self.decay, self.final] if decays else [])],
+            "weight_decay": self.weight_decay,
+        }
+        return json.dumps(whole, sort_keys=True, separators=(",", ":"))
 
     def formula(self) -> str:
         """The update as a line to read."""
         rule, second = self.rule(), self.second_rule()
-        text = f"Δ = {rule.formula()}"
-        if rule.of_vectors() != rule.coefficients and (
-            self.second is None or "vector" not in self.second.kinds
-        ):
-            text += f"; vectors: Δ = {rule.formula(of_vectors=True)}"
-        if second is not None and self.second is not None:
-            only_vectors = self.second.kinds == ("vector",)
-            named = " and ".join(
-                {"convolution": "convolutions", "hidden": "hidden matrices", "vector": "vectors"}.get(k, k)
-                for k in self.second.kinds
-            )
-            text += f"; {named}: Δ = {second.formula(of_vectors=only_vectors)}"
-        return text
+        seconds = () if self.second is None else self.second.kinds
+        parts = []
+        if "vector" not in seconds and rule.of_vectors() != rule.coefficients:
+            parts.append(f"vectors: Δ = {rule.formula(of_vectors=True)}")
+        if second is not None:
+            apart = len(seconds) > 1 and "vector" in seconds and second.of_vectors() != second.coefficients
+            named = " and ".join(_PLURALS[kind] for kind in seconds if not (apart and kind == "vector"))
+            parts.append(f"{named}: Δ = {second.formula()}")
+            parts += [f"vectors: Δ = {second.formula(of_vectors=True)}"] if apart else []
+        return "; ".join([f"Δ = {rule.formula()}", *parts])
 
     def describe(self) -> str:
         """What the formula leaves out, on one line: rates, betas, weight decay, schedule."""
@@ -288,6 +308,13 @@ class ModernGenome(Candidate):
         return export_modern(self, class_name=class_name, provenance=provenance)
 
 
+def _for_kinds(rule: ModernRule, kinds: Set[str]) -> ModernRule:
+    """The rule without what only other kinds would read."""
+    if kinds == {"vector"}:
+        return rule.alone(vectors=True)
+    return rule if "vector" in kinds else rule.alone(vectors=False)
+
+
 def _check_terms(genes: Any, most: int) -> None:
     for name in ("terms", "alphas"):
         value = getattr(genes, name)
@@ -310,4 +337,4 @@ def _check_real(genes: Any, name: str, low: float, high: float) -> None:
     value = plain(getattr(genes, name))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"Invalid {name}: {value!r}, expected a number in [{low:g}, {high:g}]")
-    object.__setattr__(genes, name, float(value))
+    object.__setattr__(genes, name, float(value) + 0.0)  # of −0 it is 0

@@ -6,6 +6,7 @@ Each kind of parameter has a method with its update alone, in the order of opera
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ _TEMPLATE = '''"""@NAME@: an optimizer discovered by optevo. This file needs tor
 
     w ← (1 − η·λ)·w − η·Δ
 @RULES@
-η is lr times the rate of the kind of parameter. Found with @DESCRIPTION@.
+@DESCRIPTION@
 
     optimizer = @NAME@(model.parameters())
     schedule = scheduler(optimizer, total_steps)  # schedule.step() after every optimizer.step()
@@ -35,6 +36,7 @@ _TEMPLATE = '''"""@NAME@: an optimizer discovered by optevo. This file needs tor
 from __future__ import annotations
 
 @IMPORTS@
+from collections.abc import Iterable, Sequence
 
 PROVENANCE = {@PROVENANCE@}
 
@@ -42,11 +44,10 @@ PROVENANCE = {@PROVENANCE@}
 @CHECKED@
 
 
-@KINDS_CODE@
-@ORTHOGONAL@
+@KINDS_CODE@@ORTHOGONAL@
 
 class @NAME@(CheckedOptimizer):
-    """@FORMULA@
+    """The update above, by the kind of each parameter.
 
     Kinds of parameters are "convolution" (three or more dimensions), "hidden" (two), "head" (embeddings and
     the last layer) and "vector" (fewer than two). An optimizer sees parameters without their layers: the head
@@ -71,6 +72,7 @@ class @NAME@(CheckedOptimizer):
 
     RANGES = {@RANGES@}
     RATES = @RATES@
+    RULES = @CHOICE@
 
     def __init__(
         self,
@@ -96,8 +98,14 @@ class @NAME@(CheckedOptimizer):
 
     def _check(self, group):
         super()._check(group)
-        if group.get("kind") is not None and group["kind"] not in KINDS:
-            raise ValueError(f"Invalid kind: {group['kind']!r}, expected one of {', '.join(KINDS)}")
+        for kind in (group.get("kind"), *group.get("kinds", ())):
+            if kind is not None and kind not in KINDS:
+                raise ValueError(f"Invalid kind: {kind!r}, expected one of {', '.join(KINDS)}")
+
+    def __setstate__(self, state):
+        for group, now in zip(state["param_groups"], vars(self).get("param_groups", ())):
+            group.setdefault("kinds", now["kinds"])
+        super().__setstate__(state)
 
     def add_param_group(self, param_group):
         """Add a group, also after steps were taken; of a later one no matrix is taken for the head."""
@@ -112,13 +120,13 @@ class @NAME@(CheckedOptimizer):
                 buckets = {}
                 for p, kind in zip(group["params"], group["kinds"]):
                     if p.grad is not None:
-                        state, update = self.state[p], self._update_of(p, kind)
+                        state, rule = self.state[p], self.RULES[kind]
                         if "step" not in state:
                             state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
                         k = int(state["step"].item()) + 1
-                        key = (p.device, p.dtype, k, self.RATES[kind], update)
+                        key = (p.device, p.dtype, k, self.RATES[kind], rule)
                         buckets.setdefault(key, []).append((p, state))
-                for (_, _, k, rate, update), members in buckets.items():
+                for (_, _, k, rate, rule), members in buckets.items():
                     params, states = zip(*members)
                     for state in states:
                         state["step"].add_(1)
@@ -127,15 +135,13 @@ class @NAME@(CheckedOptimizer):
 |clip|                    grads = torch._foreach_clamp_max(grads, @CLIP@)
 |clip|                    torch._foreach_clamp_min_(grads, -@CLIP@)
                     delta = [torch.zeros_like(p) for p in params]
-                    update(params, states, grads, delta, group, k)
+                    getattr(self, rule)(params, states, grads, delta, group, k)
 |cautious|                    for d, g in zip(delta, grads):
 |cautious|                        mask = (d * g > 0).to(d.dtype)
 |cautious|                        d.mul_(mask.div_(mask.mean().clamp_(min=1e-3)))
                     torch._foreach_mul_(params, 1 - lr * float(group["weight_decay"]))
                     torch._foreach_add_(params, delta, alpha=-lr)
 
-    def _update_of(self, p, kind):
-@CHOICE@
 @METHODS@
     @staticmethod
     def _moments(states, name, params):
@@ -222,23 +228,21 @@ def export_modern(
     shares = f"warmup={genome.warmup!r}, hold={genome.hold!r}, decay={genome.decay!r}, final={genome.final!r}"
     words = {
         "RULES": rules_text,
-        "FORMULA": genome.formula(),
-        "DESCRIPTION": genome.describe(),
+        "DESCRIPTION": textwrap.fill(
+            f"η is lr times the rate of the kind of parameter. Found with {genome.describe()}.", 105
+        ),
         "SCHEDULE": genome.describe_schedule(),
         "LR": repr(genome.lr),
         "BETAS": repr(defaults["betas"]),
         "EPS": repr(eps),
         "WEIGHT_DECAY": repr(genome.weight_decay),
         "CLIP": repr(genome.clip_value),
-        "RATES": repr(genome.rates()),
+        "RATES": _literal(genome.rates()),
         "RANGES": range_entries(defaults),
-        "KINDS_CODE": f"KINDS = {KINDS!r}\n\n\n"
+        "KINDS_CODE": f"KINDS = {KINDS!r}\n\n\n".replace("'", '"')
         + "\n\n".join(inspect.getsource(f) for f in (kinds.kinds_by_shape, kinds.mark_head)),
         "ORTHOGONAL": _orthogonal() if ortho else "",
-        "CHOICE": "".join(
-            f"        if kind == {kind!r}:\n            return self.{name}\n" for kind, name in used.items()
-        )
-        + "        raise KeyError(kind)\n",
+        "CHOICE": _literal(used),
         "METHODS": "\n".join(
             _method(name, one, coefficients, constant_beta1=one is not rule)
             for name, (one, coefficients) in methods.items()
@@ -251,19 +255,25 @@ def export_modern(
 
 
 def _used(genome: ModernGenome) -> dict[str, str]:
-    """The method of each kind."""
+    """The method of each kind, one for all kinds of equal rules."""
     seconds = () if genome.second is None else genome.second.kinds
+    rules = {kind: genome.rule_of(kind) for kind in KINDS}
+    same = {kind: next(other for other in KINDS if rules[other] == rules[kind]) for kind in KINDS}
     return {
-        kind: ("_second" if kind in seconds else "") + ("_vectors" if kind == "vector" else "_matrices")
-        for kind in KINDS
+        kind: ("_second" if one in seconds else "") + ("_vectors" if one == "vector" else "_matrices")
+        for kind, one in same.items()
     }
+
+
+def _literal(words: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f'"{key}": {value!r}' for key, value in words.items()).replace("'", '"') + "}"
 
 
 def _orthogonal() -> str:
     steps = "".join(f"    {step!r},\n" for step in orthogonal.POLAR_EXPRESS)
     functions = (orthogonal.orthogonalise, orthogonal._tall, orthogonal._iterate)
     code = "\n\n".join(inspect.getsource(function) for function in functions)
-    return f"from collections.abc import Iterable, Sequence\n\nPOLAR_EXPRESS = (\n{steps})\n\n\n{code}\n"
+    return f"\n\nPOLAR_EXPRESS = (\n{steps})\n\n\n{code}"
 
 
 def _method(name: str, rule: ModernRule, coefficients: Mapping[str, float], *, constant_beta1: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,6 +20,8 @@ from optevo.optim.terms.modern import ModernGenome
 from optevo.optim.terms.modern_rule import ENTRIES, MEASURED, for_vectors, reads
 from optevo.optim.terms.optimizer import step_scalars
 from optevo.optim.terms.table import FUSED
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "exp_avg_slow")  # the state besides `step`
 
 
 @explain_keywords
@@ -122,11 +124,13 @@ class ModernOptimizer(CheckedOptimizer):
                     raise ValueError(f"Invalid {name}: {key!r}, {hint(key, known)}")
                 if not self._within(value, 0.0 if name == "rates" else -math.inf, math.inf):
                     raise ValueError(f"Invalid {name} value of {key}: {value}")
-        for kind in group.get("second_kinds", ()):
+        for kind in (*group.get("second_kinds", ()), *group.get("kinds", ())):
             check_kind(kind)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._layouts = set()
+        for group, now in zip(state["param_groups"], vars(self).get("param_groups", ()), strict=False):
+            group.setdefault("kinds", now["kinds"])
         super().__setstate__(state)
 
     def _step(self) -> None:
@@ -135,70 +139,65 @@ class ModernOptimizer(CheckedOptimizer):
                 for bucket in self._buckets(group):
                     bucket.update(group, self._layouts)
 
-    def _buckets(self, group: dict[str, Any]) -> Iterator[_Bucket]:
+    def _buckets(self, group: dict[str, Any]) -> Iterable[_Bucket]:
         """What has a gradient, by all that its update depends on; creates and counts the state."""
-        rules = [_Numbers.of(group, second, matrix) for second in (False, True) for matrix in (False, True)]
+        rules = {kind: _Numbers.of(group, kind) for kind in dict.fromkeys(group["kinds"])}
+        rates = {kind: float(group["rates"].get(kind, 1.0)) for kind in rules}
         buckets: dict[Hashable, _Bucket] = {}
         counters = []
         for p, kind in zip(group["params"], group["kinds"], strict=True):
             if p.grad is None:
                 continue
-            rule = rules[2 * (kind in group["second_kinds"]) + (p.ndim >= 2)]
-            state, k = self.state[p], 0
+            rule, state, k = rules[kind], self.state[p], 0
             if rule.counts:
                 if "step" not in state:
                     # On the CPU, so that reading it is no wait for another device.
                     state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
                 k = int(state["step"].item()) + 1
                 counters.append(state["step"])
-            rate = float(group["rates"].get(kind, 1.0))
-            key = (p.device, p.dtype, k, id(rule), rate)
+            key = (p.device, p.dtype, k, rule.key, rates[kind])
             bucket = buckets.get(key)
             if bucket is None:
-                bucket = buckets[key] = _Bucket(rule, rate, k)
+                bucket = buckets[key] = _Bucket(rule, rates[kind], k)
             bucket.params.append(p)
-            bucket.grads.append(-p.grad if group["maximize"] else p.grad)
-            for name, moments in (
-                ("exp_avg", bucket.exp_avgs),
-                ("exp_avg_sq", bucket.exp_avg_sqs),
-                ("exp_avg_slow", bucket.slow),
-            ):
-                if name in rule.state:
-                    if name not in state:
-                        state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-                    moments.append(state[name])
+            bucket.grads.append(p.grad)
+            for name in rule.state:
+                if name not in state:
+                    state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+                bucket.moments[name].append(state[name])
         for counter in counters:
             counter.add_(1)
-        return iter(buckets.values())
+        return buckets.values()
 
 
 @dataclass(frozen=True)
 class _Numbers:
-    """A rule as it is for matrices, or for vectors, of a group."""
+    """The rule of one kind of parameters of a group."""
 
     coefficients: Mapping[str, float]
     betas: tuple[float, float]
     state: frozenset[str]
     counts: bool
 
+    @functools.cached_property
+    def key(self) -> Hashable:
+        """What is equal for equal rules."""
+        return tuple(self.coefficients.items()), self.betas
+
     @classmethod
-    def of(cls, group: Mapping[str, Any], second: bool, matrix: bool) -> _Numbers:
-        coefficients = {
-            name: float(c)
-            for name, c in group["second_coefficients" if second else "coefficients"].items()
-            if c
-        }
+    def of(cls, group: Mapping[str, Any], kind: str) -> _Numbers:
+        second = kind in group["second_kinds"]
+        given = group["second_coefficients" if second else "coefficients"]
+        coefficients = {name: float(c) for name, c in given.items() if c}
         beta1 = float(group["second_beta1"] if second else group["betas"][0])
         beta2 = float(group["betas"][1])
-        if not matrix:
+        if kind == "vector":
             coefficients = for_vectors(coefficients, m=beta1 > 0, v=beta2 > 0)
         needs = reads(coefficients)
-        state = {"exp_avg"} if beta1 > 0 and "m" in needs else set()
-        state |= {"exp_avg_sq"} if beta2 > 0 and "root" in needs else set()
-        state |= {"exp_avg_slow"} if "slow" in needs else set()
+        kept = (beta1 > 0 and "m" in needs, beta2 > 0 and "root" in needs, "slow" in needs)
+        state = frozenset(name for name, read in zip(MOMENTS, kept, strict=True) if read)
         corrects = "exp_avg_sq" in state or ("exp_avg" in state and any(n in MEASURED for n in coefficients))
-        counts = group["bias_correction"] and corrects
-        return cls(coefficients, (beta1, beta2), frozenset(state), counts)
+        return cls(coefficients, (beta1, beta2), state, group["bias_correction"] and corrects)
 
 
 @dataclass
@@ -210,13 +209,12 @@ class _Bucket:
     k: int
     params: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
-    exp_avgs: list[Tensor] = field(default_factory=list)
-    exp_avg_sqs: list[Tensor] = field(default_factory=list)
-    slow: list[Tensor] = field(default_factory=list)
+    moments: dict[str, list[Tensor]] = field(default_factory=lambda: {name: [] for name in MOMENTS})
 
     def update(self, group: Mapping[str, Any], layouts: set[Hashable]) -> None:
         """One step of all of them."""
         lr = float(group["lr"]) * self.rate
+        grads = list(torch._foreach_neg(self.grads)) if group["maximize"] else self.grads
         fused = tuple(self.rule.coefficients.get(name, 0.0) for name in FUSED)
         clip_value = group["clip_value"]
         options: dict[str, Any] = {
@@ -225,7 +223,8 @@ class _Bucket:
             "clip_value": None if clip_value is None else float(clip_value),
             "k": self.k,
         }
-        tensors = (self.params, self.grads, self.exp_avgs, self.exp_avg_sqs)
+        exp_avgs, exp_avg_sqs, slow = self.moments.values()
+        tensors = (self.params, grads, exp_avgs, exp_avg_sqs)
         decay = float(group["weight_decay"])
         if not group["cautious"] and self.rule.coefficients.keys() <= set(FUSED):
             scalars = step_scalars(fused, lr=lr, weight_decay=decay, **options)
@@ -238,10 +237,15 @@ class _Bucket:
             float(group["beta_lion"]),
             bool(group["cautious"]),
         )
-        delta = direction(*tensors, self.slow, numbers)
-        if decay:
+        if numbers.cautious:
+            delta = direction(*tensors, slow, numbers)
+            _mask(delta, grads)
             torch._foreach_mul_(self.params, 1 - lr * decay)
-        torch._foreach_add_(self.params, delta, alpha=-lr)
+            torch._foreach_add_(self.params, delta, alpha=-lr)
+            return
+        lists = _advance(*tensors, slow, numbers)
+        torch._foreach_mul_(self.params, 1 - lr * decay)
+        _subtract(lists, numbers, lr)
 
 
 @dataclass(frozen=True)
@@ -271,7 +275,7 @@ def direction(  # noqa: PLR0917  five kinds of tensors
     slow: list[Tensor],
     numbers: Numbers,
 ) -> list[Tensor]:
-    """The update Δ of parameters of one device and dtype; the moments move on, in place.
+    """The update Δ of parameters of one device and dtype, unmasked; the moments move on, in place.
 
     Args:
         params: Weights, whose shapes alone are read.
@@ -281,6 +285,20 @@ def direction(  # noqa: PLR0917  five kinds of tensors
         slow: Slow moments, likewise.
         numbers: The rule.
     """
+    delta = [torch.zeros_like(p, memory_format=torch.preserve_format) for p in params]
+    _subtract(_advance(delta, grads, exp_avgs, exp_avg_sqs, slow, numbers), numbers, -1.0)
+    return delta
+
+
+def _advance(  # noqa: PLR0917  likewise
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    slow: list[Tensor],
+    numbers: Numbers,
+) -> ModernLists:
+    """Move the moments on; what the entries read, and subtract from `params`."""
     k = numbers.k
     if k.clip != math.inf:
         grads = list(torch._foreach_clamp_max(grads, k.clip))
@@ -296,22 +314,25 @@ def direction(  # noqa: PLR0917  five kinds of tensors
         torch._foreach_addcmul_(exp_avg_sqs, grads, grads, 1 - k.beta2)
     if slow:
         torch._foreach_lerp_(slow, grads, 1 - numbers.beta_slow)
-    delta = [torch.zeros_like(p, memory_format=torch.preserve_format) for p in params]
-    lists = ModernLists(delta, grads, exp_avgs, exp_avg_sqs, k, lion=lion, slow=slow)
+    return ModernLists(params, grads, exp_avgs, exp_avg_sqs, k, lion=lion, slow=slow)
+
+
+def _subtract(lists: ModernLists, numbers: Numbers, lr: float) -> None:
+    """params ← params − lr · Δ."""
     for name, coefficient in numbers.coefficients.items():
-        corrected = "m" in ENTRIES[name].reads and name in FUSED and exp_avgs
-        # An entry is subtracted, times its rate.
-        ENTRIES[name].foreach(lists, -coefficient * (k.correction if corrected else 1.0))
-    if numbers.cautious:
-        _mask(delta, grads)
-    return delta
+        corrected = "m" in ENTRIES[name].reads and name in FUSED and lists.exp_avgs
+        ENTRIES[name].foreach(lists, lr * coefficient * (numbers.k.correction if corrected else 1.0))
 
 
 def _mask(delta: list[Tensor], grads: list[Tensor]) -> None:
     """Zero where an update points along the gradient, in place, and scale up the rest of each tensor."""
-    for d, g in zip(delta, grads, strict=True):
-        mask = (d * g > 0).to(d.dtype)
-        d.mul_(mask.div_(mask.mean().clamp_(min=1e-3)))
+    masks = list(torch._foreach_mul(delta, grads))
+    means = []
+    for mask in masks:
+        mask.gt_(0)
+        means.append(mask.mean().clamp_(min=1e-3))
+    torch._foreach_div_(masks, means)
+    torch._foreach_mul_(delta, masks)
 
 
 class ModernLists(Lists):

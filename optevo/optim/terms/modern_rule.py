@@ -5,9 +5,8 @@ Pure Python.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from optevo.optim.terms.rule import fold
 from optevo.optim.terms.table import BASIS, LATER, MODERN_TABLE
@@ -46,6 +45,10 @@ class ModernRule:
     def of_vectors(self) -> dict[str, float]:
         """The coefficients for parameters of fewer than two dimensions."""
         return for_vectors(self.coefficients, m=self.beta1 is not None, v=self.beta2 is not None)
+
+    def alone(self, *, vectors: bool) -> ModernRule:
+        """What it is for vectors alone, or for all but vectors."""
+        return _only_read(self, self.of_vectors() if vectors else self.coefficients, ())
 
     def formula(self, of_vectors: bool = False) -> str:
         """The update Δ as one line, numbers to three digits."""
@@ -93,9 +96,9 @@ def for_vectors(coefficients: Mapping[str, float], *, m: bool, v: bool) -> dict[
     return {name: folded[name] for name in ENTRIES if folded.get(name, 0.0) != 0}
 
 
-def reads(coefficients: Mapping[str, float]) -> frozenset[str]:
+def reads(names: Iterable[str]) -> frozenset[str]:
     """All that entries read, see `Basis.reads`."""
-    return frozenset[str]().union(*(ENTRIES[name].reads for name in coefficients))
+    return frozenset[str]().union(*(ENTRIES[name].reads for name in names))
 
 
 def collapse_modern(
@@ -112,24 +115,37 @@ def collapse_modern(
     cautious: bool,
 ) -> ModernRule:
     """Fold weighted terms into the coefficients; arguments as of `optevo.optim.terms.rule.collapse`."""
+    if beta_lion == 0:  # sign(0·m + 1·g)
+        terms = ["SIGN_GRAD" if term == "LION" else term for term in terms]
     found = fold(terms, alphas, beta1=beta1, beta2=beta2, table=MODERN_TABLE, basis=ENTRIES)
-    coefficients = {name: value for name, value in found.items() if value != 0}
-    vectors = for_vectors(coefficients, m=beta1 != 0, v=beta2 != 0)
-    everywhere = reads(coefficients) | reads(vectors)
-    reads_m, reads_v = beta1 != 0 and "m" in everywhere, beta2 != 0 and "root" in everywhere
-    values: dict[str, Any] = {
-        "beta1": beta1 if reads_m else None,
-        "beta2": beta2 if reads_v else None,
-        "beta_slow": beta_slow if "slow" in everywhere else None,
-        "beta_lion": beta_lion if "before" in everywhere else None,
-        "eps": eps if "eps" in everywhere else None,
-    }
+    rule = ModernRule(
+        {name: value for name, value in found.items() if value != 0},
+        beta1=beta1 or None,
+        beta2=beta2 or None,
+        beta_slow=beta_slow,
+        beta_lion=beta_lion,
+        eps=eps,
+        bias_correction=bias_correction,
+        clip_value=clip_value,
+        cautious=cautious,
+    )
+    return _only_read(rule, rule.coefficients, rule.of_vectors())
+
+
+def _only_read(rule: ModernRule, coefficients: Mapping[str, float], others: Iterable[str]) -> ModernRule:
+    """The rule with these coefficients, without the numbers that neither they nor other entries read."""
+    names = (*coefficients, *others)
+    read = reads(names)
+    m, v = rule.beta1 is not None and "m" in read, rule.beta2 is not None and "root" in read
     return ModernRule(
         coefficients,
-        **values,
+        beta1=rule.beta1 if m else None,
+        beta2=rule.beta2 if v else None,
+        beta_slow=rule.beta_slow if "slow" in read else None,
+        beta_lion=rule.beta_lion if "before" in read else None,
+        eps=rule.eps if "eps" in read else None,
         # LION and ORTHO don't see how large m is.
-        bias_correction=bias_correction
-        and (reads_v or (reads_m and any(name in MEASURED for name in (*coefficients, *vectors)))),
-        clip_value=clip_value if any(ENTRIES[name].clips for name in coefficients) else None,
-        cautious=cautious,
+        bias_correction=rule.bias_correction and (v or (m and any(name in MEASURED for name in names))),
+        clip_value=rule.clip_value if any(ENTRIES[name].clips for name in names) else None,
+        cautious=rule.cautious and bool(coefficients),
     )

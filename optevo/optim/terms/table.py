@@ -185,7 +185,8 @@ LATER: dict[str, Basis] = {
         Basis(  # Jordan et al., Muon; the scale is that of Liu et al., arXiv 2502.16982
             "ortho",
             "orth({m_nesterov})",
-            lambda x: x.m + x.beta1 * (x.g - x.m),  # of which it is the orthogonal factor, times the scale
+            # Of which it is the orthogonal factor, times the scale; m is not corrected.
+            lambda x: x.g + x.beta1**2 * (x.before - x.g),
             lambda t, rate: t.subtract(t.ortho, rate),
             "torch._foreach_add_(delta, ortho, alpha={rate})",
             reads=frozenset({"m"}),
