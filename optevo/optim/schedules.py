@@ -43,39 +43,6 @@ class WarmupCosine:
         return f"WarmupCosine({self.total_steps}, warmup_steps={self.warmup_steps}, cosine={self.cosine})"
 
 
-class WarmupLinear:
-    """The factor on the learning rate at step t = 0, 1, …: warmup, then a straight line down to 0.
-
-    It is (t + 1)/warmup_steps while t < warmup_steps; then (total_steps − t)/(total_steps − warmup_steps).
-    From t = total_steps on it is 0. Exported files hold the class as it stands here.
-
-    Args:
-        total_steps: Length of the run in optimizer steps, ≥ 1.
-        warmup_steps: Steps of linear warmup. Default: 0, none.
-
-    Raises:
-        ValueError: `total_steps` is below 1, or `warmup_steps` below 0 or above it.
-    """
-
-    def __init__(self, total_steps: int, *, warmup_steps: int = 0) -> None:
-        if not 1 <= total_steps < 1e15:
-            raise ValueError(f"Invalid total_steps: {total_steps}, expected at least 1")
-        if not 0 <= warmup_steps <= total_steps:
-            raise ValueError(f"Invalid warmup_steps: {warmup_steps}, expected 0 to {total_steps}")
-        self.total_steps = total_steps
-        self.warmup_steps = warmup_steps
-
-    def __call__(self, step: int) -> float:
-        if step >= self.total_steps:
-            return 0.0
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        return (self.total_steps - step) / (self.total_steps - self.warmup_steps)
-
-    def __repr__(self) -> str:
-        return f"WarmupLinear({self.total_steps}, warmup_steps={self.warmup_steps})"
-
-
 class WarmupHoldCosine:
     """The factor on the learning rate at step t = 0, 1, …: warmup, hold, half a cosine.
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from optevo.optim import checked
-from optevo.optim.schedules import WarmupCosine
+from optevo.optim.schedules import ShareSchedule, WarmupCosine
 
 _SHARED = {
     "IMPORTS": checked.IMPORTS + "from torch.optim.lr_scheduler import LambdaLR",
     "CHECKED": inspect.getsource(checked.CheckedOptimizer).rstrip(),
+    "SHARE_SCHEDULE": inspect.getsource(ShareSchedule).rstrip(),
     "WARMUP_COSINE": inspect.getsource(WarmupCosine).rstrip(),
 }
 

@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from strategies import genome
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from optevo.optim import GenomeOptimizer, TermGenome, WarmupCosine
-from optevo.optim.schedules import WarmupLinear
+from optevo.optim.schedules import ShareSchedule
 
 
 def factor_by_the_spec(t: int, total: int, warmup: int, cosine: bool) -> float:
@@ -147,11 +148,38 @@ def test_the_scheduler_goes_on_from_a_checkpoint_where_it_was(warmup, cosine):
     assert lrs(resumed, resumed_scheduler, 12) == whole[8:]
 
 
-@pytest.mark.parametrize(("total", "warmup"), [(0, 0), (math.nan, 0), (4, -1), (4, 5)])
-def test_a_linear_schedule_that_is_none_is_refused(total, warmup):
-    with pytest.raises(ValueError, match=r"Invalid (total|warmup)_steps"):
-        WarmupLinear(total, warmup_steps=warmup)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"total_steps": 0},
+        {"total_steps": math.nan},
+        {"warmup": -0.1},
+        {"warmup": 0.6, "hold": 0.5},
+        {"decay": "cosin"},
+        {"final": 2.0},
+    ],
+)
+def test_a_schedule_of_shares_that_is_none_is_refused(wrong: dict[str, Any]):
+    with pytest.raises(ValueError, match=f"Invalid {[*wrong][-1]}"):
+        ShareSchedule(**{"total_steps": 10, **wrong})
 
 
-def test_a_linear_schedule_may_be_all_warmup():
-    assert [WarmupLinear(4, warmup_steps=4)(t) for t in range(6)] == [0.25, 0.5, 0.75, 1.0, 0.0, 0.0]
+@pytest.mark.parametrize(
+    ("decay", "final", "expected"),
+    [
+        ("none", 0.0, [0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ("linear", 0.0, [0.5, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0]),
+        ("linear", 0.5, [0.5, 1, 1, 1, 1, 0.9, 0.8, 0.7, 0.6, 0.5]),
+        ("cosine", 0.0, [0.5, 1, 1, 1, 1, *(0.5 + 0.5 * math.cos(math.pi * s / 5) for s in range(1, 6))]),
+        ("sqrt", 0.0, [0.5, 1, 1, 1, 1, *(1 - math.sqrt(s / 5) for s in range(1, 6))]),
+    ],
+)
+def test_shares_of_a_run(decay: str, final: float, expected: list[float]):
+    schedule = ShareSchedule(9, warmup=2 / 9, hold=2 / 9, decay=decay, final=final)
+    assert [schedule(t) for t in range(10)] == pytest.approx(expected, abs=1e-12)
+    assert schedule(50) == schedule(9)
+
+
+def test_shares_are_those_of_any_run():
+    short, long = (ShareSchedule(n, warmup=0.1, hold=0.3, decay="cosine") for n in (100, 1000))
+    assert [short(t) for t in range(100)] == pytest.approx([long(10 * t + 9) for t in range(100)], abs=0.03)

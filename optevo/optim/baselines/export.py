@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +9,6 @@ import torch
 from optevo.optim.baselines.registry import WARMUP_SHARE, TunedBaseline
 from optevo.optim.checked import CheckedOptimizer
 from optevo.optim.learned import LEARNED, learned_source
-from optevo.optim.schedules import WarmupLinear
 from optevo.optim.source import fill, range_entries
 
 _TEMPLATE = '''"""@NAME@: @FACTORY@ as tuned by optevo. This file needs @PACKAGE@.
@@ -78,7 +76,7 @@ OPTIONS = @OPTIONS@
 
 
 |usual|@WARMUP_COSINE@
-|linear|@WARMUP_LINEAR@
+|linear|@SHARE_SCHEDULE@
 |learned|@LEARNED@
 
 
@@ -87,8 +85,7 @@ def scheduler(optimizer: Optimizer, total_steps: int) -> LambdaLR:
 |usual|    schedule = WarmupCosine(total_steps, cosine=@COSINE@)
 |usual|    schedule.warmup_steps = @WARMUP@
 |usual|    return LambdaLR(optimizer, schedule)
-|linear|    WarmupLinear(total_steps)  # refuses what is no number of steps
-|linear|    return LambdaLR(optimizer, WarmupLinear(total_steps, warmup_steps=@WARMUP@))
+|linear|    return LambdaLR(optimizer, ShareSchedule(total_steps, warmup=@WARMUP_SHARE@, decay="linear"))
 |learned|    WarmupHoldCosine(total_steps)  # refuses what is no number of steps
 |learned|    peaks = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
 |learned|    name, warmup = @LEARNED_NAME@, @WARMUP@
@@ -143,7 +140,7 @@ def export_baseline(
         "LR": repr(tuned.lr),
         "WEIGHT_DECAY": repr(tuned.weight_decay),
         "SCHEDULE": _said(tuned.schedule_name),
-        "WARMUP_LINEAR": inspect.getsource(WarmupLinear).rstrip(),
+        "WARMUP_SHARE": repr(WARMUP_SHARE),
         "LEARNED": learned_source(tuned.schedule_name) if learned else "",
         "LEARNED_NAME": repr(tuned.schedule_name).replace("'", '"'),
         "COSINE": repr(not constant),

@@ -16,7 +16,7 @@ from optevo.naming import hint
 from optevo.optim.baselines.table import BASELINES, STORED_NAMES, Baseline, Option
 from optevo.optim.candidate import Candidate
 from optevo.optim.learned import LEARNED, LearnedSchedule
-from optevo.optim.schedules import WarmupCosine, WarmupLinear
+from optevo.optim.schedules import ShareSchedule, WarmupCosine
 from optevo.scalars import plain
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class TunedBaseline(Candidate):
         """The learning rate."""
         return self.lr
 
-    def schedule(self, total_steps: int) -> WarmupCosine | WarmupLinear | LearnedSchedule:
+    def schedule(self, total_steps: int) -> WarmupCosine | ShareSchedule | LearnedSchedule:
         """The learning-rate factor over a run of `total_steps` steps."""
         if self.schedule_name == "none":
             return WarmupCosine(total_steps)
@@ -129,7 +129,7 @@ class TunedBaseline(Candidate):
         if self.schedule_name in LEARNED:
             return LearnedSchedule(self.schedule_name, total_steps, lr=self.lr, warmup_steps=warmup_steps)
         if self.schedule_name == "warmup_linear":
-            return WarmupLinear(total_steps, warmup_steps=warmup_steps)
+            return ShareSchedule(total_steps, warmup=WARMUP_SHARE, decay="linear")
         return WarmupCosine(total_steps, warmup_steps=warmup_steps, cosine=True)
 
     def formula(self) -> str:

@@ -14,7 +14,6 @@ import torch
 
 from optevo.optim import kinds, orthogonal
 from optevo.optim.kinds import KINDS
-from optevo.optim.schedules import ShareSchedule
 from optevo.optim.source import fill, range_entries
 from optevo.optim.terms.modern import ModernGenome
 from optevo.optim.terms.modern_rule import ENTRIES, ModernRule, reads
@@ -247,7 +246,6 @@ def export_modern(
             _method(name, one, coefficients, constant_beta1=one is not rule)
             for name, (one, coefficients) in methods.items()
         ),
-        "SHARE_SCHEDULE": inspect.getsource(ShareSchedule).rstrip(),
         "SHARES": shares,
         "RECORDED": "".join(f"        {value!r},\n" for value in _recorded(genome)),
     }
