@@ -16,8 +16,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
+import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,20 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 
-from analysis.viable import APART, best, finished, search, steps_of
+from analysis.viable import APART, best, finished, steps_of
 from optevo import keys
+from optevo.evaluation.racing import USEFUL
+from optevo.evaluation.within_runs import behind_within, highest_losses, margins
 from optevo.reporting.statistics import paired
+from optevo.samplers import sampler_of
+from optevo.storage.opening import open_storage
 from optevo.storage.study_file import read_study
 from optevo.study.config import StudyConfig, load_config
-from optevo.study.studies import load_study
+from optevo.study.studies import create_or_resume, is_complete, load_study
 from optevo.tasks.roots import data_root
 from optevo.training.bench import Bench
 from optevo.training.run import read_run
+from optevo.workers.worker import work
 
 STUDIES = Path(__file__).parents[1] / "studies"
 SAVED = ("own_search", "quickstart")
@@ -65,6 +72,22 @@ def variant(way: str, seed: int) -> StudyConfig:
     )
 
 
+def search(config: StudyConfig, folder: Path) -> optuna.Study:
+    """The finished search, in a database of its own, by a worker in this process."""
+    url = f"sqlite:///{(folder / config.name.replace(' ', '_')).resolve()}.db"
+    costs = Bench(config, "cpu", data_root()).rehearse_all()
+    study = create_or_resume(config, open_storage(url, create=True), "cpu", costs)
+    if not is_complete(study):
+        work(url, config.name, device="cpu", data_root=data_root(), parent=os.getppid())
+    return load_study(open_storage(url), config.name)[0]
+
+
+def steps_of_first(study: optuna.Study) -> int:
+    """Training steps of generation 0, in which nobody races."""
+    attrs = [keys.ours(trial) for trial in finished(study)]
+    return sum(one[keys.TRAINED_STEPS] for one in attrs if one[keys.GENERATION] == 0)
+
+
 def row(way: str, seed: int, folder: Path) -> dict[str, Any]:
     """What came of one search; kept in a file beside its database."""
     kept = folder / f"{way} {seed}.json"
@@ -85,6 +108,7 @@ def row(way: str, seed: int, folder: Path) -> dict[str, Any]:
         "way": way,
         "search_seed": seed,
         "steps": steps_of(study),
+        "generation_0": steps_of_first(study),
         "trials": len(trials),
         "complete": sum(trial.state.name == "COMPLETE" for trial in trials),
         "within_runs": sum(keys.UNFINISHED in keys.ours(trial) for trial in trials),
@@ -132,6 +156,64 @@ def agreement(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+#: What is asked of a loss, by name: margins of a schedule over a run of so many steps.
+RULES: dict[str, Callable[[Callable[[int], float], int], Sequence[float]]] = {
+    "none": lambda schedule, steps: [0.0] * 9,
+    "5 %": lambda schedule, steps: [0.05] * 9,
+    "2 % and up to 10 % more": margins,
+}
+
+
+def replay(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
+    """What rules would have stopped within the first run, had a study raced so: a row a rule and schedule.
+
+    `useful` are children that were not behind the best quarter of the generation before after that run;
+    `lost` those of them that a rule stops. Copied and diverged ones are left out.
+    """
+    space, steps, rows = config.make_space(), config.evaluation.steps, []
+    table = sampler_of(study).slot_table(study)
+    trials = {trial.number: trial for trial in finished(study)}
+    first = {n: [read_run(run) for run in keys.ours(t).get(keys.RUNS, [])[:1]] for n, t in trials.items()}
+    for g, population in sorted(table.populations.items()):
+        runs = [first[member.number] for member in population]
+        (highest,) = highest_losses(runs, 1)
+        fitness = sorted((run.earned for each in runs for run in each), reverse=True)
+        least = fitness[: math.ceil(USEFUL * len(population))][-1]
+        for number, trial in trials.items():
+            attrs, own = keys.ours(trial), first[number]
+            if attrs[keys.GENERATION] != g + 1 or keys.COPIED_FROM in attrs or not own or own[0].diverged:
+                continue
+            schedule = space.candidate(trial.params).schedule(steps)
+            for rule, asked in RULES.items():
+                losses, limits = own[0].losses, asked(schedule, steps)
+                stops = [n for n in range(1, 10) if behind_within(losses[:n], highest, limits)]
+                tenths, useful = min(stops, default=10), own[0].fitness >= least
+                decays = schedule(steps - 1) < 0.5
+                rows.append((study.study_name, rule, decays, tenths / 10, useful, useful and tenths < 10))
+    frame = pd.DataFrame(rows, columns=["study", "rule", "decays", "share", "useful", "lost"])
+    groups = frame.groupby(["study", "rule", "decays"], sort=False)
+    counts = groups[["share", "useful", "lost"]].sum().assign(children=groups.size())
+    return counts.reset_index().rename(columns={"share": "runs"})
+
+
+def said_of_replay(frame: pd.DataFrame) -> list[str]:
+    """A line of Markdown a rule: saved studies, and the searches together."""
+    studies = [*SAVED[:1], "searches"]
+    frame = frame.assign(study=frame["study"].where(~frame["study"].str.startswith(PLAIN), "searches"))
+    lines = [f"| margin | {' | '.join(f'{one}, share of first runs | lost' for one in studies)} |"]
+    lines += ["| --- |" + " --- | --- |" * len(studies)]
+    for rule in RULES:
+        cells = [rule]
+        for study in studies:
+            one = frame[(frame["rule"] == rule) & (frame["study"] == study)]
+            by = one.groupby("decays")[["lost", "useful"]].sum()
+            cells.append(f"{one['runs'].sum() / one['children'].sum():.2f}")
+            decay, stay = (f"{by.loc[kind, 'lost']} of {by.loc[kind, 'useful']}" for kind in (True, False))
+            cells.append(f"{decay} that decay, {stay} that stay")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def saved(name: str) -> tuple[optuna.Study, StudyConfig]:
     """A saved study."""
     return load_study(read_study(STUDIES / "results" / name / f"{name}.json"), name)
@@ -146,7 +228,8 @@ def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def said_of_agreement(frame: pd.DataFrame) -> list[str]:
     """A line of Markdown a study and schedule: saved ones with an interval, searches as mean ± sd."""
-    tenths = sorted(frame["tenth"].unique())
+    tenths = [1, 2, 3, 5, 10]
+    frame = frame[frame["tenth"].isin(tenths)]
     lines = [f"| study | schedule | candidates | {' | '.join(map(str, tenths))} |"]
     lines += [f"| {' | '.join(['---'] * (3 + len(tenths)))} |"]
     searches = frame["study"].str.startswith(PLAIN)
@@ -163,15 +246,17 @@ def said_of_agreement(frame: pd.DataFrame) -> list[str]:
 
 def said(frame: pd.DataFrame) -> list[str]:
     """The searches, a line of Markdown each way: mean ± sd over searches, and against none of it."""
-    tables = {
-        name: frame.pivot(index="search_seed", columns="way", values=name) for name in ("steps", "fresh")
-    }
-    lines = [f"| n = {len(tables['steps'])} searches each | steps | share | fresh fitness | − without |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
+    names = ("steps", "generation_0", "fresh")
+    tables = {name: frame.pivot(index="search_seed", columns="way", values=name) for name in names}
+    later = tables["steps"] - tables["generation_0"]
+    n = len(later)
+    lines = [f"| n = {n} searches each | steps | share | of children | fresh fitness | − without |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
     for way in WAYS:
-        steps, fresh = (table[way] for table in tables.values())
-        share = steps / tables["steps"][PLAIN]
-        cells = [way, f"{steps.mean():.0f} ± {steps.std():.0f}", f"{share.mean():.3f} ± {share.std():.3f}"]
+        steps, fresh = tables["steps"][way], tables["fresh"][way]
+        shares = [table[way] / table[PLAIN] for table in (tables["steps"], later)]
+        cells = [way, f"{steps.mean():.0f} ± {steps.std():.0f}"]
+        cells += [f"{share.mean():.3f} ± {share.std():.3f}" for share in shares]
         cells += [f"{fresh.mean():.4f} ± {fresh.std():.4f}", ""]
         if way != PLAIN and len(fresh) > 1:
             found = paired({"": (fresh - tables["fresh"][PLAIN]).tolist()}, rng=np.random.default_rng(0))
@@ -190,20 +275,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     given.keep.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if given.way:
         for seed in given.seeds:
             print(row(given.way, seed, given.keep), flush=True)
         return
     frame = pd.DataFrame([row(way, seed, given.keep) for seed, way in itertools.product(given.seeds, WAYS)])
-    ranks = [agreement(*saved(name)) for name in SAVED]
+    studies = [saved(name) for name in SAVED]
     for seed in given.seeds:
         config = variant(PLAIN, seed)
-        ranks.append(agreement(search(config, given.keep), config))
+        studies.append((search(config, given.keep), config))
+    ranks = pd.concat([agreement(*one) for one in studies])
+    replays = pd.concat([replay(*one) for one in studies if one[1].name != SAVED[1]])
     if given.output:
         given.output.mkdir(parents=True, exist_ok=True)
         frame.to_csv(given.output / "searches.csv", index=False)
-        pd.concat(ranks).to_csv(given.output / "agreement.csv", index=False, float_format="%.4f")
-    print("\n".join([*said(frame), "", *said_of_agreement(pd.concat(ranks))]))
+        ranks.to_csv(given.output / "agreement.csv", index=False, float_format="%.4f")
+        replays.to_csv(given.output / "replays.csv", index=False, float_format="%.1f")
+    print("\n".join([*said(frame), "", *said_of_agreement(ranks), "", *said_of_replay(replays)]))
 
 
 if __name__ == "__main__":

@@ -35,12 +35,17 @@ def test_a_rank_correlation_is_that_of_scipy():
 
 def test_the_results_page_has_the_tables_of_the_stored_searches():
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
-    searches, ranks = (pd.read_csv(RESULTS / f"{name}.csv") for name in ("searches", "agreement"))
+    searches, ranks, replays = (
+        pd.read_csv(RESULTS / f"{name}.csv") for name in ("searches", "agreement", "replays")
+    )
     assert set(searches["way"]) == set(racing.WAYS)
-    for line in [*racing.said(searches), *racing.said_of_agreement(ranks)]:
+    lines = [*racing.said(searches), *racing.said_of_agreement(ranks), *racing.said_of_replay(replays)]
+    for line in lines:
         assert line in page
 
 
-def test_the_stored_agreement_of_a_saved_study_is_that_of_its_runs():
-    stored = pd.read_csv(RESULTS / "agreement.csv").query("study == 'own_search'").reset_index(drop=True)
-    pd.testing.assert_frame_equal(racing.agreement(*racing.saved("own_search")), stored, atol=1e-4)
+def test_what_is_stored_of_a_saved_study_is_that_of_its_runs():
+    study = racing.saved("own_search")
+    for name, made in (("agreement", racing.agreement), ("replays", racing.replay)):
+        stored = pd.read_csv(RESULTS / f"{name}.csv").query("study == 'own_search'").reset_index(drop=True)
+        pd.testing.assert_frame_equal(made(*study), stored, check_exact=False, atol=1e-4)
