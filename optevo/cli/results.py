@@ -94,10 +94,9 @@ def compare(
     new = [one for one in caveats(beside, measure) if one not in said] if beside else []
     for caveat in [*said, *(f"with {readings[-1].budget}: {one}" for one in new)]:
         console.print(caveat)
-    costs = ", costs.csv" * any(len(reading.costs) for reading in readings)
-    console.print(
-        f"tables are in {output}/: comparison.md, runs.csv, summary.csv, differences.csv, studies.csv{costs}"
-    )
+    names = ("runs", "summary", "differences", "costs")
+    files = [f"{n}{one.ending}.csv" for one in readings for n in names if n != "costs" or len(one.costs)]
+    console.print(f"tables are in {output}/: comparison.md, {', '.join(files)}, studies.csv")
 
 
 def ablate(
