@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # An hour and a half on two cores; one alone: make bench BENCHMARKS=step
-BENCHMARKS := step graphs loop precision ask parameters startup stack genomes search
+BENCHMARKS := step modern graphs loop precision ask parameters startup stack genomes search
 
 .PHONY: quickstart test test-slow lint bench dashboard clean
 

@@ -223,3 +223,35 @@ def test_the_hand_made_hybrid_is_its_preset():
     ours = trained(lambda params: CautiousOrthoConvAdamW(params, lr=5e-3, weight_decay=0.0))
     preset = dataclasses.replace(MODERN_PRESETS["cautious_ortho_conv"], weight_decay=0.0)
     close(ours, trained(preset.optimizer))
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+@pytest.mark.parametrize("shape", [(8, 9), (8, 64), (64, 8)])
+def test_long_rows_get_the_polynomials_of_their_singular_values_too(shape: tuple[int, int], rank: int):
+    """Where the polynomials are multiplied before the matrix is."""
+    generator = torch.Generator().manual_seed(rank)
+    m = torch.randn(shape[0], rank, generator=generator) @ torch.randn(rank, shape[1], generator=generator)
+    u, s, vh = torch.linalg.svd(m.double(), full_matrices=False)
+    s /= s.norm()
+    for a, b, c in orthogonal.POLAR_EXPRESS:
+        s = a * s + b * s**3 + c * s**5
+    expected = u[:, :rank] * s[:rank] @ vh[:rank]
+    for matrices in ([m], [m, m]):
+        for factor in orthogonal.orthogonalise(matrices):
+            assert (factor - expected).norm() < 2e-3 * expected.norm()
+
+
+def test_a_matrix_that_a_group_calls_a_vector_gets_the_rule_of_vectors():
+    matrices = [p for p in start() if p.ndim == 2]
+    groups = [{"params": copy.deepcopy(matrices), "kind": "vector"}]
+    ours = trained(lambda _: genome("ORTHO").optimizer(groups), groups[0]["params"])
+    close(ours, trained(genome("ADAM_TERM").optimizer, copy.deepcopy(matrices)))
+
+
+def test_equal_rules_are_one_update(monkeypatch: pytest.MonkeyPatch):
+    """As many calls as `GenomeOptimizer` makes, where kinds differ in nothing."""
+    calls = []
+    monkeypatch.setattr(modern_optimizer, "update", lambda params, *_, **__: calls.append(len(params)))
+    trained(genome("ADAM_TERM").optimizer, steps=1)
+    trained(genome("ADAM_TERM", vector_rate=2.0).optimizer, steps=1)
+    assert calls == [7, 4, 3]
