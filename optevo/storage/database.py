@@ -8,7 +8,7 @@ import functools
 import json
 import threading
 from collections.abc import Container, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
@@ -92,7 +92,7 @@ class Database(RDBStorage):
         bare.params, bare.distributions, bare.intermediate_values = {}, {}, {}
         bare.user_attrs, bare.system_attrs = {}, {}
         trial = super()._get_prepared_new_trial(study_id, bare, session)
-        Writes.of(template_trial).insert(session.connection(), trial.trial_id)
+        Writes.of(template_trial).insert(session.connection(), cast("int", trial.trial_id))
         return trial
 
     def create_new_trials(self, study_id: int, templates: Sequence[FrozenTrial]) -> None:

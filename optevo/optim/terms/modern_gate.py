@@ -69,7 +69,7 @@ def _follow(
         grads = gradient(x)
         if rule.clip_value is not None:
             grads = grads.clamp(-rule.clip_value, rule.clip_value)
-        (delta,) = direction([x], [grads], *moments, numbers)
+        (delta,) = direction([x], [grads], moments[0], moments[1], moments[2], numbers)
         if "ortho" in rule.coefficients:
             nesterov = torch.lerp(grads, moments[0][0], k.beta1) if moments[0] else grads
             norms = nesterov.norm(dim=1, keepdim=True).clamp(min=1e-7)

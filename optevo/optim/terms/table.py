@@ -24,8 +24,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from optevo.optim.terms.kernels import Lists
-
 
 class Inputs(NamedTuple):
     """What the value of an entry for one tensor is made of.
@@ -62,7 +60,7 @@ class Basis:
         name: Of its coefficient, in `Rule` and in canonical forms.
         symbol: For formulas, in which ``{m}``, ``{root}`` and ``{eps}`` are filled in.
         value: Its value for one tensor, where one suffices.
-        foreach: Subtracts it, times a rate, from lists of parameters.
+        foreach: Subtracts it, times a rate, from lists of parameters: `Lists`, or `ModernLists` for `LATER`.
         source: The same as a line of an exported file; ``{rate}`` is filled in.
         reads: What it needs besides g: of "m"; "root", which is √v̂ + ε, or |g| + ε without a second moment;
             "magnitude", which is |g| + ε; "eps"; and, beyond the first six entries, whose rates hold its
@@ -77,7 +75,7 @@ class Basis:
     name: str
     symbol: str
     value: Value
-    foreach: Callable[[Lists, float], None]
+    foreach: Callable[[Any, float], None]
     source: str
     reads: frozenset[str] = frozenset()
     without_m: str | None = None
