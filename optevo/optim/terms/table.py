@@ -21,9 +21,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
 
 class Inputs(NamedTuple):
     """What the value of an entry for one tensor is made of.
