@@ -6,9 +6,10 @@ shares of a run has it for these runs too.
 
 python -m analysis.transfer modern_adamw modern_search --storage sqlite:///modern.db --seeds 5 --output FOLDER
 
-The first study is the reference. Runs are appended to FOLDER/runs.csv as they finish; the same command goes
-on with those that are missing. `--sets` and `--steps` make other readings, such as the steps that a winner
-needs for what the reference has after 1,000.
+The first study is the reference. Runs are kept in FOLDER, a file a study, as they finish; the same command
+goes on with those that are missing, and studies may be measured by commands of their own at the same time.
+`--sets` and `--steps` make other readings, such as the steps that a winner needs for what the reference has
+after 1,000.
 """
 
 from __future__ import annotations
@@ -127,53 +128,69 @@ def winner_of(name: str, url: str) -> Candidate:
 
 
 def measured(
-    candidates: dict[str, Candidate], sets: Sequence[str], seeds: Sequence[int], steps: int | None, path: Path
+    study: str,
+    candidate: Candidate,
+    sets: Sequence[str],
+    seeds: Sequence[int],
+    steps: int | None,
+    folder: Path,
 ) -> pd.DataFrame:
-    """A row a run; those in the file already are not repeated."""
+    """A row a run; those in the study's file already are not repeated."""
+    path = folder / f"{study}.csv"
     rows: list[dict[str, Any]] = pd.read_csv(path).to_dict("records") if path.exists() else []
-    done = {(row["study"], row["set"], row["steps"], row["seed"]) for row in rows}
+    done = {(row["set"], row["steps"], row["seed"]) for row in rows}
+    loaded: dict[str, tuple[Task, Splits]] = {}
     for seed in seeds:
         for name in sets:
             make, usual, batch_size = SETS[name]
-            task, splits = make(), None
-            for study, candidate in candidates.items():
-                if (study, name, steps or usual, seed) in done:
-                    continue
-                splits = splits or task.load(data_root())
-                run = train(
-                    *(task, splits, candidate),
-                    seed=seed,
-                    steps=steps or usual,
-                    batch_size=batch_size,
-                    split="test",
-                    precision="bfloat16",
-                )
-                row = {"study": study, "set": name, "steps": steps or usual, "seed": seed}
-                rows.append({**row, "metric": run.metric, "seconds": round(run.seconds, 2)})
-                pd.DataFrame(rows).to_csv(path, index=False)
+            if (name, steps or usual, seed) in done:
+                continue
+            if name not in loaded:
+                task = make()
+                loaded[name] = task, task.load(data_root())
+            run = train(
+                *(*loaded[name], candidate),
+                seed=seed,
+                steps=steps or usual,
+                batch_size=batch_size,
+                split="test",
+                precision="bfloat16",
+            )
+            row = {"study": study, "set": name, "steps": steps or usual, "seed": seed}
+            rows.append({**row, "metric": run.metric, "seconds": round(run.seconds, 2)})
+            pd.DataFrame(rows).to_csv(path, index=False)
     return pd.DataFrame(rows)
 
 
 def differences(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Each study's mean and sd a set, and its paired difference to the reference; a diverged run has 0."""
+    """Each study's mean and sd a set, and its paired difference to the reference; a diverged run has 0.
+
+    A last row a number of steps is the mean over its sets, where there are several.
+    """
     runs = runs.assign(metric=runs["metric"].fillna(0.0))
     rows = []
-    for (name, steps), part in runs.groupby(["set", "steps"], sort=False):
-        wide = part.pivot(index="seed", columns="study", values="metric").dropna()
-        for study in wide:
-            row = {"set": name, "steps": steps, "study": study, "n": len(wide)}
-            row |= {"mean": wide[study].mean(), "sd": wide[study].std()}
-            if study != reference and reference in wide and len(wide) > 1:
-                pairs = (wide[study] - wide[reference]).tolist()
-                estimate = paired({"": pairs}, rng=np.random.default_rng(0))
-                row |= {
-                    "difference": estimate.mean,
-                    "low": estimate.low,
-                    "high": estimate.high,
-                    "p": estimate.p,
-                }
-            rows.append(row)
+    for steps, of_steps in runs.groupby("steps", sort=False):
+        pairs: dict[str, dict[str, list[float]]] = {}
+        for name, part in of_steps.groupby("set", sort=False):
+            wide = part.pivot(index="seed", columns="study", values="metric").dropna()
+            for study in wide:
+                row = {"set": name, "steps": steps, "study": study, "n": len(wide)}
+                rows.append({**row, "mean": wide[study].mean(), "sd": wide[study].std()})
+                if study != reference and reference in wide and len(wide) > 1:
+                    found = (wide[study] - wide[reference]).tolist()
+                    pairs.setdefault(str(study), {})[str(name)] = found
+                    rows[-1] |= _estimated({str(name): found})
+        for study, strata in pairs.items():
+            if len(strata) > 1:
+                n = sum(map(len, strata.values()))
+                row = {"set": "overall", "steps": steps, "study": study, "n": n}
+                rows.append({**row, **_estimated(strata)})
     return pd.DataFrame(rows)
+
+
+def _estimated(strata: dict[str, list[float]]) -> dict[str, float]:
+    estimate = paired(strata, rng=np.random.default_rng(0))
+    return {"difference": estimate.mean, "low": estimate.low, "high": estimate.high, "p": estimate.p}
 
 
 def main() -> None:
@@ -188,9 +205,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)
-    candidates = {name: winner_of(name, args.storage) for name in args.studies}
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
-    runs = measured(candidates, args.sets, seeds, args.steps, args.output / "runs.csv")
+    runs = pd.concat(
+        measured(name, winner_of(name, args.storage), args.sets, seeds, folder=args.output, steps=args.steps)
+        for name in args.studies
+    )
     table = differences(runs, args.studies[0])
     table.to_csv(args.output / "differences.csv", index=False)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))

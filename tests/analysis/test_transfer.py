@@ -10,21 +10,15 @@ import torch
 
 from analysis import transfer
 from optevo.optim import PRESETS
-from optevo.optim.candidate import Candidate
 
-CANDIDATES: dict[str, Candidate] = {"adamw": PRESETS["adamw"], "ours": PRESETS["cautious_ortho_conv"]}
+OURS = PRESETS["cautious_ortho_conv"]
 
 
 def test_runs_go_on_where_they_were_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "runs.csv"
-    whole = transfer.measured(CANDIDATES, ["breast_cancer"], [0, 1], 5, path)
-    assert whole[["study", "steps", "seed"]].to_dict("list") == {
-        "study": ["adamw", "ours"] * 2,
-        "steps": [5] * 4,
-        "seed": [0, 0, 1, 1],
-    }
+    whole = transfer.measured("ours", OURS, ["breast_cancer"], [0, 1], steps=5, folder=tmp_path)
+    assert whole[["study", "steps", "seed"]].values.tolist() == [["ours", 5, 0], ["ours", 5, 1]]
     assert whole["metric"].between(0.5, 1).all()
-    whole[:3].to_csv(path, index=False)
+    whole[:1].to_csv(tmp_path / "ours.csv", index=False)
     trained = []
     original = transfer.train
 
@@ -33,7 +27,7 @@ def test_runs_go_on_where_they_were_cut_off(tmp_path: Path, monkeypatch: pytest.
         return original(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(transfer, "train", noted)
-    again = transfer.measured(CANDIDATES, ["breast_cancer"], [0, 1], 5, path)
+    again = transfer.measured("ours", OURS, ["breast_cancer"], [0, 1], steps=5, folder=tmp_path)
     assert trained == [1]
     pd.testing.assert_series_equal(again["metric"], whole["metric"])
 
@@ -50,6 +44,20 @@ def test_differences_pair_by_seed_and_a_diverged_run_has_nothing():
     assert (a["n"], b["n"]) == (4, 4)
     assert b["difference"] == pytest.approx((0.1 * 3 - 0.8) / 4)
     assert pd.isna(a["difference"])
+
+
+def test_the_mean_over_sets_has_a_row_of_its_own():
+    runs = pd.DataFrame(
+        [
+            {"study": study, "set": name, "steps": 5, "seed": s, "metric": 0.5 + s / 10 + gain * weight}
+            for study, gain in (("a", 0.0), ("b", 0.1))
+            for name, weight in (("x", 1), ("y", 2))
+            for s in range(3)
+        ]
+    )
+    last = transfer.differences(runs, "a").to_dict("records")[-1]
+    assert (last["set"], last["study"], last["n"]) == ("overall", "b", 6)
+    assert last["difference"] == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize("name", ["breast_cancer", "residual"])
