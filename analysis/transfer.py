@@ -207,7 +207,9 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
     runs = pd.concat(
-        measured(name, winner_of(name, args.storage), args.sets, seeds, folder=args.output, steps=args.steps)
+        measured(
+            name, winner_of(name, args.storage), args.sets, seeds=seeds, folder=args.output, steps=args.steps
+        )
         for name in args.studies
     )
     table = differences(runs, args.studies[0])

@@ -15,7 +15,7 @@ OURS = PRESETS["cautious_ortho_conv"]
 
 
 def test_runs_go_on_where_they_were_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    whole = transfer.measured("ours", OURS, ["breast_cancer"], [0, 1], steps=5, folder=tmp_path)
+    whole = transfer.measured("ours", OURS, ["breast_cancer"], seeds=[0, 1], steps=5, folder=tmp_path)
     assert whole[["study", "steps", "seed"]].values.tolist() == [["ours", 5, 0], ["ours", 5, 1]]
     assert whole["metric"].between(0.5, 1).all()
     whole[:1].to_csv(tmp_path / "ours.csv", index=False)
@@ -27,7 +27,7 @@ def test_runs_go_on_where_they_were_cut_off(tmp_path: Path, monkeypatch: pytest.
         return original(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(transfer, "train", noted)
-    again = transfer.measured("ours", OURS, ["breast_cancer"], [0, 1], steps=5, folder=tmp_path)
+    again = transfer.measured("ours", OURS, ["breast_cancer"], seeds=[0, 1], steps=5, folder=tmp_path)
     assert trained == [1]
     pd.testing.assert_series_equal(again["metric"], whole["metric"])
 
