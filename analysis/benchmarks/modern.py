@@ -102,7 +102,7 @@ def report(title: str, times: dict[str, list[float]]) -> None:
 
 def main() -> None:
     """Measure and print."""
-    rounds = 2 if parser(__doc__).parse_args().quick else 40
+    rounds = 2 if parser(__doc__).parse_args().quick else 20
     torch.set_num_threads(1)
     print_header(f"one thread's own time, {rounds} interleaved rounds, median [5 %, 95 %]")
     model = cifar_cnn(torch.Generator().manual_seed(0))
