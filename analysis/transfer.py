@@ -25,6 +25,7 @@ import torch
 from sklearn.datasets import load_breast_cancer
 from torch import Tensor, nn
 
+from optevo.errors import UserError
 from optevo.measurement.fresh_seeds import stored_result
 from optevo.optim.candidate import Candidate
 from optevo.reporting.statistics import paired
@@ -118,12 +119,12 @@ def winner_of(name: str, url: str) -> Candidate:
     """The candidate that a finished study came to.
 
     Raises:
-        SystemExit: Its best are not measured on fresh seeds yet.
+        UserError: There is none, or its best are not measured on fresh seeds yet.
     """
     study, config = load_study(open_storage(url), name)
     result = stored_result(study, config)
     if result is None:
-        raise SystemExit(f"study {name!r} is not finished: optevo run goes on with it")
+        raise UserError(f"study {name!r} is not finished: optevo run goes on with it")
     return config.make_space().candidate(study.get_trials(deepcopy=False)[result.winner].params)
 
 
@@ -131,9 +132,10 @@ def measured(
     study: str,
     candidate: Candidate,
     sets: Sequence[str],
+    *,
     seeds: Sequence[int],
-    steps: int | None,
     folder: Path,
+    steps: int | None = None,
 ) -> pd.DataFrame:
     """A row a run; those in the study's file already are not repeated."""
     path = folder / f"{study}.csv"
@@ -206,11 +208,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)
     seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
+    try:
+        winners = {name: winner_of(name, args.storage) for name in args.studies}
+    except UserError as error:
+        parser.error(str(error))
     runs = pd.concat(
-        measured(
-            name, winner_of(name, args.storage), args.sets, seeds=seeds, folder=args.output, steps=args.steps
-        )
-        for name in args.studies
+        measured(name, candidate, args.sets, seeds=seeds, folder=args.output, steps=args.steps)
+        for name, candidate in winners.items()
     )
     table = differences(runs, args.studies[0])
     table.to_csv(args.output / "differences.csv", index=False)

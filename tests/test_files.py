@@ -87,3 +87,17 @@ def test_a_mark_before_what_is_no_text_is_a_message(tmp_path: Path, data: bytes)
     for read in (load_config, read_study):
         with pytest.raises(UserError, match=r"is no text|cannot read study file"):
             read(tmp_path / "a")
+
+
+def test_a_name_in_gz_is_compressed_and_read_whatever_its_name(tmp_path: Path):
+    text = "η = 0.1\n" * 1000
+    for name in ("one.json.gz", "two.json.gz"):
+        write_text(tmp_path / name, text)
+    one = (tmp_path / "one.json.gz").read_bytes()
+    assert len(one) < len(text) / 10
+    assert one == (tmp_path / "two.json.gz").read_bytes()
+    (tmp_path / "plain").write_bytes(one)
+    assert read_text(tmp_path / "plain") == text
+    (tmp_path / "plain").write_bytes(one[:-10])
+    with pytest.raises(OSError, match="it is damaged"):
+        read_text(tmp_path / "plain")

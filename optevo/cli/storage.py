@@ -49,7 +49,12 @@ def copy(
 def save(
     study: Annotated[str, typer.Argument(help="The study.", show_default=False)],
     output: Annotated[
-        Path, typer.Option("--output", help="File to write, or to write over.", show_default=False)
+        Path,
+        typer.Option(
+            "--output",
+            help="File to write, or to write over; a name in .gz is compressed.",
+            show_default=False,
+        ),
     ],
     storage: Storage = DEFAULT_STORAGE,
     force: Annotated[
