@@ -1,4 +1,4 @@
-"""Orthogonal updates for convolutions and AdamW for the rest, as torch optimizers with AdamW's arguments."""
+"""Orthogonal updates for convolutions and Adam's for the rest: made by hand, and found by a search."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from optevo.optim.terms.modern import ModernGenome, SecondRule
 from optevo.optim.terms.modern_optimizer import ModernOptimizer
+from optevo.optim.terms.modern_presets import MODERN_PRESETS
 
 
 class OrthoConvAdamW(ModernOptimizer):
@@ -62,3 +63,27 @@ class CautiousOrthoConvAdamW(OrthoConvAdamW):
     """
 
     CAUTIOUS = True
+
+
+class EvolvedModern(ModernOptimizer):
+    """What the first search of the modern catalogue found, see docs/results.md; the preset `evolved_modern`.
+
+    Its schedule is ``PRESETS["evolved_modern"].scheduler(optimizer, total_steps)``. Kinds of parameters are
+    those of `ModernOptimizer`; a group may say its `kind`.
+
+    Args:
+        params: Parameters, named parameters or groups.
+        lr: Learning rate. Default: 5e-3.
+        weight_decay: Decoupled. Default: 1e-2.
+        maximize: Ascend instead of descend. Default: False.
+
+    Raises:
+        ValueError: A hyperparameter is out of range, or a parameter is complex.
+        RuntimeError: In `step`, a gradient is sparse.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 5e-3, weight_decay: float = 1e-2, *, maximize: bool = False
+    ) -> None:
+        genome = MODERN_PRESETS["evolved_modern"]
+        super().__init__(params, genome, lr=lr, weight_decay=weight_decay, maximize=maximize)

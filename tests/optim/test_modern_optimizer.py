@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from pytorch_optimizer import AdEMAMix, Lion
 from torch import Tensor, nn
 
 from optevo.optim import orthogonal
-from optevo.optim.hybrids import CautiousOrthoConvAdamW
+from optevo.optim.hybrids import CautiousOrthoConvAdamW, EvolvedModern
 from optevo.optim.terms import modern_optimizer
 from optevo.optim.terms.modern import ModernGenome, SecondRule
 from optevo.optim.terms.modern_optimizer import ModernOptimizer
 from optevo.optim.terms.modern_presets import MODERN_PRESETS
+from optevo.spaces.modern import ModernSpace
+from optevo.storage.study_file import read_study
 
 STEPS = 12
 SHAPES = ((6, 3, 3, 3), (6,), (5, 6), (6, 5), (5,), (3, 5), (3,))
@@ -255,3 +258,14 @@ def test_equal_rules_are_one_update(monkeypatch: pytest.MonkeyPatch):
     trained(genome("ADAM_TERM").optimizer, steps=1)
     trained(genome("ADAM_TERM", vector_rate=2.0).optimizer, steps=1)
     assert calls == [7, 4, 3]
+
+
+def test_the_winner_is_the_study_s_and_a_class():
+    """Of the saved study, trial by trial."""
+    path = Path(__file__).parents[2] / "studies/results/modern/modern_search.json.gz"
+    storage = read_study(path)
+    (study,) = storage.get_all_studies()
+    trial = storage.get_all_trials(study._study_id)[79]
+    found = ModernSpace().candidate(trial.params)
+    assert found.canonical() == MODERN_PRESETS["evolved_modern"].canonical()
+    close(trained(EvolvedModern), trained(found.optimizer))

@@ -29,4 +29,18 @@ MODERN_PRESETS |= {
     "muon_conv": _adamw(1e-3, 0.1, ("convolution", "hidden")),
     "ortho_conv": _adamw(5e-3, 1e-2, ("convolution",), warmup=0.1, decay="cosine"),
     "cautious_ortho_conv": _adamw(5e-3, 1e-2, ("convolution",), cautious=True, warmup=0.1, decay="linear"),
+    # The winner of studies/modern/search.toml, trial 79 of studies/results/modern/modern_search.json.gz.
+    "evolved_modern": ModernGenome(
+        terms=("ADAM_TERM",),
+        alphas=(1.0,),
+        lr=0.005,
+        beta1=0.8844990208999294,
+        beta2=0.9357561078635277,
+        weight_decay=0.01,
+        warmup=0.07156022652075933,
+        hold=0.07864909898377845,
+        decay="cosine",
+        final=0.168627467042066,
+        second=SecondRule(kinds=("convolution",), terms=("ORTHO",), alphas=(1.0,), beta1=0.9267872746786395),
+    ),
 }
