@@ -92,14 +92,19 @@ class ModernReference(Optimizer):
         mark_head(self.param_groups)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; returns the closure's loss, if there is a closure."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for w, kind in zip(group["params"], group["kinds"], strict=True):
                 if w.grad is not None:
                     lr = float(group["lr"]) * self.genome.rates()[kind]
                     w.mul_(1 - lr * group["weight_decay"])
                     w.sub_(lr * self._update(w, kind))
+        return loss
 
     def _update(self, w: Tensor, kind: str) -> Tensor:
         genome, second, g = self.genome, self.genome.second, w.grad
