@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis import picture, recompress, search_seeds, table1
+from analysis import picture, recompress, search_seeds, table1, transfer
 from optevo import keys
 from optevo.measurement.fresh_seeds import stored_result
 from optevo.measurement.test_split import stored_evaluation
@@ -26,7 +26,7 @@ from optevo.study.studies import counted, is_complete, load_study
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "studies"
 RESULTS = STUDIES / "results"
-SAVED = sorted(RESULTS.rglob("*.json"))
+SAVED = sorted(RESULTS.rglob("*.json*"))
 
 
 def test_table_1_is_that_of_its_runs():
@@ -271,3 +271,19 @@ def test_recompressing_keeps_every_image_and_loses_detail(tmp_path: Path):
     with Image.open(target / "cifar10" / "train" / "cat" / "0.jpg") as image:
         assert image.size == (32, 32)
         assert (np.asarray(image) != noise).any()
+
+
+def test_the_page_says_what_the_modern_winner_s_runs_say():
+    runs = pd.concat(pd.read_csv(RESULTS / "modern" / f"modern_{name}.csv") for name in ("adamw", "search"))
+    found = transfer.differences(runs, "modern_adamw")
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    for name, part in found[found["difference"].notna()].groupby("set"):
+        (row,) = part.to_dict("records")
+        said = f"{row['difference']:+.4f} | {row['low']:+.4f} to {row['high']:+.4f}".replace("-", "−")
+        assert f"{said} | {row['p']:.1g} |" in page or f"{said} | {row['p']:.2g} |" in page, (
+            name,
+            said,
+            row["p"],
+        )
+    for row in found[found["mean"].notna()].to_dict("records"):
+        assert f"{row['mean']:.4f} ± {row['sd']:.4f}" in page
