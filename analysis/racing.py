@@ -85,7 +85,7 @@ def search(config: StudyConfig, folder: Path) -> optuna.Study:
 def steps_of_first(study: optuna.Study) -> int:
     """Training steps of generation 0, in which nobody races."""
     attrs = [keys.ours(trial) for trial in finished(study)]
-    return sum(one[keys.TRAINED_STEPS] for one in attrs if one[keys.GENERATION] == 0)
+    return sum(one.get(keys.TRAINED_STEPS, 0) for one in attrs if one[keys.GENERATION] == 0)
 
 
 def row(way: str, seed: int, folder: Path) -> dict[str, Any]:

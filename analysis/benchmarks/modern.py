@@ -120,7 +120,7 @@ def main() -> None:
     for name, compiled in (("foreach", False), ("compiled", True)):
         steps = {
             "evolved, published": evolved.optimizer(params, compiled=compiled).step,
-            "evolved, modern": as_modern(evolved).optimizer(params, compiled=compiled).step,
+            "evolved, modern": as_modern(evolved, 1_000).optimizer(params, compiled=compiled).step,
         }
         report(f"CIFAR-10 CNN, all parameters, {name}", measure(model, steps, rounds))
 

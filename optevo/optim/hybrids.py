@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from optevo.optim.terms.modern import ModernGenome, SecondRule
+from torch import Tensor
+
 from optevo.optim.terms.modern_optimizer import ModernOptimizer
 from optevo.optim.terms.modern_presets import MODERN_PRESETS
 
@@ -31,11 +32,15 @@ class OrthoConvAdamW(ModernOptimizer):
     """
 
     CAUTIOUS: ClassVar[bool] = False
+    RANGES: ClassVar[Mapping[str, tuple[float, float, int]]] = {
+        **ModernOptimizer.RANGES,
+        "momentum": ModernOptimizer.RANGES["second_beta1"],
+    }
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 5e-3,
+        lr: float | Tensor = 5e-3,
         weight_decay: float = 1e-2,
         *,
         momentum: float = 0.95,
@@ -43,17 +48,18 @@ class OrthoConvAdamW(ModernOptimizer):
         eps: float = 1e-8,
         maximize: bool = False,
     ) -> None:
-        genome = ModernGenome(
-            terms=("ADAM_TERM",),
-            alphas=(1.0,),
-            lr=1e-3,  # what the caller says stands in its place, as for weight decay
-            beta1=betas[0],
-            beta2=betas[1],
-            eps=eps,
-            cautious=self.CAUTIOUS,
-            second=SecondRule(kinds=("convolution",), terms=("ORTHO",), alphas=(1.0,), beta1=momentum),
+        given = {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": eps, "momentum": momentum}
+        self._check(given)
+        name = "cautious_ortho_conv" if self.CAUTIOUS else "ortho_conv"
+        numbers = {"betas": betas, "eps": eps, "second_beta1": momentum}
+        super().__init__(
+            params,
+            MODERN_PRESETS[name],
+            lr=lr,
+            weight_decay=weight_decay,
+            maximize=maximize,
+            hyperparameters=numbers,
         )
-        super().__init__(params, genome, lr=lr, weight_decay=weight_decay, maximize=maximize)
 
 
 class CautiousOrthoConvAdamW(OrthoConvAdamW):

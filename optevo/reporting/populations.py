@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optevo.samplers.slots import Member
-    from optevo.spaces.base import Space
     from optevo.study.config import StudyConfig
 
 GENERATIONS = {
@@ -152,7 +151,7 @@ def _members(generation: int, finished: Mapping[int, Sequence[Member]], counted:
     return [int(number) for number in counted.loc[counted["generation"] == generation, "number"]]
 
 
-def _log_step_size(space: Space, trial: FrozenTrial) -> float:
+def _log_step_size(space: Any, trial: FrozenTrial) -> float:
     """NaN where a trial has no candidate, or this no step size."""
     try:
         size = as_trained(space.candidate(trial.params), runs_of(trial)).step_size()

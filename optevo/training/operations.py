@@ -12,10 +12,11 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from optevo.optim.terms.kernels import EAGER
 from optevo.tasks.roots import data_root
 from optevo.training.base import Operations
 from optevo.training.precision import autocast
-from optevo.training.single import NUMERICAL, backward, generator_for, isolated
+from optevo.training.single import NUMERICAL, backward, generator_for, isolated, parameters
 
 if TYPE_CHECKING:
     from optevo.optim.candidate import Candidate
@@ -71,7 +72,7 @@ def operations_a_step(
 
         of_model = gradients(with_graph=False)
         grads = {p: p.grad for p in model.parameters() if p.grad is not None}
-        optimizer, scheduler = candidate.build(model.parameters(), _HORIZON)
+        optimizer, scheduler = candidate.build(parameters(task, model, candidate), _HORIZON)
         every, counts = getattr(optimizer, "graph_every", 0), list[int]()
         for step in range(COUNTED + 1):
             if every and step % every == 0:
@@ -79,11 +80,14 @@ def operations_a_step(
             else:
                 for p, grad in grads.items():
                     p.grad = grad.clone()  # an optimizer may work in its memory
+            token = EAGER.set(True)
             try:
                 with OperationCounter() as counter:
                     optimizer.step()
             except NUMERICAL:  # which would end a run, too
                 break
+            finally:
+                EAGER.reset(token)
             counts.append(counter.total)
             scheduler.step()
         model.zero_grad(set_to_none=True)

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from optevo.errors import UserError
-from optevo.naming import hint
 from optevo.tasks.faults import users_number
 from optevo.training.fitness import FINAL_STEPS, MAX_LOSS, fitness, tenths, usable
 from optevo.training.precision import PRECISIONS, autocast
@@ -219,7 +218,9 @@ def parameters(task: Task, model: nn.Module, candidate: Candidate) -> Iterable[A
         return model.parameters()
     named = dict(model.named_parameters())
     if unknown := [name for name in said if name not in named]:
-        raise UserError(f"task {task.name!r}: kinds() names {unknown[0]!r}: {hint(unknown[0], named)}")
+        raise UserError(
+            f"task {task.name!r}: kinds() names {unknown[0]!r}, expected one of {', '.join(named)}"
+        )
     return [
         {"params": [named[name] for name in names], "kind": kind}
         for kind, names in itertools.groupby(named, said.get)

@@ -43,6 +43,8 @@ class Linear(Task):
 class Made:
     """A candidate that is any optimizer."""
 
+    by_kind = False
+
     def __init__(self, make: Any) -> None:
         self.make = make
 

@@ -6,6 +6,7 @@ reads anything back from the device.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import importlib.util
 import logging
@@ -17,7 +18,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from optevo.optim.terms.table import BASIS, FUSED, Inputs
 
@@ -373,13 +373,15 @@ def update(
 COMPILE_FROM = 500_000
 
 
+#: Whether nothing is compiled that wasn't asked to be, for whoever looks at single operations.
+EAGER = contextvars.ContextVar("EAGER", default=False)
+
+
 def pays(params: list[Tensor]) -> bool:
     """Whether compiling is worth its seconds: enough elements, and a compiler for their device."""
     device = params[0].device.type
-    if device in _broken or params[0].dtype == torch.float64:
+    if EAGER.get() or device in _broken or params[0].dtype == torch.float64:
         return False
-    if is_in_torch_dispatch_mode():
-        return False  # whoever looks at single operations is to see them
     if any(type(p) not in (Tensor, torch.nn.Parameter) for p in params):
         return False  # of a subclass, shapes and strides don't say all
     return sum(p.numel() for p in params) >= COMPILE_FROM and has_compiler(device)

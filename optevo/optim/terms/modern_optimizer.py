@@ -50,6 +50,8 @@ class ModernOptimizer(CheckedOptimizer):
             False with eager `torch._foreach_*` calls. Default: None, the kernel for 500,000 parameters and
             more where there is a compiler.
         maximize: Ascend instead of descend. Default: False.
+        hyperparameters: What else a group has by default in the place of the genome's, such as `betas`.
+            Default: nothing.
 
     Raises:
         ValueError: A hyperparameter of a group, or of a checkpoint, is out of range, or a parameter is
@@ -74,6 +76,7 @@ class ModernOptimizer(CheckedOptimizer):
         weight_decay: float | None = None,
         compiled: bool | None = None,
         maximize: bool = False,
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(genome, ModernGenome):
             raise TypeError(f"genome is {genome!r}, expected a ModernGenome")
@@ -97,6 +100,7 @@ class ModernOptimizer(CheckedOptimizer):
             "kind": None,
             "maximize": maximize,
             "compiled": compiled,
+            **(hyperparameters or {}),
         }
         self._layouts: set[Hashable] = set()
         self._check(defaults)
