@@ -280,7 +280,7 @@ def test_the_page_says_what_the_modern_winner_s_runs_say(folder: str):
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
     for name, part in found[found["difference"].notna()].groupby("set"):
         (row,) = part.to_dict("records")
-        said = f"{row['difference']:+.4f} | {row['low']:+.4f} to {row['high']:+.4f}".replace("-", "−")
-        assert f"{said} | {row['p']:.1g} |" in page, name
+        said = f"{row['difference']:+.4f} | {row['low']:+.4f} to {row['high']:+.4f} | {row['p']:.1g}"
+        assert f"{said} |".replace("-", "−") in page, name
     for row in found[found["mean"].notna()].to_dict("records"):
         assert f"{row['mean']:.4f} ± {row['sd']:.4f}" in page

@@ -84,6 +84,7 @@ def test_the_file_checks_itself(name: str):
     module_of(name, GENOMES[name]).self_check()
 
 
+@pytest.mark.slow
 def test_the_file_is_a_program_that_finds_a_changed_number(tmp_path: Path):
     source, path = MODERN["all"].source("Evolved", {}), tmp_path / "evolved.py"
     path.write_text(source, encoding="utf-8")
