@@ -176,6 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows += compared(load_config(STUDY), seed)
             pd.DataFrame(rows).to_csv(path, index=False)
     print("\n".join(said(pd.DataFrame(rows))))
+    for name, table in (("tried", tried), ("generations", diversity)):  # of what was tried before
+        if (before := given.output / f"{name}.csv").exists():
+            print("\n".join(["", *table(pd.read_csv(before))]))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class _AdamVariant(MomentsOptimizer):
 
 
 class CautiousAdamW(_AdamVariant):
-    """AdamW without those elements of an update that point against the gradient.
+    """AdamW without those elements of its update Δ that differ in sign from the gradient.
 
     Liang et al., *Cautious Optimizers: Improving Training with One Line of Code*, arXiv 2411.16085. What
     remains of a tensor's update is divided by the share of elements that remain, at least 1e-3. So does

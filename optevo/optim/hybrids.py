@@ -61,9 +61,19 @@ class OrthoConvAdamW(ModernOptimizer):
             hyperparameters=numbers,
         )
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, whose `momentum` is that of its convolutions."""
+        if isinstance(param_group, dict) and "momentum" in param_group:
+            momentum = param_group["momentum"]
+            self._check({"momentum": momentum})
+            param_group = {k: v for k, v in param_group.items() if k != "momentum"} | {
+                "second_beta1": momentum
+            }
+        super().add_param_group(param_group)
+
 
 class CautiousOrthoConvAdamW(OrthoConvAdamW):
-    """`OrthoConvAdamW` that skips what points along the gradient (Liang et al., arXiv 2411.16085).
+    """`OrthoConvAdamW` without elements whose sign is not the gradient's (Liang et al., arXiv 2411.16085).
 
     Arguments and errors are those of `OrthoConvAdamW`.
     """

@@ -95,6 +95,11 @@ class Database(RDBStorage):
         Writes.of(template_trial).insert(session.connection(), cast("int", trial.trial_id))
         return trial
 
+    def delete_study(self, study_id: int) -> None:
+        """As Optuna's; a new study may get its number."""
+        super().delete_study(study_id)
+        self._known.pop(study_id, None)
+
     def create_new_trials(self, study_id: int, templates: Sequence[FrozenTrial]) -> None:
         """Optuna's `create_new_trial` for several, in one transaction."""
         with transaction(self.scoped_session) as session:

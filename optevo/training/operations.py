@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from optevo.optim.terms.kernels import EAGER
+from optevo.optim.eager import EAGER
 from optevo.tasks.roots import data_root
 from optevo.training.base import Operations
 from optevo.training.precision import autocast
@@ -92,8 +92,9 @@ def operations_a_step(
             scheduler.step()
         model.zero_grad(set_to_none=True)
     later = counts[1:] or counts
-    update = round(sum(later) / len(later)) if later else 0
-    return Operations(of_model, update, ADAMW * sum(p.numel() for p in grads))
+    adamw = ADAMW * sum(p.numel() for p in grads)
+    # An update that failed at once trains nothing; it must not seem cheap.
+    return Operations(of_model, round(sum(later) / len(later)) if later else adamw, adamw)
 
 
 class OperationCounter(TorchDispatchMode):

@@ -218,9 +218,8 @@ def parameters(task: Task, model: nn.Module, candidate: Candidate) -> Iterable[A
         return model.parameters()
     named = dict(model.named_parameters())
     if unknown := [name for name in said if name not in named]:
-        raise UserError(
-            f"task {task.name!r}: kinds() names {unknown[0]!r}, expected one of {', '.join(named)}"
-        )
+        expected = f"expected one of {', '.join([*named][:5])}{', …' * (len(named) > 5)}"
+        raise UserError(f"task {task.name!r}: kinds() names {unknown[0]!r}, {expected}")
     return [
         {"params": [named[name] for name in names], "kind": kind}
         for kind, names in itertools.groupby(named, said.get)

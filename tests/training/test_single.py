@@ -9,7 +9,7 @@ import platform
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +18,8 @@ from hypothesis import strategies as st
 from made_up_tasks import Global, Scripted
 from torch import Tensor, nn
 
-from optevo.errors import UserError
 from optevo.optim.terms.presets import PRESETS
 from optevo.tasks import Split, Task, build, get_task
-from optevo.tasks.vision import Digits
 from optevo.training.precision import PRECISIONS
 from optevo.training.run import Run
 from optevo.training.single import LOOK_EVERY, train
@@ -382,48 +380,3 @@ def test_bfloat16_learns_fashion_as_float32_does(data_root: Path):
     means = {precision: statistics.mean(values) for precision, values in metrics.items()}
     assert means["float32"] > 0.85
     assert abs(means["bfloat16"] - means["float32"]) < 0.01, metrics
-
-
-class Grouped(Still):
-    """Notes what it is built with."""
-
-    by_kind = True
-    seen: Any = None
-
-    def build(self, params: Any, total_steps: int) -> Any:
-        self.seen = params = list(params)
-        return super().build(params, total_steps)
-
-
-class Embedded(Digits):
-    """Pixels as symbols."""
-
-    def model(self, generator: torch.Generator) -> nn.Module:
-        return build(lambda: nn.Sequential(nn.Flatten(), Embedded.Symbols(), nn.Linear(64, 10)), generator)
-
-    class Symbols(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.table = nn.Embedding(17, 1)
-
-        def forward(self, pixels: Tensor) -> Tensor:
-            return self.table(pixels.clamp(0, 16).long()).flatten(1)
-
-
-def test_a_candidate_that_treats_kinds_differently_is_told_what_is_an_embedding():
-    task = Embedded()
-    candidate = Grouped()
-    train(task, task.load(Path()), cast("Any", candidate), seed=0, steps=1)
-    assert [(group["kind"], [tuple(p.shape) for p in group["params"]]) for group in candidate.seen] == [
-        ("head", [(17, 1)]),
-        (None, [(10, 64), (10,)]),
-    ]
-
-
-def test_a_kind_of_a_parameter_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch):
-    task = Embedded()
-    monkeypatch.setattr(task, "kinds", lambda model: {"1.tabel.weight": "head"})
-    with pytest.raises(
-        UserError, match=r"kinds\(\) names '1.tabel.weight', expected one of 1.table.weight, 2.weight"
-    ):
-        train(task, task.load(Path()), cast("Any", Grouped()), seed=0, steps=1)

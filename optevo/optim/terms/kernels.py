@@ -6,7 +6,6 @@ reads anything back from the device.
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import importlib.util
 import logging
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from optevo.optim.eager import EAGER
 from optevo.optim.terms.table import BASIS, FUSED, Inputs
 
 logger = logging.getLogger(__name__)
@@ -371,10 +371,6 @@ def update(
 # Elements. There the kernel saves 0.4 ms a step (0.1 ms at 150,000, nothing below 65,000), so that the 2 s
 # which a process needs to load one out of the compiler's cache come back within ten runs of 500 steps.
 COMPILE_FROM = 500_000
-
-
-#: Whether nothing is compiled that wasn't asked to be, for whoever looks at single operations.
-EAGER = contextvars.ContextVar("EAGER", default=False)
 
 
 def pays(params: list[Tensor]) -> bool:

@@ -105,8 +105,8 @@ class ModernGenome(Candidate):
         bias_correction: Whether averaged moments, but for the slow one, are divided by 1 − βᵏ.
         gradient_clipping: Whether g is first clipped to ±clip_value, element by element.
         clip_value: That limit, > 0.
-        cautious: Whether elements of the update that point along the gradient are set to 0 and the others
-            scaled up by the mask's mean, a tensor at a time (Liang et al., arXiv 2411.16085).
+        cautious: Whether elements where Δ and the gradient differ in sign are set to 0 and the others divided
+            by the mask's mean, a tensor at a time (Liang et al., arXiv 2411.16085).
         vector_rate: Learning rate of vectors relative to `lr`, in [0.01, 100].
         head_rate: That of embeddings and the last layer.
         warmup: Share of the run over which the rate rises.

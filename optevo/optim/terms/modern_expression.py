@@ -26,7 +26,8 @@ _ORTHO_KINDS = {
 def as_modern(candidate: Candidate, steps: int) -> ModernGenome:
     """The genome that is the same optimizer.
 
-    Two things are not to the last bit as they were. A cosine after a warmup begins with the warmup in sweeps
+    Three things are not to the last bit as they were. A baseline takes an embedding for a hidden matrix,
+    where a genome has the kinds that the task says. A cosine after a warmup begins with the warmup in sweeps
     and in the published catalogue, and after it here, so that the rate is up to a tenth of its peak higher in
     between. And Muon's orthogonal factor is of other coefficients, see `optevo.optim.orthogonal`.
 

@@ -17,7 +17,7 @@ from optevo.optim.kinds import KINDS, check_kind, kinds_by_shape, mark_head
 from optevo.optim.orthogonal import orthogonalise
 from optevo.optim.terms.kernels import Lists, Scalars, update
 from optevo.optim.terms.modern import ModernGenome
-from optevo.optim.terms.modern_rule import ENTRIES, MEASURED, for_vectors, reads
+from optevo.optim.terms.modern_rule import ENTRIES, READS_SIZE, for_vectors, reads
 from optevo.optim.terms.optimizer import step_scalars
 from optevo.optim.terms.table import FUSED
 
@@ -200,7 +200,9 @@ class _Numbers:
         needs = reads(coefficients)
         kept = (beta1 > 0 and "m" in needs, beta2 > 0 and "root" in needs, "slow" in needs)
         state = frozenset(name for name, read in zip(MOMENTS, kept, strict=True) if read)
-        corrects = "exp_avg_sq" in state or ("exp_avg" in state and any(n in MEASURED for n in coefficients))
+        corrects = "exp_avg_sq" in state or (
+            "exp_avg" in state and any(n in READS_SIZE for n in coefficients)
+        )
         return cls(coefficients, (beta1, beta2), state, group["bias_correction"] and corrects)
 
 
@@ -329,7 +331,7 @@ def _subtract(lists: ModernLists, numbers: Numbers, lr: float) -> None:
 
 
 def _mask(delta: list[Tensor], grads: list[Tensor]) -> None:
-    """Zero where an update points along the gradient, in place, and scale up the rest of each tensor."""
+    """Zero where Δ and the gradient differ in sign, in place, and divide by the share that is left."""
     masks = list(torch._foreach_mul(delta, grads))
     means = []
     for mask in masks:

@@ -13,7 +13,7 @@ from optevo.optim.terms.table import BASIS, LATER, MODERN_TABLE
 
 ENTRIES = {**BASIS, **LATER}
 #: Entries that see the size of the first moment.
-MEASURED = tuple(name for name in BASIS if "m" in BASIS[name].reads)
+READS_SIZE = tuple(name for name in BASIS if "m" in BASIS[name].reads)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ModernRule:
         eps: ε.
         bias_correction: Whether the moments that are read, but for the slow one, are bias-corrected.
         clip_value: Limit of |g| before anything else.
-        cautious: Whether elements that would step along the gradient are masked and the rest scaled up.
+        cautious: Whether elements where Δ and the gradient differ in sign are masked.
     """
 
     coefficients: Mapping[str, float]
@@ -145,7 +145,7 @@ def _only_read(rule: ModernRule, coefficients: Mapping[str, float], others: Iter
         beta_lion=rule.beta_lion if "before" in read else None,
         eps=rule.eps if "eps" in read else None,
         # LION and ORTHO don't see how large m is.
-        bias_correction=rule.bias_correction and (v or (m and any(name in MEASURED for name in names))),
+        bias_correction=rule.bias_correction and (v or (m and any(name in READS_SIZE for name in names))),
         clip_value=rule.clip_value if any(ENTRIES[name].clips for name in names) else None,
         cautious=rule.cautious and bool(coefficients),
     )
