@@ -18,6 +18,7 @@ from optevo.measurement.test_split import stored_evaluation
 from optevo.reporting.comparison import OVERALL, Entry
 from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE, paired, verdict
 from optevo.reporting.tables import write_tables
+from optevo.samplers.base import populations
 from optevo.storage.study_file import read_study
 from optevo.study.check import check_study
 from optevo.study.config import load_config
@@ -284,3 +285,20 @@ def test_the_page_says_what_the_modern_winner_s_runs_say(folder: str):
         assert f"{said} |".replace("-", "−") in page, name
     for row in found[found["mean"].notna()].to_dict("records"):
         assert f"{row['mean']:.4f} ± {row['sd']:.4f}" in page
+
+
+def test_the_page_counts_the_members_with_an_orthogonal_update(quiet_optuna: None):
+    study, config = load_study(
+        read_study(RESULTS / "modern" / "modern_from_published.json.gz"), "modern_from_published"
+    )
+    space, trials = config.make_space(), study.get_trials(deepcopy=False)
+
+    def orthogonal(number: int) -> bool:
+        return "ortho" in space.candidate(trials[number].params).rule_of("convolution").coefficients
+
+    counts = {
+        generation: sum(orthogonal(member.number) for member in members)
+        for generation, members in populations(study).items()
+    }
+    assert [counts[generation] for generation in (0, 5, 9)] == [6, 17, 17]
+    assert orthogonal(stored_result(study, config).winner)
