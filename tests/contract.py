@@ -107,7 +107,7 @@ def exported_genomes(*names: str) -> dict[str, Subject]:
 def exported_baselines() -> dict[str, Subject]:
     """Exported files of all baselines of which a class alone can be the optimizer.
 
-    Of those that are `torch.optim.SGD`, one: the files differ in arguments alone.
+    Of those that are `torch.optim.SGD`, one: the files differ in arguments alone. So of the hybrids.
     """
     facts: dict[str, dict[str, Any]] = {
         "sgd": {"takes_sparse": True},
@@ -123,7 +123,7 @@ def exported_baselines() -> dict[str, Subject]:
     return {
         name: exported(f"{name}_baseline", TunedBaseline(name, baseline.lr[2], 1e-2), **facts.get(name, {}))
         for name, baseline in BASELINES.items()
-        if baseline.wants({}) is None and name not in ("momentum", "nesterov")
+        if baseline.wants({}) is None and name not in ("momentum", "nesterov", "cautious_ortho_conv")
     }
 
 

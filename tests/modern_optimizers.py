@@ -29,6 +29,7 @@ MODERN: dict[str, ModernGenome] = {
 MODERN_LIBRARYS = {
     name: Subject(functools.partial(ModernOptimizer, genome=g, compiled=False), g.lr, optional=True)
     for name, g in MODERN.items()
+    if name != "ortho"  # "all" has it too
 }
 
 

@@ -114,7 +114,9 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"]
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_parameters_of_any_layout_step_as_contiguous_ones(shape, compiled):
     odd = nn.Parameter(SHAPES[shape]())

@@ -23,7 +23,7 @@ from optevo.optim.terms.reference import ModernReference
 from optevo.spaces import ModernSpace
 
 SPACE = ModernSpace()
-DRAWN = [SPACE.candidate(SPACE.sample(np.random.default_rng(seed))) for seed in range(25)]
+DRAWN = [SPACE.candidate(SPACE.sample(np.random.default_rng(seed))) for seed in range(15)]
 VECTORS = SecondRule(kinds=("hidden", "vector"), terms=("ORTHO",), alphas=(-0.5,), beta1=0.5)
 GENOMES = {
     **MODERN,
