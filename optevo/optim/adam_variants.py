@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optevo.optim.cautious import mask_updates
 from optevo.optim.moments import MomentsOptimizer
 
 
@@ -31,9 +32,8 @@ class _AdamVariant(MomentsOptimizer):
 class CautiousAdamW(_AdamVariant):
     """AdamW without those elements of its update Δ that differ in sign from the gradient.
 
-    Liang et al., *Cautious Optimizers: Improving Training with One Line of Code*, arXiv 2411.16085. What
-    remains of a tensor's update is divided by the share of elements that remain, at least 1e-3. So does
-    their code; the article's algorithm divides by (remaining + 1)/elements.
+    Liang et al., *Cautious Optimizers: Improving Training with One Line of Code*, arXiv 2411.16085; see
+    `optevo.optim.cautious.mask_updates`.
 
     Args:
         params: Parameters, named parameters or groups.
@@ -62,9 +62,7 @@ class CautiousAdamW(_AdamVariant):
         self, params: list[Tensor], grads: list[Tensor], group: Mapping[str, Any], t: int
     ) -> list[Tensor]:
         updates = self._adam(params, grads, group["betas"], float(group["eps"]), t)
-        for update, grad in zip(updates, grads, strict=True):
-            mask = (update * grad > 0).to(update.dtype)
-            update.mul_(mask).div_(mask.mean().clamp_(min=1e-3))
+        mask_updates(updates, grads)
         return updates
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from optevo.naming import explain_keywords, hint
+from optevo.optim.cautious import mask_updates
 from optevo.optim.checked import CheckedOptimizer, ranges
 from optevo.optim.kinds import KINDS, check_kind, kinds_by_shape, mark_head
 from optevo.optim.orthogonal import orthogonalise
@@ -245,7 +246,7 @@ class _Bucket:
         )
         if numbers.cautious:
             delta = direction(*tensors, slow, numbers)
-            _mask(delta, grads)
+            mask_updates(delta, grads)
             torch._foreach_mul_(self.params, 1 - lr * decay)
             torch._foreach_add_(self.params, delta, alpha=-lr)
             return
@@ -328,17 +329,6 @@ def _subtract(lists: ModernLists, numbers: Numbers, lr: float) -> None:
     for name, coefficient in numbers.coefficients.items():
         corrected = "m" in ENTRIES[name].reads and name in FUSED and lists.exp_avgs
         ENTRIES[name].foreach(lists, lr * coefficient * (numbers.k.correction if corrected else 1.0))
-
-
-def _mask(delta: list[Tensor], grads: list[Tensor]) -> None:
-    """Zero where Δ and the gradient differ in sign, in place, and divide by the share that is left."""
-    masks = list(torch._foreach_mul(delta, grads))
-    means = []
-    for mask in masks:
-        mask.gt_(0)
-        means.append(mask.mean().clamp_(min=1e-3))
-    torch._foreach_div_(masks, means)
-    torch._foreach_mul_(delta, masks)
 
 
 class ModernLists(Lists):
