@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from optevo.optim.terms.kernels import stacked_update
+from optevo.optim.terms.kernels import PROPORTIONAL, stacked_update
 from optevo.optim.terms.optimizer import rule_scalars
 from optevo.optim.terms.rule import Rule
 
@@ -65,7 +65,10 @@ def _follow(
     x = x.clone()
     m = torch.zeros_like(x) if rule.reads_m else None
     v = torch.zeros_like(x) if rule.reads_v else None
-    for step in range(1, steps + 1):
-        columns = [rule_scalars(rule, lr=lr, weight_decay=0.0, step=step).folded() for lr in rates]
-        stacked_update(x, gradient(x), m, v, torch.tensor(columns).t().repeat(1, len(x) // len(rates)))
+    numbers = [rule_scalars(rule, lr=1.0, weight_decay=0.0, step=k).folded() for k in range(1, steps + 1)]
+    columns = torch.tensor(numbers, dtype=torch.float64).unsqueeze(-1).repeat(1, 1, len(x))
+    lr = torch.tensor(rates, dtype=torch.float64).repeat(len(x) // len(rates))
+    columns[:, PROPORTIONAL] *= lr
+    for scalars in columns.to(x.dtype):
+        stacked_update(x, gradient(x), m, v, scalars)
     return x

@@ -24,6 +24,10 @@ from optevo.optim.terms.table import BASIS, FUSED, Inputs
 logger = logging.getLogger(__name__)
 
 
+#: Which of `Scalars.folded` are proportional to the learning rate, so long as nothing decays the weights.
+PROPORTIONAL = (*range(1, 7), *range(17, 17 + len(BASIS) - len(FUSED)))
+
+
 class Scalars(NamedTuple):
     """What one step multiplies by; the learning rate and bias corrections are folded in already."""
 
