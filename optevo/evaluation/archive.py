@@ -72,8 +72,9 @@ class Archive:
         """The longest record of a canonical form before `generation`, the one in progress."""
         self._update(generation)
         key = canonical, self.screens(generation)
-        trials, record = self._trials(), self._by_form.get(key)
-        for number in self._unread.pop(key, ()):
+        record, unread = self._by_form.get(key), self._unread.pop(key, [])
+        trials = self._trials() if unread else ()
+        for number in unread:
             found = Record(number, *_runs(trials[number]))
             if found.length > (record.length if record else (0, 0)):
                 record = self._by_form[key] = found

@@ -81,7 +81,7 @@ def test_the_first_tenth_with_too_high_a_loss_is_where_a_trial_stops():
     reason = behind_within([1.0, 1.5, 9.0], [2.0, 1.25, 1.0], [0.1, 0.15, 0.1])
     assert reason is not None
     assert reason.startswith("racing: training loss 1.5000 in tenth 2 of the run; the median of the best")
-    assert reason.endswith("had 1.2500 or less, and 15.0% more would do")
+    assert reason.endswith("of the generation before is 1.2500, and 15.0% more would do")
 
 
 def test_who_has_yet_to_lower_its_rate_may_be_further_behind():
