@@ -32,7 +32,7 @@ from scipy.stats import rankdata
 from analysis.viable import APART, best, finished, steps_of
 from optevo import keys
 from optevo.evaluation.racing import USEFUL
-from optevo.evaluation.within_runs import behind_within, useful_losses, margins
+from optevo.evaluation.within_runs import behind_within, highest_losses, margins
 from optevo.reporting.statistics import paired
 from optevo.samplers import sampler_of
 from optevo.storage.opening import open_storage
@@ -176,7 +176,7 @@ def replay(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     first = {n: [read_run(run) for run in keys.ours(t).get(keys.RUNS, [])[:1]] for n, t in trials.items()}
     for g, population in sorted(table.populations.items()):
         runs = [first[member.number] for member in population]
-        (losses_of_useful,) = useful_losses(runs, 1)
+        (highest,) = highest_losses(runs, 1)
         fitness = sorted((run.earned for each in runs for run in each), reverse=True)
         least = fitness[: math.ceil(USEFUL * len(population))][-1]
         for number, trial in trials.items():
@@ -186,7 +186,7 @@ def replay(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
             schedule = space.candidate(trial.params).schedule(steps)
             for rule, asked in RULES.items():
                 losses, limits = own[0].losses, asked(schedule, steps)
-                stops = [n for n in range(1, 10) if behind_within(losses[:n], losses_of_useful, limits)]
+                stops = [n for n in range(1, 10) if behind_within(losses[:n], highest, limits)]
                 tenths, useful = min(stops, default=10), own[0].fitness >= least
                 decays = schedule(steps - 1) < 0.5
                 rows.append((study.study_name, rule, decays, tenths / 10, useful, useful and tenths < 10))

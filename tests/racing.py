@@ -101,7 +101,7 @@ class Scored(Bench):
         value += 1e-12 * chance(company)
         if self.config.evaluation.pruner == "racing_within_runs":
             # The later the tenth, the more does its loss say of the fitness.
-            losses = [3 - 0.4 * value + 0.03 * (10 - n) * chance(canonical, name, seed, n) for n in range(1, 11)]
+            losses = [3 - 2 * value + 0.2 * (10 - n) * chance(canonical, name, seed, n) for n in range(1, 11)]
             for n in range(1, 10):
                 if on_point(2 * n, losses[n - 1]):
                     return Run(name, seed, DIVERGED, None, None, tuple(losses[:n]), 2 * n, 0.1, None)

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
 from optevo.evaluation.racing import lowest, thresholds
-from optevo.evaluation.within_runs import useful_losses
+from optevo.evaluation.within_runs import highest_losses
 from optevo.optuna_private import all_trials, user_attr_of
 from optevo.samplers import sampler_of
 from optevo.training.run import Run, read_run
@@ -44,7 +44,7 @@ class Race(NamedTuple):
 
     thresholds: Sequence[float] = ()
     lowest: Sequence[float] = ()
-    useful_losses: Sequence[Sequence[float]] = ()
+    highest_losses: Sequence[Sequence[float]] = ()
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Archive:
             ]
             runs = [_runs(trials[member.number])[0] for member in members]
             fitness = [[run.earned for run in each] for each in runs]
-            asked = thresholds(fitness, n_runs), lowest(fitness, n_runs), useful_losses(runs, n_runs)
+            asked = thresholds(fitness, n_runs), lowest(fitness, n_runs), highest_losses(runs, n_runs)
             self._races = {key: Race(*asked)}
         return self._races[key]
 

@@ -26,7 +26,7 @@ class CandidateRuns:
         known: Runs of an earlier trial with the same canonical form, in order; taken over, not trained again.
         thresholds: What racing asks after each run, see `racing.thresholds`; empty for no racing.
         lowest: The lowest fitness that racing knows of each run, see `racing.lowest`.
-        useful_losses: What racing asks within each run, see `within_runs`; empty for no such racing.
+        highest_losses: What racing asks within each run, see `within_runs`; empty for no such racing.
         margins: How far behind that this candidate may be, see there.
         known_unfinished: The run after the known ones, within which that trial lost the race. Default: none.
         runs: Those finished, in order.
@@ -40,7 +40,7 @@ class CandidateRuns:
     known: Sequence[Run] = ()
     thresholds: Sequence[float] = ()
     lowest: Sequence[float] = ()
-    useful_losses: Sequence[Sequence[float]] = ()
+    highest_losses: Sequence[Sequence[float]] = ()
     margins: Sequence[float] = ()
     known_unfinished: Run | None = None
     runs: list[Run] = field(default_factory=list)
@@ -112,9 +112,9 @@ class CandidateRuns:
     def _behind(self, tenths: Sequence[float | None]) -> str | None:
         """Why the next run ends at one of these tenths."""
         n = len(self.runs)
-        if n >= len(self.useful_losses):
+        if n >= len(self.highest_losses):
             return None
-        return behind_within(tenths, self.useful_losses[n], self.margins)
+        return behind_within(tenths, self.highest_losses[n], self.margins)
 
     def _stop_within(self, run: Run) -> None:
         """It lost the race within a run, and is worth a little more than who stopped before that one."""

@@ -139,7 +139,7 @@ class Objective:
             race = state.archive.race(generation, n_runs)
             member.thresholds, member.lowest = race.thresholds, race.lowest
             if config.pruner == "racing_within_runs":
-                member.useful_losses = race.useful_losses
+                member.highest_losses = race.highest_losses
                 member.margins = margins(candidate.schedule(config.steps), config.steps)
         if config.gate:
             member.enter()
@@ -204,7 +204,7 @@ class Objective:
             candidates = [one.candidate for one in training]
             with OwnProcess() as process:
                 options: dict[str, Any] = {}
-                if own.useful_losses:
+                if own.highest_losses:
                     options["on_points"] = [process.guard(one.watch()) for one in training]
                 check = process.guard(self.check)
                 return [*bench.run_together(candidates, task, seed, check, self.space.stack, **options)]

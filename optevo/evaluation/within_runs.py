@@ -2,14 +2,13 @@
 
 The run is compared with those that the useful members of the generation before made of the same task with the
 same seed: all begin with the same weights and see the same batches. Useful is who was among the best quarter
-by the end of that run. How far behind their median a trial may be depends on its schedule: the loss of
+by the end of that run. How far behind the worst of them a trial may be depends on its schedule: the loss of
 one whose rate is yet to fall says less of its end (docs/results.md#racing-within-runs).
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 
 from optevo.evaluation.racing import USEFUL
@@ -20,8 +19,8 @@ from optevo.training.run import Run
 MARGIN, MARGIN_TO_FALL = 0.02, 0.1
 
 
-def useful_losses(population: Sequence[Sequence[Run]], n_runs: int) -> list[list[float]]:
-    """The median loss that useful members had over each tenth of each run but the last tenth.
+def highest_losses(population: Sequence[Sequence[Run]], n_runs: int) -> list[list[float]]:
+    """The highest loss that useful members had over each tenth of each run but the last tenth.
 
     Args:
         population: The whole runs of each member of a generation, in order.
@@ -31,7 +30,7 @@ def useful_losses(population: Sequence[Sequence[Run]], n_runs: int) -> list[list
         n_runs lists, each as long as a run has tenths, less one; empty where no member ended that run.
     """
     useful = math.ceil(USEFUL * len(population))
-    medians = []
+    highest = []
     for n in range(1, n_runs + 1):
         sums = [
             (math.fsum(run.earned for run in runs[:n]), runs[n - 1]) for runs in population if len(runs) >= n
@@ -39,8 +38,8 @@ def useful_losses(population: Sequence[Sequence[Run]], n_runs: int) -> list[list
         sums = sorted((one for one in sums if one[0] > -math.inf), key=lambda one: one[0], reverse=True)
         losses = [run.losses[:-1] for _, run in sums[:useful]]
         known = [[loss for loss in tenth if loss is not None] for tenth in zip(*losses, strict=False)]
-        medians.append([statistics.median(tenth) if tenth else math.inf for tenth in known])
-    return medians
+        highest.append([max(tenth, default=math.inf) for tenth in known])
+    return highest
 
 
 def margins(schedule: Callable[[int], float], steps: int) -> list[float]:
@@ -56,20 +55,20 @@ def margins(schedule: Callable[[int], float], steps: int) -> list[float]:
 
 
 def behind_within(
-    losses: Sequence[float | None], useful: Sequence[float], margins: Sequence[float]
+    losses: Sequence[float | None], highest: Sequence[float], margins: Sequence[float]
 ) -> str | None:
     """Why a trial stops at one of these tenths of a run, the first that says so; None: it goes on.
 
     Args:
         losses: Mean training loss over each tenth so far.
-        useful: Of this run, see `useful_losses`.
+        highest: Of this run, see `highest_losses`.
         margins: Of this candidate, see `margins`.
     """
-    for n, (loss, median, margin) in enumerate(zip(losses, useful, margins, strict=False), 1):
-        if loss is not None and loss > median + margin * abs(median):
+    for n, (loss, high, margin) in enumerate(zip(losses, highest, margins, strict=False), 1):
+        if loss is not None and loss > high + margin * abs(high):
             return (
-                f"racing: training loss {loss:.4f} in tenth {n} of the run; the median of the best quarter "
-                f"of the generation before is {median:.4f}, and {margin:.1%} more would do"
+                f"racing: training loss {loss:.4f} in tenth {n} of the run; the best quarter of the "
+                f"generation before had {high:.4f} or less, and {margin:.1%} more would do"
             )
     return None
 

@@ -20,7 +20,7 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.racing import lowest, thresholds
-from optevo.evaluation.within_runs import MARGIN, MARGIN_TO_FALL, behind_within, useful_losses, margins
+from optevo.evaluation.within_runs import MARGIN, MARGIN_TO_FALL, behind_within, highest_losses, margins
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms import gate as integrity
 from optevo.optim.terms.gate import gate
@@ -59,19 +59,19 @@ def ended(*losses: float) -> Run:
 def test_what_is_asked_is_what_the_useful_members_of_the_generation_before_had_by_then():
     good = [[whole(0.9, (1.0, 0.9, 0.1))], [whole(0.8, (2.0, 0.4, 0.1))]]
     others = [[whole(0.1 * n, (0.1, 0.1, 0.1))] for n in range(5)]
-    (losses,) = useful_losses([*others, *good], 1)
-    assert losses == [1.5, 0.65]
+    (highest,) = highest_losses([*others, *good], 1)
+    assert highest == [2.0, 0.9]
 
 
 def test_those_who_diverged_or_did_not_come_so_far_ask_nothing():
     diverged = Run("digits", 0, -1.0, None, None, (9.0, None), 7, 0.1, 6)
-    (first, second) = useful_losses([[whole(0.5), diverged], [], [diverged]], 2)
+    (first, second) = highest_losses([[whole(0.5), diverged], [], [diverged]], 2)
     assert first == [2.0, 1.0]
     assert second == []
 
 
 def test_a_loss_that_is_not_finite_asks_nothing():
-    assert useful_losses([[whole(0.5, (None, 1.0, 0.5))]], 1)[0][0] == math.inf
+    assert highest_losses([[whole(0.5, (None, 1.0, 0.5))]], 1)[0][0] == math.inf
 
 
 def test_the_first_tenth_with_too_high_a_loss_is_where_a_trial_stops():
@@ -80,8 +80,8 @@ def test_the_first_tenth_with_too_high_a_loss_is_where_a_trial_stops():
     assert behind_within([-0.95], [-1.0], [0.1]) is None
     reason = behind_within([1.0, 1.5, 9.0], [2.0, 1.25, 1.0], [0.1, 0.15, 0.1])
     assert reason is not None
-    assert reason.startswith("racing: training loss 1.5000 in tenth 2 of the run; the median of the best")
-    assert reason.endswith("of the generation before is 1.2500, and 15.0% more would do")
+    assert reason.startswith("racing: training loss 1.5000 in tenth 2 of the run; the best quarter")
+    assert reason.endswith("had 1.2500 or less, and 15.0% more would do")
 
 
 def test_who_has_yet_to_lower_its_rate_may_be_further_behind():
@@ -106,7 +106,7 @@ def test_who_stops_within_a_run_ranks_between_those_that_stopped_before_and_afte
 
     def course(values: Sequence[float], last: Run | None) -> CandidateRuns | None:
         one = CandidateRuns(genome("GRAD"), n_runs, thresholds=asked, lowest=least)
-        one.useful_losses, one.margins = [[0.0] * 9] * n_runs, [0.0] * 9
+        one.highest_losses, one.margins = [[0.0] * 9] * n_runs, [0.0] * 9
         for value in values:
             if one.ended:
                 return None
