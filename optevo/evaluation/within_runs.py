@@ -15,7 +15,8 @@ from optevo.evaluation.racing import USEFUL
 from optevo.training.fitness import tenths
 from optevo.training.run import Run
 
-# Of the loss: what a trial may be behind whose rate falls no further, and more where all of it is yet to go.
+# What a trial may be behind whose rate falls no further, and more where all of it is yet to go; as shares of
+# the loss over the first tenth, since of the small losses of an easy task a share is nothing.
 MARGIN, MARGIN_TO_FALL = 0.02, 0.1
 
 
@@ -43,7 +44,7 @@ def highest_losses(population: Sequence[Sequence[Run]], n_runs: int) -> list[lis
 
 
 def margins(schedule: Callable[[int], float], steps: int) -> list[float]:
-    """How far behind a trial may be at each tenth of a run but the last, as a share of the loss.
+    """How far behind a trial may be at each tenth of a run but the last; 1 is the loss over the first tenth.
 
     Args:
         schedule: The factor on its learning rate at each step from 0 on.
@@ -65,10 +66,11 @@ def behind_within(
         margins: Of this candidate, see `margins`.
     """
     for n, (loss, high, margin) in enumerate(zip(losses, highest, margins, strict=False), 1):
-        if loss is not None and loss > high + margin * abs(high):
+        limit = high + margin * abs(highest[0])
+        if loss is not None and loss > limit:
             return (
                 f"racing: training loss {loss:.4f} in tenth {n} of the run; the best quarter of the "
-                f"generation before had {high:.4f} or less, and {margin:.1%} more would do"
+                f"generation before had {high:.4f} or less, and {limit:.4f} would do"
             )
     return None
 

@@ -78,10 +78,12 @@ def test_the_first_tenth_with_too_high_a_loss_is_where_a_trial_stops():
     assert behind_within([2.0, 1.1], [2.0, 1.0], [0.0, 0.1]) is None
     assert behind_within([3.0], [], []) is None
     assert behind_within([-0.95], [-1.0], [0.1]) is None
-    reason = behind_within([1.0, 1.5, 9.0], [2.0, 1.25, 1.0], [0.1, 0.15, 0.1])
+    reason = behind_within([1.0, 1.56, 9.0], [2.0, 1.25, 1.0], [0.1, 0.15, 0.1])
     assert reason is not None
-    assert reason.startswith("racing: training loss 1.5000 in tenth 2 of the run; the best quarter")
-    assert reason.endswith("had 1.2500 or less, and 15.0% more would do")
+    assert reason.startswith("racing: training loss 1.5600 in tenth 2 of the run; the best quarter")
+    assert reason.endswith("had 1.2500 or less, and 1.5500 would do")
+    # Of an easy task: a share of 0.05 would be nothing.
+    assert behind_within([1.2, 0.06], [1.2, 0.05], [0.02, 0.02]) is None
 
 
 def test_who_has_yet_to_lower_its_rate_may_be_further_behind():
