@@ -10,9 +10,13 @@ from optevo.optim.terms.modern_expression import as_modern
 from optevo.optim.terms.presets import PRESETS
 
 
-def _adamw(lr: float, weight_decay: float, ortho: tuple[str, ...] = (), **genes: Any) -> ModernGenome:
-    """AdamW, but for kinds of parameters with orthogonalised momentum."""
-    second = SecondRule(kinds=ortho, terms=("ORTHO",), alphas=(1.0,), beta1=0.95) if ortho else None
+def _adamw(
+    lr: float, weight_decay: float, ortho: tuple[str, ...] = (), rate: float = 1.0, **genes: Any
+) -> ModernGenome:
+    """AdamW, but for kinds of parameters with orthogonalised momentum, whose rate is relative to lr."""
+    second = None
+    if ortho:
+        second = SecondRule(kinds=ortho, terms=("ORTHO",), alphas=(1.0,), rate=rate, beta1=0.95)
     numbers = {"lr": lr, "weight_decay": weight_decay, "second": second}
     return ModernGenome(**{"terms": ("ADAM_TERM",), "alphas": (1.0,), **numbers, **genes})
 
@@ -29,6 +33,8 @@ MODERN_PRESETS |= {
     "muon_conv": _adamw(1e-3, 0.1, ("convolution", "hidden")),
     "ortho_conv": _adamw(5e-3, 1e-2, ("convolution",), warmup=0.1, decay="cosine"),
     "cautious_ortho_conv": _adamw(5e-3, 1e-2, ("convolution",), cautious=True, warmup=0.1, decay="linear"),
+    # As ortho_conv, with a lower rate for all but convolutions.
+    "ortho_conv_rates": _adamw(1.5e-3, 0.1, ("convolution",), 5.0, warmup=0.1, decay="linear"),
     # The winner of studies/modern/search.toml, trial 79 of studies/results/modern/modern_search.json.gz.
     "evolved_modern": ModernGenome(
         terms=("ADAM_TERM",),
