@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 from scipy.stats import rankdata
+
+from optevo.reporting.statistics import wilson
 
 LEAST = 3  # candidates; of two, every ranking is right or wrong
 RESAMPLES = 2_000
@@ -120,23 +121,6 @@ def top_k_recall(first: Scores, second: Scores, k: int, *, level: float = 0.95) 
         raise ValueError(f"k is {k}, expected a number from 1 to {n}, which is how many candidates there are")
     found = float(_places(_ranked(first), k) @ _places(_ranked(second), k))
     return Recall(k, found / k, *wilson(found, k, level), k / n)
-
-
-def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share (Probable inference, the law of succession, JASA 22, 1927).
-
-    Args:
-        successes: From 0 to n.
-        n: Trials; of none nothing is known, and the interval is [0, 1].
-        level: Of confidence, between 0 and 1. Default: 0.95.
-    """
-    if n == 0:
-        return 0.0, 1.0
-    z = float(ndtri((1 + level) / 2))
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _same(first: Scores, second: Scores) -> int:

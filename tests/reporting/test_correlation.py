@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from optevo.reporting.correlation import correlation, top_k_recall, wilson
+from optevo.reporting.correlation import correlation, top_k_recall
 
 
 def rng() -> np.random.Generator:
@@ -78,13 +78,3 @@ def test_ties_at_the_last_place_share_it() -> None:
 def test_more_places_than_candidates_or_none_are_refused(k: int) -> None:
     with pytest.raises(ValueError, match=f"k is {k}, expected a number from 1 to 3"):
         top_k_recall([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], k)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (10, 10)])
-def test_intervals_of_shares_are_wilsons(successes: int, n: int) -> None:
-    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
-    assert wilson(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_of_no_trials_nothing_is_known() -> None:
-    assert wilson(0, 0) == (0, 1)

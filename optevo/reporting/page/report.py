@@ -25,6 +25,7 @@ from optevo.files import write_text
 from optevo.measurement.fresh_seeds import Result, stored_result
 from optevo.reporting.figures import search as figures
 from optevo.reporting.frames import best, curves, lineage, runs, trials
+from optevo.reporting.gate import gate_account
 from optevo.reporting.page.html_tables import badge, comparison_tables, escape, result_table, trial_table
 from optevo.reporting.page.summary import findings, meta, toml, winner_number
 from optevo.reporting.populations import generations, parts, schedules
@@ -164,6 +165,7 @@ def _study_section(page: _Page, i: int, study: optuna.Study, config: StudyConfig
         f'<section id="study-{i}"><h2>{escape(study.study_name)}{badge(config)}</h2>',
         meta(study, min(begun, default=None)),
         findings(study, config, frame, result),
+        "" if (gate := gate_account(study, config)) is None else f"<p>{escape(gate.told())}</p>",
         _rule(page, study, config, frame, result),
         result_table(result, config) if result is not None else "",
         "<h3>The search</h3>" if len(frame) else "",
