@@ -65,6 +65,8 @@ ATTEMPTS = "optevo:attempts"  # the failed trials because of which a slot was gi
 INTERRUPTED = "optevo:interrupted"
 SURPLUS = "optevo:surplus"
 WORKER = "optevo:worker"
+STAGE = "optevo:stage"  # in which a promoted candidate was trained, from 1
+PROMOTED_FROM = "optevo:promoted_from"  # the search's trial that found it
 
 
 _LINEAGE = (GENERATION, SLOT, PARENTS, ORIGIN)
