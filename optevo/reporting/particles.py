@@ -10,8 +10,7 @@ import pandas as pd
 
 from optevo import keys
 from optevo.reporting.frames import INTEGER, NUMBER, frame_of
-from optevo.samplers import sampler_of
-from optevo.samplers.base import SlotSampler
+from optevo.samplers.base import positions
 from optevo.samplers.slots import claimed, earned
 from optevo.study.studies import COUNTED
 
@@ -49,8 +48,7 @@ def particles(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
         most so far. How different particles are after the step tell `forms`, the distinct canonical forms,
         and `part_sets`, the distinct sets of building blocks.
     """
-    sampler = sampler_of(study)
-    followed = sampler.positions(study) if isinstance(sampler, SlotSampler) else []
+    followed = positions(study)
     stored, space = study.get_trials(deepcopy=False), config.make_space()
     tried = defaultdict[int, list["FrozenTrial"]](list)
     for trial in stored:

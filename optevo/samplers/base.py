@@ -314,3 +314,8 @@ def sampler_of(study: Study) -> SlotSampler:
 def populations(study: Study) -> dict[int, list[Member]]:
     """Finished generations, best member first; none where the study's sampler is not one of ours."""
     return study.sampler.slot_table(study).populations if isinstance(study.sampler, SlotSampler) else {}
+
+
+def positions(study: Study) -> list[list[int | None]]:
+    """See `SlotSampler.positions`; nobody is followed where the study's sampler is not one of ours."""
+    return study.sampler.positions(study) if isinstance(study.sampler, SlotSampler) else []
