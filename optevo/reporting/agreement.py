@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -162,8 +162,13 @@ def correlations_frame(found: Sequence[Agreement], k: int | None = None) -> pd.D
     rows = []
     for one in found:
         ranks, recall = one.measured(k)
-        told = {"k": recall.k, "recall": recall.share, "recall_low": recall.low, "recall_high": recall.high}
-        names = {"first": one.first.name, "second": one.second.name}
+        told: dict[str, Any] = {
+            "k": recall.k,
+            "recall": recall.share,
+            "recall_low": recall.low,
+            "recall_high": recall.high,
+        }
+        names: dict[str, Any] = {"first": one.first.name, "second": one.second.name}
         rows.append({**names, **vars(ranks), **told, "chance": recall.chance})
     return frame_of(rows, CORRELATIONS)
 
