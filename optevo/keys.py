@@ -59,10 +59,14 @@ COPIED_RUNS = "optevo:copied_runs"  # how many
 DIVERGED_AT = "optevo:diverged_at"
 PRUNED_BY = "optevo:pruned_by"
 ERROR = "optevo:error"
+AUDIT = "optevo:gate_audit"  # what a refused candidate earned that was trained all the same
+GATE_SECONDS = "optevo:gate_seconds"
 ATTEMPTS = "optevo:attempts"  # the failed trials because of which a slot was given up
 INTERRUPTED = "optevo:interrupted"
 SURPLUS = "optevo:surplus"
 WORKER = "optevo:worker"
+STAGE = "optevo:stage"  # in which a promoted candidate was trained, from 1
+PROMOTED_FROM = "optevo:promoted_from"  # the search's trial that found it
 
 
 _LINEAGE = (GENERATION, SLOT, PARENTS, ORIGIN)

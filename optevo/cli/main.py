@@ -16,6 +16,7 @@ import typer
 
 from optevo.cli import data, results, status, trials
 from optevo.cli import storage as databases
+from optevo.cli.correlation import correlate
 from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, console, load_one
 from optevo.cli.trials import check_export, print_result, write_export
 from optevo.errors import RunFailed, UserError
@@ -112,6 +113,7 @@ for command in (
     *(results.compare, results.ablate, results.report, status.repair),
 ):
     app.command()(command)
+app.command()(correlate)
 
 
 @app.command()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optevo.evaluation.racing import behind, worth
 from optevo.evaluation.within_runs import behind_within, share
@@ -33,6 +34,9 @@ class CandidateRuns:
         unfinished: The run within which this one did. Default: none.
         verdict: Why they ended before the last one, None while they go on and where they did not.
         value: The fitness, once they have ended; −∞ where it earned none.
+        refused: Whether the gate turned it away.
+        gate_seconds: How long that took to find out. Default: None, the gate was not asked.
+        audit: What it earned where it was trained all the same, see `audit.audit`. Default: None.
     """
 
     candidate: Candidate
@@ -47,11 +51,21 @@ class CandidateRuns:
     unfinished: Run | None = None
     verdict: str | None = None
     value: float | None = None
+    refused: bool = False
+    gate_seconds: float | None = None
+    audit: dict[str, Any] | None = None
 
-    def enter(self) -> None:
-        """Through the gate: a rule that cannot descend ends here, without a fitness."""
+    def enter(self, making: float = 0.0) -> None:
+        """Through the gate: a rule that cannot descend ends here, without a fitness.
+
+        Args:
+            making: Seconds that making the candidate took. Default: none.
+        """
+        since = time.perf_counter()
         reason = self.candidate.gate()
+        self.gate_seconds = making + time.perf_counter() - since
         if reason is not None:
+            self.refused = True
             self.fail(reason)
 
     @property

@@ -16,8 +16,10 @@ from optuna.trial import TrialState
 from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.archive import Archive
+from optevo.evaluation.audit import audit, is_audited
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
+from optevo.evaluation.faults import Interrupted, machines_fault
 from optevo.evaluation.within_runs import margins
 from optevo.liveness.lost import GONE
 from optevo.liveness.processes import OwnProcess
@@ -25,7 +27,7 @@ from optevo.optuna_private import add_together, stored_trial, written_together
 from optevo.samplers import sampler_of
 from optevo.samplers.individuals import split
 from optevo.samplers.slots import Slot, claimed, fate
-from optevo.spaces import Candidate, Space
+from optevo.spaces import Candidate, Params, Space
 from optevo.training.run import as_stored, by_task
 
 if TYPE_CHECKING:
@@ -41,10 +43,6 @@ MAX_FAILURES = 3  # exceptions in one slot, after which it is given up
 MAX_LOSSES = 10
 # Trials that came to nothing in one slot, for whatever reason, interrupted ones too, after which it does.
 MAX_ATTEMPTS = 30
-
-
-class Interrupted(Exception):
-    """The worker was asked to stop; the trial's slot is to be evaluated again."""
 
 
 class Objective:
@@ -95,10 +93,10 @@ class Objective:
         generation = _slot(trial).generation
         fidelity = state.fidelity(generation)
         with written_together(trial.study):
-            candidate = self.space.candidate(self.space.suggest(trial))
+            candidate, making = self._candidate(self.space.suggest(trial))
             for key, value in _description(candidate, fidelity).items():
                 trial.set_user_attr(key, value)
-        entry = self._enter(state, candidate, generation)
+        entry = self._enter(state, candidate, generation, making)
         if self._give_up(trial, entry.member):
             seconds = time.perf_counter() - start
         elif self.bench.config.evaluation.batch_candidates > 1:
@@ -106,6 +104,7 @@ class Objective:
         else:
             self._train(trial, entry)
             seconds = time.perf_counter() - start
+        self._audit(entry, _slot(trial))
         member = entry.member
         assert member.value is not None
         with written_together(trial.study, with_state=True):
@@ -127,7 +126,12 @@ class Objective:
             self._state = StudyState(study, archive, full, screening)
         return self._state
 
-    def _enter(self, state: StudyState, candidate: Candidate, generation: int) -> _Entry:
+    def _candidate(self, params: Params) -> tuple[Candidate, float]:
+        """A candidate, and the seconds of making it; of equations, that is where they descend the sphere."""
+        since = time.perf_counter()
+        return self.space.candidate(params), time.perf_counter() - since
+
+    def _enter(self, state: StudyState, candidate: Candidate, generation: int, making: float) -> _Entry:
         """The candidate at the start of its runs, as far as what is known carries it."""
         fidelity = state.fidelity(generation)
         config, n_runs = fidelity.bench.config.evaluation, len(fidelity.order)
@@ -142,7 +146,7 @@ class Objective:
                 member.highest_losses = race.highest_losses
                 member.margins = margins(candidate.schedule(config.steps), config.steps)
         if config.gate:
-            member.enter()
+            member.enter(making)
         member.take_known()
         return _Entry(member, record.number if record else None, fidelity)
 
@@ -209,7 +213,7 @@ class Objective:
                 check = process.guard(self.check)
                 return [*bench.run_together(candidates, task, seed, check, self.space.stack, **options)]
         except Exception as error:
-            if _machines_fault(error):
+            if machines_fault(error):
                 raise
             logger.warning("a stack failed, its members train one by one", exc_info=True)
         return [self._run_alone(one, own, bench, task, seed) for one in training]
@@ -222,7 +226,7 @@ class Objective:
                 on_point, check = process.guard(member.watch()), process.guard(self.check)
                 return bench.run(member.candidate, task, seed, on_point=on_point, check=check)
         except Exception as error:
-            if member is own or _machines_fault(error):
+            if member is own or machines_fault(error):
                 raise
             logger.warning("a member of the group failed; its slot is evaluated on its own", exc_info=True)
             return None
@@ -240,9 +244,10 @@ class Objective:
         assert slot is not None
         members = sampler.group(study, slot)
         others = {
-            other: (params, self._enter(state, self.space.candidate(params), slot.generation))
+            other: (params, self._enter(state, candidate, slot.generation, making))
             for other, params in members.items()
             if other != slot
+            for candidate, making in [self._candidate(params)]
         }
         stack = [own.member if other == slot else others[other][1].member for other in members]
         bench = own.fidelity.bench
@@ -255,6 +260,8 @@ class Objective:
                     if run is not None:
                         member.add(run)
         seconds = (time.perf_counter() - start) / len(stack)
+        for other, (_, entry) in others.items():
+            self._audit(entry, other)
         if stored_trial(study, trial).state.is_finished():
             raise optuna.exceptions.UpdateFinishedTrialError("the group was given to another worker")
         table, found = sampler.slot_table(study), []
@@ -283,6 +290,12 @@ class Objective:
         add_together(study, found)
         return seconds
 
+    def _audit(self, entry: _Entry, slot: Slot) -> None:
+        """Train what the gate refused all the same, where it was drawn for that; it stays refused."""
+        fidelity = entry.fidelity
+        if entry.member.refused and is_audited(fidelity.bench.config, slot):
+            entry.member.audit = audit(entry.member.candidate, fidelity.bench, fidelity.order, self.check)
+
     def _outcome(self, entry: _Entry, seconds: float) -> dict[str, Any]:
         """What a trial keeps of how it went."""
         member, evaluation = entry.member, entry.fidelity.bench.config.evaluation
@@ -291,6 +304,10 @@ class Objective:
             keys.TRAINED_STEPS: sum(run.steps for run in member.trained),
             keys.SECONDS: seconds,
         }
+        if evaluation.gate_audit and member.gate_seconds is not None:
+            attrs[keys.GATE_SECONDS] = member.gate_seconds
+        if member.audit is not None:
+            attrs |= {keys.AUDIT: member.audit, keys.SECONDS: seconds + member.audit["seconds"]}
         for task, values in by_task(member.runs).items():
             if all(map(math.isfinite, values)):
                 attrs[keys.FITNESS_PREFIX + task] = sum(values) / len(values)
@@ -345,16 +362,6 @@ class _Entry:
     member: CandidateRuns
     source: int | None
     fidelity: Fidelity
-
-
-def _machines_fault(error: Exception) -> bool:
-    """Whether another attempt may do better with the whole stack, and so keep its last bits."""
-    if isinstance(error, (Interrupted, UserError, MemoryError, OSError)):
-        return True
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be here
-        return True
-    words = ("allocate memory", "CUDA", "CUBLAS", "CUDNN")  # torch has no classes for these
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _slot(trial: optuna.Trial) -> Slot:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from optevo.samplers.slots import USEFUL
 from optevo.training.fitness import DIVERGED
-
-# With tournaments of four, two parents in three come from the best quarter of a population.
-USEFUL = 0.25
 
 
 def thresholds(population: Sequence[Sequence[float]], n_runs: int) -> list[float]:

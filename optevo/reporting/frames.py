@@ -207,7 +207,8 @@ def cost(study: optuna.Study, *, rerun: bool = True) -> Cost:
         rerun: Whether to add what measuring the best again on fresh seeds took. Default: True.
     """
     stored = _stored(study)
-    steps = sum(keys.ours(trial).get(keys.TRAINED_STEPS, 0) for trial in stored)
+    attrs = [keys.ours(trial) for trial in stored]
+    steps = sum(one.get(keys.TRAINED_STEPS, 0) + one.get(keys.AUDIT, {"steps": 0})["steps"] for one in attrs)
     seconds = sum(_seconds(trial) or 0.0 for trial in stored)
     if rerun:
         for key, again in study.user_attrs.items():

@@ -37,7 +37,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 # From here on the bootstrap-t interval is at most 8 % wider than the t interval where that one is exact, and
 # covers strongly skewed differences better by one to four points. With five pairs of one task it is 37 %
@@ -212,6 +212,23 @@ def holm(p: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p) - rank) * p[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share (Probable inference, the law of succession, JASA 22, 1927).
+
+    Args:
+        successes: From 0 to n.
+        n: Trials; of none nothing is known, and the interval is [0, 1].
+        level: Of confidence, between 0 and 1. Default: 0.95.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    z = float(ndtri((1 + level) / 2))
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def verdict(estimate: Estimate, p_adjusted: float, level: float = 0.95) -> str:

@@ -222,6 +222,14 @@ class SlotSampler(BaseSampler):
         """
         return False
 
+    def positions(self, study: Study) -> list[list[int | None]]:
+        """The trials at which individuals are that a sampler follows, generation by generation from 1 on.
+
+        Each as the generation begins, as far as those before have finished; None where one is nowhere.
+        Default: nobody is followed.
+        """
+        return []
+
     def is_preset(self, slot: Slot) -> bool:
         """Whether a preset holds the slot."""
         return slot.generation == 0 and slot.index < len(self.presets)
@@ -306,3 +314,8 @@ def sampler_of(study: Study) -> SlotSampler:
 def populations(study: Study) -> dict[int, list[Member]]:
     """Finished generations, best member first; none where the study's sampler is not one of ours."""
     return study.sampler.slot_table(study).populations if isinstance(study.sampler, SlotSampler) else {}
+
+
+def positions(study: Study) -> list[list[int | None]]:
+    """See `SlotSampler.positions`; nobody is followed where the study's sampler is not one of ours."""
+    return study.sampler.positions(study) if isinstance(study.sampler, SlotSampler) else []

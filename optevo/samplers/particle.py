@@ -154,6 +154,16 @@ class ParticleSampler(BreedingSampler):
         again = slot.generation == 1 and known[keys.PARENTS]
         return {**known, keys.ORIGIN: "re-evaluation"} if again else known
 
+    def positions(self, study: Study) -> list[list[int | None]]:
+        """Where each particle is as a generation from 1 on begins."""
+        generation = self.slot_table(study).generation
+        if not generation:
+            return []
+        with self._lock:
+            self._positions(study, generation)
+            known = self._particles(study).positions[:generation]
+        return [[None if one is None else one.number for one in each] for each in known]
+
     def _particle(self, slot: Slot) -> int:
         return slot.index if slot.generation == 1 else slot.index // self.n_mutations
 

@@ -35,6 +35,9 @@ from optevo import keys
 from optevo.samplers.individuals import params_of
 from optevo.samplers.operators import Params
 
+# With tournaments of four, two parents in three come from the best quarter of a population.
+USEFUL = 0.25
+
 
 @dataclass(frozen=True)
 class Slot:

@@ -11,6 +11,7 @@ from optevo.spaces.base import Space
 from optevo.spaces.baselines import BaselineSpace
 from optevo.spaces.graph_section import GraphSection
 from optevo.spaces.graphs import GraphSpace
+from optevo.spaces.known import KnownSection, KnownSpace
 from optevo.spaces.modern import ModernSpace
 from optevo.spaces.sections import BaselineSection, SpaceSection, TermsSection, WarmStart
 from optevo.spaces.terms import TermSpace
@@ -37,6 +38,7 @@ def make_terms(catalogue: str = "published", **keys: Any) -> Space:
 SPACES: dict[str, SpaceKind] = {
     TermSpace.name: SpaceKind(TermsSection, make_terms),
     GraphSpace.name: SpaceKind(GraphSection, GraphSpace),
+    KnownSpace.name: SpaceKind(KnownSection, KnownSpace),
     **{name: SpaceKind(BaselineSection, functools.partial(BaselineSpace, name)) for name in BASELINES},
 }
 

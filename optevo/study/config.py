@@ -239,6 +239,11 @@ def _misfits(space_section: Any, sampler: Any, evaluation: Any) -> list[str]:
     inner = screening if isinstance(screening, dict) else {}
     if space.own_rate and not evaluation.get("rates") is inner.get("rates") is None:
         problems.append(f"evaluation.rates: of the space {space.name!r}, {space.own_rate}")
+    if space.only_viable and evaluation.get("gate_audit"):
+        problems.append(
+            "evaluation.gate_audit: individuals of this space are drawn until one passes the gate, so that "
+            "none is refused; set space.viable = false, or leave it out"
+        )
     if space.needs_rates and evaluation.get("rates") is None:
         problems.append(
             f"key 'evaluation.rates' is missing: of the space {space.name!r}, candidates have no learning "

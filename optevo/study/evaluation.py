@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from typing import Annotated, Any, Literal
 
@@ -139,6 +140,8 @@ class EvaluationConfig(_OptionalKeys):
     batch_candidates: int = Field(default=1, ge=1, le=1000)  # so many train as one stacked model
     rates: RatesConfig | None = None
     screening: ScreeningConfig | None = None
+    # Of those that the gate refuses, the share that is trained all the same; they stay refused.
+    gate_audit: float = Field(default=0.0, ge=0, le=1, exclude_if=operator.not_)
     # "flops": as many operations as `steps` steps with AdamW have. Not stored where it is "steps".
     budget: Literal["steps", "flops"] = Field(default="steps", exclude_if=lambda budget: budget == "steps")
 
@@ -183,6 +186,13 @@ class EvaluationConfig(_OptionalKeys):
         if rates is not None and (screening.steps or screening.rates):
             _refuse_rates(rates, screening.steps or info.data.get("steps"), info)
         return screening
+
+    @field_validator("gate_audit")
+    @classmethod
+    def _has_a_gate(cls, share: float, info: ValidationInfo) -> float:
+        if share and not info.data.get("gate", True):
+            raise ValueError("nothing is refused where evaluation.gate = false: leave one of the two out")
+        return share
 
     @field_validator("budget")
     @classmethod

@@ -120,6 +120,15 @@ class StoredEvaluation(TypedDict):
     operations: NotRequired[list[StoredOperations]]
 
 
+class Audit(TypedDict):
+    """What a refused candidate earned, see `optevo.evaluation.audit`."""
+
+    fitness: Number | None
+    steps: Count
+    seconds: Number
+    error: NotRequired[Text]
+
+
 class Environment(TypedDict):
     """One that was accepted."""
 
@@ -180,6 +189,8 @@ TRIAL: dict[str, TypeAdapter[Any]] = {
     keys.COPIED_RUNS: _COUNT,
     keys.DIVERGED_AT: _COUNT,
     keys.PRUNED_BY: _TEXT,
+    keys.AUDIT: TypeAdapter(Audit),
+    keys.GATE_SECONDS: _NUMBER,
     keys.ERROR: _TEXT,
     keys.ATTEMPTS: _COUNTS,
     keys.INTERRUPTED: _FLAG,

@@ -192,6 +192,17 @@ def test_the_configuration_reads_as_a_study_file():
     assert read == {k: v for k, v in config.to_dict().items() if v is not None}
 
 
+def test_the_gate_s_account_is_told_where_a_study_has_an_audit(tmp_path: Path):
+    study, config = search(evaluation={**EVALUATION, "gate_audit": 0.5})
+    for number, fitness in ((3, 2.0), (7, None)):
+        tamper(study, number, keys.PRUNED_BY, "gate: cannot descend")
+        tamper(study, number, keys.AUDIT, {"fitness": fitness, "steps": 40, "seconds": 1.0})
+    text = words(page(tmp_path / "report.html", (study, config)))
+    assert "The gate refused 2 of 14 (14 %, interval 4 to 40) individuals. Of those, 2 were trained" in text
+    assert "1 of 2 (50 %, interval 9 to 91) did at least as well as the best quarter" in text
+    assert "The gate refused" not in words(page(tmp_path / "other.html", search()))
+
+
 def test_an_existing_report_is_replaced(tmp_path: Path):
     (tmp_path / "a.html").write_text("old")
     assert "old" not in page(tmp_path / "a.html", example("empty"))[:50]

@@ -19,6 +19,7 @@ from optevo.reporting.statistics import (
     holm,
     paired,
     verdict,
+    wilson,
 )
 
 SPREADS = {1: (1.0,), 3: (1.0, 3.0, 0.3)}
@@ -311,3 +312,13 @@ def test_a_verdict_needs_both_the_test_and_the_interval(
     low: float, high: float, p: float, level: float, said: str
 ):
     assert verdict(Estimate((low + high) / 2, low, high, 0.001, 5, ""), p, level) == said
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (10, 10)])
+def test_intervals_of_shares_are_wilsons(successes: int, n: int) -> None:
+    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert wilson(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_of_no_trials_nothing_is_known() -> None:
+    assert wilson(0, 0) == (0, 1)

@@ -23,10 +23,17 @@ from plotly.offline import get_plotlyjs
 from optevo import __version__
 from optevo.files import write_text
 from optevo.measurement.fresh_seeds import Result, stored_result
+from optevo.reporting.agreement import screened_agreement
+from optevo.reporting.correlation import LEAST
 from optevo.reporting.figures import search as figures
+from optevo.reporting.figures.agreement import ranks
+from optevo.reporting.figures.particles import particle_steps
 from optevo.reporting.frames import best, curves, lineage, runs, trials
+from optevo.reporting.gate import gate_account
 from optevo.reporting.page.html_tables import badge, comparison_tables, escape, result_table, trial_table
 from optevo.reporting.page.summary import findings, meta, toml, winner_number
+from optevo.reporting.particles import particles
+from optevo.reporting.particles import told as particles_told
 from optevo.reporting.populations import generations, parts, schedules
 from optevo.reporting.rules import as_trained, candidate_of, runs_of
 
@@ -164,6 +171,7 @@ def _study_section(page: _Page, i: int, study: optuna.Study, config: StudyConfig
         f'<section id="study-{i}"><h2>{escape(study.study_name)}{badge(config)}</h2>',
         meta(study, min(begun, default=None)),
         findings(study, config, frame, result),
+        "" if (gate := gate_account(study, config)) is None else f"<p>{escape(gate.told())}</p>",
         _rule(page, study, config, frame, result),
         result_table(result, config) if result is not None else "",
         "<h3>The search</h3>" if len(frame) else "",
@@ -218,6 +226,15 @@ def _figures(
             "Each point is a complete trial, the line the best so far. Crosses at the lower edge are trials "
             "that were stopped early; triangles have no fitness, as where a run diverged.",
         )
+    screened = screened_agreement(study, config)
+    if screened is not None and len(screened.common) >= LEAST:
+        held, _ = screened.measured()
+        yield (
+            ranks(screened),
+            "Those that were evaluated in full after screening, by their ranks in either; 1 is the best. "
+            f"Spearman’s ρ is {held.spearman:.2f} ({held.low:.2f} to {held.high:.2f}, n = {held.n}). "
+            "Screening had chosen them, so those that it left out are missing.",
+        )
     if config.make_space().grid() is not None:
         yield (
             figures.lr_decay_map(frame),
@@ -228,6 +245,11 @@ def _figures(
         "How often the members of a generation use each building block together; a band that widens is one "
         "that spreads.",
     )
+    if len(followed := particles(study, config)):
+        yield (
+            particle_steps(followed),
+            f"{particles_told(followed)} Distinct sets of building blocks are a share of the particles.",
+        )
     for number in numbers[:1]:
         yield (
             figures.lineage_graph(lineage(study, number)),
