@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from optevo.errors import UserError
 from optevo.naming import hint
 
-#: The steps, and of each option the type and the values that it takes, as said in a message.
-STEPS: dict[str, dict[str, tuple[type | tuple[type, ...], float, float, str]]] = {
-    "crop_flip": {"padding": (int, 1, math.inf, "a whole number of at least 1")},
+#: The steps, and of each option its types, the range of its values, and both as said in a message.
+STEPS: dict[str, dict[str, tuple[tuple[type, ...], float, float, str]]] = {
+    "crop_flip": {"padding": ((int,), 1, math.inf, "a whole number of at least 1")},
     "randaugment": {
-        "magnitude": (int, 0, 30, "a whole number from 0 to 30"),
-        "operations": (int, 1, math.inf, "a whole number of at least 1"),
+        "magnitude": ((int,), 0, 30, "a whole number from 0 to 30"),
+        "operations": ((int,), 1, math.inf, "a whole number of at least 1"),
     },
-    "cutout": {"size": (int, 2, math.inf, "a whole number of at least 2")},
+    "cutout": {"size": ((int,), 2, math.inf, "a whole number of at least 2")},
     "mixup": {"alpha": ((int, float), 1e-3, 1, "a number from 0.001 to 1")},
 }
 _LEVELS = 30  # of RandAugment's magnitudes
@@ -98,7 +98,7 @@ def _parsed(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             if not isinstance(call.func, ast.Name) or call.args:
                 raise ValueError
             name = call.func.id
-            options = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+            options: dict[str, Any] = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
         except (SyntaxError, ValueError):
             expected = "write it as in 'crop_flip + randaugment(magnitude=9)'"
             raise UserError(f"augmentation {text!r}: {part.strip()!r} can't be read: {expected}") from None
@@ -107,8 +107,8 @@ def _parsed(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for key, value in options.items():
             if key not in STEPS[name]:
                 raise UserError(f"augmentation {text!r}: {name} has no {key!r}: {hint(key, STEPS[name])}")
-            kind, least, most, expected = STEPS[name][key]
-            if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:
+            kinds, least, most, expected = STEPS[name][key]
+            if type(value) not in kinds or not least <= value <= most:
                 raise UserError(f"augmentation {text!r}: {key} must be {expected}, not {value!r}")
         yield name, options
 

@@ -113,6 +113,7 @@ def _own(
 
 def _torchvisions(name: str, classes: int, resolution: int, generator: torch.Generator) -> nn.Module:
     from torchvision import models as theirs  # noqa: PLC0415 - as above
+    from torchvision.ops import StochasticDepth as Theirs  # noqa: PLC0415
 
     options: dict[str, Any] = {}
     if name.startswith("vit_"):
@@ -129,7 +130,7 @@ def _torchvisions(name: str, classes: int, resolution: int, generator: torch.Gen
         for key, child in list(parent.named_children()):
             if isinstance(child, nn.Dropout):
                 setattr(parent, key, Dropout(child.p))
-            elif type(child).__name__ == "StochasticDepth":  # of torchvision, by row
+            elif isinstance(child, Theirs):  # by row, in all of these
                 setattr(parent, key, StochasticDepth(child.p))
     for module in model.modules():
         if isinstance(module, Dropout):
@@ -142,7 +143,7 @@ def head(model: nn.Module) -> str:
     return [name for name, _ in model.named_parameters()][-1].rpartition(".")[0]
 
 
-def _take(model: nn.Module, name: str, state: dict[str, Tensor], weights: str, resolution: int) -> None:
+def _take(model: Any, name: str, state: dict[str, Tensor], weights: str, resolution: int) -> None:
     """Give a network trained weights, all but those of its last layer.
 
     Raises:
@@ -153,8 +154,7 @@ def _take(model: nn.Module, name: str, state: dict[str, Tensor], weights: str, r
         from torchvision.models.vision_transformer import interpolate_embeddings  # noqa: PLC0415 - as above
 
         if state[positions].shape != model.state_dict()[positions].shape:
-            size: Any = model.patch_size
-            state = dict(interpolate_embeddings(resolution, size, {**state}))  # type: ignore[arg-type]
+            state = dict(interpolate_embeddings(resolution, model.patch_size, {**state}))
     own = dict([*model.named_parameters(), *model.named_buffers()])
     last = f"{head(model)}."
     given = {key: value for key, value in state.items() if not key.startswith((last, *_AUXILIARY))}
@@ -175,7 +175,7 @@ def _take(model: nn.Module, name: str, state: dict[str, Tensor], weights: str, r
 
 
 @torch.no_grad()
-def _fit_channels(model: nn.Module, channels: int, generator: torch.Generator, *, drawn: bool) -> None:
+def _fit_channels(model: Any, channels: int, generator: torch.Generator, *, drawn: bool) -> None:
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or first.in_channels == channels:
         return
