@@ -12,6 +12,8 @@ from optevo.tasks import Split, Task, get_task
 #: Tenths of 12 steps end after all of them but the 3rd and the 9th: those two have no look.
 STEPS, LOOKS, BATCH = 12, 10, 16
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+#: The other tasks have the code of these.
+BLANK = (*SHAPES, "char_lm")
 
 
 def made(name: str | Task) -> tuple[Task, dict[str, Split]]:

@@ -212,5 +212,5 @@ def test_get_reports_damage_in_what_is_there(mnist: Path) -> None:
 def test_an_unknown_data_set_is_refused_with_the_known_ones(
     command: Callable[[str, Path], object], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"no data set 'imagenet'.*digits, mnist"):
-        command("imagenet", tmp_path)
+    with pytest.raises(UserError, match=r"no data set 'voc'.*digits, mnist"):
+        command("voc", tmp_path)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fake_cuda import CUDA, FakeCuda
-from fake_cuda_tasks import BATCH, LOOKS, STEPS, made
+from fake_cuda_tasks import BATCH, BLANK, LOOKS, STEPS, made
 from modern_optimizers import MODERN
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -22,7 +22,7 @@ from optevo.optim.terms import stacked as stacked_terms
 from optevo.optim.terms.export import export_source
 from optevo.optim.terms.presets import PRESETS
 from optevo.spaces import TermSpace
-from optevo.tasks import TASKS, Task
+from optevo.tasks import Task
 from optevo.training.precision import PRECISIONS
 from optevo.training.run import Run
 from optevo.training.single import train
@@ -57,7 +57,7 @@ def train_together(task: Task, splits: Any, candidates: Any, **options: Any) -> 
 
 #: Every task; the large ones take seconds a test.
 EVERY_TASK = [
-    pytest.param(name, marks=[pytest.mark.slow] * (name in ("cifar10", "char_lm"))) for name in TASKS
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ("cifar10", "char_lm"))) for name in BLANK
 ]
 
 
@@ -86,7 +86,7 @@ def test_a_run_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, 
     ("name", "precision"),
     [
         pytest.param(name, precision, marks=[pytest.mark.slow] * (name in ("cifar10", "char_lm")))
-        for name, precision in (*((name, "float32") for name in TASKS), ("cifar10", "bfloat16"))
+        for name, precision in (*((name, "float32") for name in BLANK), ("cifar10", "bfloat16"))
     ],
 )
 def test_a_stack_waits_for_its_looks_and_its_end_alone(cuda: FakeCuda, name: str, precision: str) -> None:
