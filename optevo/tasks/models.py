@@ -176,11 +176,14 @@ class _GlobalPool(nn.Module):
         return inputs.mean((2, 3))
 
 
-def convnet(generator: torch.Generator, *, channels: int = 3, width: int = 32) -> nn.Module:
+def convnet(
+    generator: torch.Generator, *, classes: int = 10, channels: int = 3, width: int = 32
+) -> nn.Module:
     """ConvNet(B) of arXiv 2404.06679 for (N, channels, H, W), with B = 32 on RGB 94,986 parameters.
 
     Args:
         generator: Of all weights.
+        classes: How many scores it gives. Default: 10.
         channels: Of the images. Default: 3.
         width: B, the first convolution's channels; the others have 2 B and 4 B. Default: 32.
     """
@@ -192,7 +195,7 @@ def convnet(generator: torch.Generator, *, channels: int = 3, width: int = 32) -
     return build(
         lambda: nn.Sequential(
             *(*block(channels, width, 1), *block(width, 2 * width, 2), *block(2 * width, 4 * width, 2)),
-            *(_GlobalPool(), Dropout(0.2), _GlorotLinear(4 * width, 10)),
+            *(_GlobalPool(), Dropout(0.2), _GlorotLinear(4 * width, classes)),
         ),
         generator,
     )

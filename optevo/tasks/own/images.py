@@ -1,0 +1,136 @@
+"""A user's own images as a task: folders of classes, or an archive of MedMNIST."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optevo.errors import UserError
+from optevo.tasks import models
+from optevo.tasks.base import Normalise, Split, Splits, Task
+from optevo.tasks.own.archives import npz_source
+from optevo.tasks.own.image_sources import PARTS, Source, folder_source
+from optevo.tasks.own.mapped import mapped
+from optevo.tasks.own.options import Shares, chosen, refuse, whole
+from optevo.tasks.roots import decoded_root, find
+from optevo.tasks.vision import crop_and_flip
+
+#: Bytes of all images from which on they stay in their file, and a GPU gets them batch by batch.
+RESIDENT = 4 * 1024**3
+_SAMPLE = 1024  # training images whose mean and deviation are taken
+
+
+class Images(Task):
+    """A user's own images and their classes.
+
+    The images are decoded once, into a file that is mapped: they may be larger than memory.
+
+    Args:
+        name: Of the task.
+        path: Of a folder with a folder a class, of one with such a folder for train and maybe validation (or
+            val) and test, or of an ``.npz`` in MedMNIST's layout. See `optevo.tasks.roots.find`.
+        resolution: Pixels of a side; images are cut to a square and resized. Default: 64, in an archive its
+            own.
+        channels: 1 for grey, 3 for RGB. Default: 3, in an archive its own.
+        network: "convnet". Default: "convnet".
+        width: Of a convnet, see `optevo.tasks.models.convnet`. Default: 32.
+        augment: Of training images: "none", or "crop_flip", see `crop_and_flip`. Default: "none".
+        validation: Share of the images, where they have no part of their own. Default: 0.15.
+        test: The same. Default: 0.15.
+        seed: Of the split. Default: 0.
+
+    Raises:
+        UserError: An option has no such value.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        *,
+        resolution: int | None = None,
+        channels: int | None = None,
+        network: str = "convnet",
+        width: int = 32,
+        augment: str = "none",
+        validation: float = 0.15,
+        test: float = 0.15,
+        seed: int = 0,
+    ) -> None:
+        self.name, self.path = name, path
+        self.resolution = None if resolution is None else whole(name, "resolution", resolution, 4, 4096)
+        if channels not in (None, 1, 3):
+            raise refuse(name, "channels", channels, "1 or 3")
+        self.channels = channels
+        self.network = chosen(name, "network", network, ("convnet",))
+        self.width = whole(name, "width", width)
+        self.augmentation = chosen(name, "augment", augment, ("none", "crop_flip"))
+        self.shares = Shares(name, validation, test, seed)
+        self.classes: list[str] = []
+
+    def load(self, root: Path) -> Splits:
+        place = find(self.path, root, f"task {self.name!r}")
+        source = self._source(place)
+        size, self.channels = self.resolution or source.size, self.channels or source.channels
+        shape = (sum(map(len, source.labels.values())), self.channels, size, size)
+        key = f"{source.key[:32]}-{self.channels}x{size}"
+        kept = decoded_root() / f"{place.stem[:40]}-{key}.pixels"
+        pixels, digest = mapped(kept, key, shape, lambda: source.blocks(shape[1:]))
+        self.classes = source.classes
+        self.identity = _identity(digest, source)
+        splits, begin = {}, 0
+        for name in PARTS:
+            targets = torch.tensor(source.labels[name], dtype=torch.int64)
+            inputs = pixels[begin : begin + len(targets)]
+            splits[name] = Split(inputs, targets, streamed=pixels.numel() > RESIDENT)
+            begin += len(targets)
+        self.normalise = normalising(splits["train"].inputs)
+        return splits
+
+    def _source(self, place: Path) -> Source:
+        remedy = f"correct it, or remove it from the data of task {self.name!r}"
+        if place.is_dir():
+            return folder_source(place, self.shares, remedy)
+        if place.suffix.lower() != ".npz":
+            raise UserError(
+                f"task {self.name!r}: {place} is no folder and no .npz file: unpack it, and name the folder"
+            )
+        return npz_source(place, remedy)
+
+    def model(self, generator: torch.Generator) -> nn.Module:
+        return models.convnet(
+            generator, channels=self.channels or 3, width=self.width, classes=len(self.classes)
+        )
+
+    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        if self.augmentation == "none":
+            return inputs
+        return crop_and_flip(inputs, generator, padding=max(1, inputs.shape[-1] // 8))
+
+
+def _identity(digest: str, source: Source) -> str:
+    """Of what was decoded, in which order and which classes: the same on every machine."""
+    what: list[Any] = [digest, source.labels, source.classes]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+def normalising(images: Tensor) -> Normalise:
+    """To mean 0 and deviation 1 a channel, as they are in a sample of the images.
+
+    Args:
+        images: uint8 (N, C, H, W).
+    """
+    places = torch.linspace(0, len(images) - 1, min(_SAMPLE, len(images)), dtype=torch.float64).long()
+    total, squares = torch.zeros(2, images.shape[1], dtype=torch.float64)
+    for chosen_places in places.split(32):
+        sample = images[chosen_places].double().div_(255).transpose(0, 1).flatten(1)
+        total += sample.mean(dim=1) * len(chosen_places)
+        squares += sample.square().mean(dim=1) * len(chosen_places)
+    mean = total / len(places)
+    deviation = (squares / len(places) - mean.square()).clamp_min(0).sqrt().clamp_min(1 / 255)
+    return Normalise(tuple(mean.tolist()), tuple(deviation.tolist()))
