@@ -180,7 +180,8 @@ def _bits(image: Image) -> int:
         return 16
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined]  # BitsPerSample
-    layout = image.tile[0].args if image.tile else ""  # type: ignore[attr-defined]
+    tiles = getattr(image, "tile", None)  # none of what was no file
+    layout = tiles[0].args if tiles else ""
     if image.format == "PNG":
         return 16 if "16" in str(layout) else 8
     if image.format == "PPM" and isinstance(layout, tuple) and isinstance(layout[-1], int):

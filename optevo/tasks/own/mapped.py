@@ -48,21 +48,20 @@ def mapped(
     Raises:
         UserError: The folder or file can't be written. What `blocks` raises is passed on.
     """
-    found = _read(path, key, shape)
-    if found is not None:
-        return found
     try:
+        if (found := _read(path, key, shape)) is not None:
+            return found
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_suffix(".lock")):
             if _read(path, key, shape) is None:  # else another process has made it meanwhile
                 _write(path, key, shape, blocks())
+        found = _read(path, key, shape)
     except OSError as error:
         size = math.prod(shape) / 1e6
         raise UserError(
             f"can't keep {size:,.0f} MB of decoded images in {path.parent} ({error.strerror or error}): "
             "point OPTEVO_CACHE at a folder that can be written and has room"
         ) from error
-    found = _read(path, key, shape)
     if found is None:
         raise UserError(f"{path} was changed while it was written: start again")
     return found

@@ -102,7 +102,7 @@ class Shares:
         for name, part in parts.items():
             if not part:
                 raise UserError(f"task {self.task!r}: of {len(labels)} examples none is left for {name}")
-        return parts
+        return {name: parts[name] for name in ("train", "validation", "test") if name in parts}
 
     def cut(self, count: int) -> dict[str, slice]:
         """Neighbouring blocks of a sequence: train, then validation, then test."""

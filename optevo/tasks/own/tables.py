@@ -31,8 +31,6 @@ _CLASSES = 20  # most values of a column of whole numbers that is taken for clas
 class Table(Task):
     """A user's own table and the column to predict, by a network of dense layers.
 
-    Rows that are equal are in one part together.
-
     Args:
         name: Of the task.
         path: Of a CSV file, gzipped or not, or a parquet file. See `optevo.tasks.roots.find`.
@@ -105,7 +103,7 @@ class Table(Task):
                     )
         table = self._with_target(table.drop(columns=self.drop), place)
         values = self._targets(table[self.target], place)
-        parts = self._split(table, values if self.classes else np.zeros_like(values))
+        parts = self._split(table, values if self.classes else np.zeros_like(values), place)
         if not self.classes:
             learned = values[parts["train"]]
             values = ((values - learned.mean()) / (learned.std() or 1.0))[:, None].astype(np.float32)
@@ -175,15 +173,16 @@ class Table(Task):
         self.classes = [str(one) for one in known]
         return numbers.astype(np.int64)
 
-    def _split(self, table: pd.DataFrame, labels: Array) -> dict[str, Array]:
+    def _split(self, table: pd.DataFrame, labels: Array, place: Path) -> dict[str, Array]:
         """Positions of the rows of each part."""
-        import pandas as pd  # noqa: PLC0415 - as above
-
-        hashes = pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy()
-        _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
-        order = np.sort(first)  # groups by their first row
-        parts = self.shares.draw(labels[order].tolist(), ("validation", "test"))
-        return {name: np.flatnonzero(np.isin(first[group], order[part])) for name, part in parts.items()}
+        if (copies := table.astype(str).duplicated().to_numpy()).any():
+            first = cell(table[self.target], copies).partition(",")[0]
+            warn(
+                f"{place}: {copies.sum()} rows equal others, the first of them {first}, and may be in "
+                "another part than those; take them out if they are there by mistake"
+            )
+        parts = self.shares.draw(labels.tolist(), ("validation", "test"))
+        return {name: np.sort(np.array(part)) for name, part in parts.items()}
 
     def model(self, generator: torch.Generator) -> nn.Module:
         outputs = len(self.classes) or 1
