@@ -133,11 +133,15 @@ class Dropout(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return inputs
-        generator = self._generator_on(inputs.device)
+        generator, shape = self._generator_on(inputs.device), self._shape(inputs)
         if inputs.device.type != "cpu":
-            mask = torch.empty(inputs.shape, dtype=inputs.dtype, device=inputs.device)
+            mask = torch.empty(shape, dtype=inputs.dtype, device=inputs.device)
             return inputs * mask.bernoulli_(1 - self.p, generator=generator).div_(1 - self.p)
-        return inputs * _mask(inputs.shape, inputs.dtype, self.p, generator)
+        return inputs * _mask(shape, inputs.dtype, self.p, generator)
+
+    def _shape(self, inputs: Tensor) -> torch.Size:
+        """Of the mask."""
+        return inputs.shape
 
     def _generator_on(self, device: torch.device) -> torch.Generator:
         if self._generator is None or self._generator.device != device:
@@ -171,6 +175,13 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class StochasticDepth(Dropout):
+    """Dropout of whole examples, for what is added to a shortcut: a block is left out or scaled."""
+
+    def _shape(self, inputs: Tensor) -> torch.Size:
+        return torch.Size([len(inputs), *[1] * (inputs.dim() - 1)])
 
 
 def _mask(shape: torch.Size, dtype: torch.dtype, p: float, generator: torch.Generator) -> Tensor:

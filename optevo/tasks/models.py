@@ -96,26 +96,42 @@ def _pool() -> tuple[nn.Module, nn.Module]:
     return nn.MaxPool2d(2), nn.ReLU(inplace=True)
 
 
-def small_cnn(generator: torch.Generator) -> nn.Module:
-    """The published SmallCNN for (N, 1, 28, 28): 824,458 parameters.
+def small_cnn(
+    generator: torch.Generator, *, classes: int = 10, channels: int = 1, resolution: int = 28
+) -> nn.Module:
+    """The published SmallCNN for (N, channels, resolution, resolution), as published 824,458 parameters.
 
     Like `cifar_cnn`, it counts the features before its first linear layer with the channels innermost.
+
+    Args:
+        generator: Of all weights.
+        classes: How many scores it gives. Default: 10.
+        channels: Of the images. Default: 1.
+        resolution: Pixels of the images' sides, at least 4. Default: 28.
     """
     return build(
         lambda: nn.Sequential(
-            *(nn.Conv2d(1, 32, 3, padding=1), *_pool()),
+            *(nn.Conv2d(channels, 32, 3, padding=1), *_pool()),
             *(nn.Conv2d(32, 64, 3, padding=1), *_pool()),
-            *(Flatten(), nn.Linear(7 * 7 * 64, 256), nn.ReLU(inplace=True), Dropout(0.3)),
-            nn.Linear(256, 10),
+            *(Flatten(), nn.Linear((resolution // 4) ** 2 * 64, 256), nn.ReLU(inplace=True), Dropout(0.3)),
+            nn.Linear(256, classes),
         ),
         generator,
     )
 
 
-def cifar_cnn(generator: torch.Generator) -> nn.Module:
-    """The published network for (N, 3, 32, 32), 2,168,554 parameters.
+def cifar_cnn(
+    generator: torch.Generator, *, classes: int = 10, channels: int = 3, resolution: int = 32
+) -> nn.Module:
+    """The published network for (N, channels, resolution, resolution), as published 2,168,554 parameters.
 
     Batch norm follows the first convolution of each block only, as in the published code.
+
+    Args:
+        generator: Of all weights.
+        classes: How many scores it gives. Default: 10.
+        channels: Of the images. Default: 3.
+        resolution: Pixels of the images' sides, at least 4. Default: 32.
     """
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
@@ -126,10 +142,10 @@ def cifar_cnn(generator: torch.Generator) -> nn.Module:
 
     return build(
         lambda: nn.Sequential(
-            *block(3, 32),
+            *block(channels, 32),
             *block(32, 64),
-            *(Flatten(), nn.Linear(8 * 8 * 64, 512), nn.ReLU(inplace=True), Dropout(0.5)),
-            nn.Linear(512, 10),
+            *(Flatten(), nn.Linear((resolution // 4) ** 2 * 64, 512), nn.ReLU(inplace=True), Dropout(0.5)),
+            nn.Linear(512, classes),
         ),
         generator,
     )
@@ -201,14 +217,23 @@ def convnet(
     )
 
 
-def mlp(generator: torch.Generator) -> nn.Module:
-    """64-64-32-10 for (N, 1, 8, 8): 6,570 parameters.
+def mlp(
+    generator: torch.Generator, *, classes: int = 10, channels: int = 1, resolution: int = 8
+) -> nn.Module:
+    """Two hidden layers of 64 and 32 units; for (N, 1, 8, 8) and ten classes 6,570 parameters.
 
     Small enough for a search in a minute, and deep enough that 100 to 200 steps tell optimizers apart.
+
+    Args:
+        generator: Of all weights.
+        classes: How many scores it gives. Default: 10.
+        channels: Of the images. Default: 1.
+        resolution: Pixels of the images' sides. Default: 8.
     """
     return build(
         lambda: nn.Sequential(
-            *(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+            *(nn.Flatten(), nn.Linear(channels * resolution**2, 64), nn.ReLU()),
+            *(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, classes)),
         ),
         generator,
     )
