@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from optevo.errors import UserError
-from optevo.tasks import models
+from optevo.tasks.augmentation import Augmentation
 from optevo.tasks.base import Normalise, Split, Splits, Task
+from optevo.tasks.networks import check, classifier
 from optevo.tasks.own.archives import npz_source
 from optevo.tasks.own.image_sources import PARTS, Source, folder_source
 from optevo.tasks.own.mapped import mapped
-from optevo.tasks.own.options import Shares, chosen, refuse, whole
+from optevo.tasks.own.options import Shares, refuse, whole
 from optevo.tasks.roots import decoded_root, find
-from optevo.tasks.vision import crop_and_flip
 
 #: Bytes of all images from which on they stay in their file, and a GPU gets them batch by batch.
 RESIDENT = 4 * 1024**3
@@ -37,9 +38,11 @@ class Images(Task):
         resolution: Pixels of a side; images are cut to a square and resized. Default: 64, in an archive its
             own.
         channels: 1 for grey, 3 for RGB. Default: 3, in an archive its own.
-        network: "convnet". Default: "convnet".
-        width: Of a convnet, see `optevo.tasks.models.convnet`. Default: 32.
-        augment: Of training images: "none", or "crop_flip", see `crop_and_flip`. Default: "none".
+        network: See `optevo.tasks.networks.classifier`. Default: "convnet".
+        width: See there. Default: None.
+        weights: See there. Default: None, all are drawn.
+        dropout: See there. Default: None.
+        augment: Of training images, see `optevo.tasks.augmentation.Augmentation`. Default: "none".
         validation: Share of the images, where they have no part of their own. Default: 0.15.
         test: The same. Default: 0.15.
         seed: Of the split. Default: 0.
@@ -56,7 +59,9 @@ class Images(Task):
         resolution: int | None = None,
         channels: int | None = None,
         network: str = "convnet",
-        width: int = 32,
+        width: int | None = None,
+        weights: str | None = None,
+        dropout: float | None = None,
         augment: str = "none",
         validation: float = 0.15,
         test: float = 0.15,
@@ -67,20 +72,25 @@ class Images(Task):
         if channels not in (None, 1, 3):
             raise refuse(name, "channels", channels, "1 or 3")
         self.channels = channels
-        self.network = chosen(name, "network", network, ("convnet",))
-        self.width = whole(name, "width", width)
-        self.augmentation = chosen(name, "augment", augment, ("none", "crop_flip"))
+        try:
+            check(network, width=width, dropout=dropout)
+            self.augmentation = Augmentation(augment)
+        except UserError as error:
+            raise UserError(f"task {name!r}: {error}") from None
+        self.network, self.width, self.weights, self.dropout = network, width, weights, dropout
         self.shares = Shares(name, validation, test, seed)
         self.classes: list[str] = []
+        self.shape = (0, 0, 0)  # of an image, once they are there
 
     def load(self, root: Path) -> Splits:
         place = find(self.path, root, f"task {self.name!r}")
         source = self._source(place)
-        size, self.channels = self.resolution or source.size, self.channels or source.channels
-        shape = (sum(map(len, source.labels.values())), self.channels, size, size)
-        key = f"{source.key[:32]}-{self.channels}x{size}"
+        size, channels = self.resolution or source.size, self.channels or source.channels
+        self.shape = channels, size, size
+        count = sum(map(len, source.labels.values()))
+        key = f"{source.key[:32]}-{channels}x{size}"
         kept = decoded_root() / f"{place.stem[:40]}-{key}.pixels"
-        pixels, digest = mapped(kept, key, shape, lambda: source.blocks(shape[1:]))
+        pixels, digest = mapped(kept, key, (count, *self.shape), lambda: source.blocks(self.shape))
         self.classes = source.classes
         self.identity = _identity(digest, source)
         splits, begin = {}, 0
@@ -103,14 +113,25 @@ class Images(Task):
         return npz_source(place, remedy)
 
     def model(self, generator: torch.Generator) -> nn.Module:
-        return models.convnet(
-            generator, channels=self.channels or 3, width=self.width, classes=len(self.classes)
+        return classifier(
+            self.network,
+            classes=len(self.classes),
+            channels=self.shape[0],
+            resolution=self.shape[1],
+            weights=self.weights,
+            dropout=self.dropout,
+            width=self.width,
+            generator=generator,
         )
 
     def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        if self.augmentation == "none":
-            return inputs
-        return crop_and_flip(inputs, generator, padding=max(1, inputs.shape[-1] // 8))
+        return self.augmentation.raw(inputs, generator)
+
+    def batches(
+        self, split: Split, batch_size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, targets in super().batches(split, batch_size, generator):
+            yield self.augmentation.prepared(inputs, targets, generator, classes=len(self.classes))
 
 
 def _identity(digest: str, source: Source) -> str:

@@ -278,7 +278,8 @@ def test_data_are_looked_for_below_the_data_root_then_in_the_current_folder(
     [
         ({"resolution": "64"}, "resolution must be a whole number from 4 to 4096"),
         ({"channels": 4}, "channels must be 1 or 3"),
-        ({"augment": "flip"}, "augment = 'flip': "),
+        ({"augment": "flip"}, "'flip'"),
+        ({"network": "resnet81"}, "unknown network 'resnet81'"),
         ({"validation": 0.5, "test": 0.5}, "leave nothing to train on"),
         ({"test": 1}, "test must be a number between 0 and 1"),
         ({"seed": 0.5}, "seed must be a whole number"),
