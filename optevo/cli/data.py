@@ -46,7 +46,7 @@ def data_check(
 
 @app.command("get")
 def data_get(
-    name: Annotated[str, typer.Argument(help="mnist, fashion_mnist, cifar10 or char_lm.")],
+    name: Annotated[str, typer.Argument(help="Such as mnist; see `optevo data check`.")],
     data_dir: DataDir = None,
 ) -> None:
     """Download a data set, where there is a network."""

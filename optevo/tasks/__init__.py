@@ -43,7 +43,14 @@ TASKS: dict[str, str | Callable[..., Task | ScoredTask]] = {
     "mnist": "optevo.tasks.vision:MNIST",
     "fashion_mnist": "optevo.tasks.vision:FashionMNIST",
     "cifar10": "optevo.tasks.vision:CIFAR10",
+    "cifar100": "optevo.tasks.known_images:CIFAR100",
+    "tiny_imagenet": "optevo.tasks.known_images:TinyImageNet",
+    "flowers102": "optevo.tasks.known_images:Flowers102",
+    "stanford_cars": "optevo.tasks.known_images:StanfordCars",
+    "caltech101": "optevo.tasks.known_images:Caltech101",
     "char_lm": "optevo.tasks.text:CharLM",
+    "shakespeare": "optevo.tasks.text:Shakespeare",
+    "ptb": "optevo.tasks.text:PennTreebank",
 }
 
 #: Kinds of a user's own data to what makes a task of them, given a name, a path and options.

@@ -136,7 +136,7 @@ def cut_out(images: Tensor, generator: torch.Generator, *, size: int = 8) -> Ten
 
 
 def crop_and_flip(
-    images: Tensor, generator: torch.Generator, *, padding: int = 4, reflect: bool = False
+    images: Tensor, generator: torch.Generator, *, padding: int | None = None, reflect: bool = False
 ) -> Tensor:
     """Pad each image with zeros, cut out its own size at a random place, mirror half of them left to right.
 
@@ -145,13 +145,14 @@ def crop_and_flip(
     Args:
         images: (N, C, H, W), any dtype.
         generator: On the images' device.
-        padding: Pixels on each side. Default 4.
+        padding: Pixels on each side. Default: None, an eighth of the height.
         reflect: Pad with the image mirrored at its outermost pixels, not with zeros. Default: False.
 
     Returns:
         A new tensor of the same shape and dtype.
     """
     count, _, height, width = images.shape
+    padding = max(1, height // 8) if padding is None else padding
     tops, lefts = torch.randint(0, 2 * padding + 1, (2, count), generator=generator, device=images.device)
     mirrored = torch.randint(0, 2, (count,), generator=generator, device=images.device)
     padded = _reflected(images, padding) if reflect else F.pad(images, (padding,) * 4)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from optevo.errors import UserError
 from optevo.naming import hint
+from optevo.tasks import treebank
 from optevo.tasks.image_files import ImageFiles, difference, list_images
+from optevo.tasks.photographs import PHOTOGRAPHS, listed, remedy
 from optevo.tasks.roots import require_root
 from optevo.tasks.sources import (
     IMAGES,
@@ -28,7 +30,7 @@ __all__ = ["NAMES", "DataRow", "check", "get", "load_images", "load_text"]
 
 TEXT_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 _MOST_TEXT = 2**24  # bytes of a download that should have a million
-NAMES = ("digits", *IMAGES, "char_lm")
+NAMES = ("digits", *IMAGES, *PHOTOGRAPHS, "char_lm", "ptb")
 
 #: SHA-256 of the unpacked files as their authors published them, by path below the data root.
 PUBLISHED = {
@@ -48,6 +50,9 @@ PUBLISHED = {
     "FashionMNIST/raw/t10k-labels-idx1-ubyte": (
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
     ),
+    "ptb/ptb.train.txt": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+    "ptb/ptb.valid.txt": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+    "ptb/ptb.test.txt": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
     "tinyshakespeare/input.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
 }
 
@@ -95,9 +100,17 @@ def _rows(name: str, root: Path) -> list[DataRow]:
     if name == "digits":
         return [_file_row(digits_file(), digits_file(), None)]
     require_root(root)
+    if name == "ptb":
+        files = [root / treebank.FOLDER / file for file in treebank.FILES.values()]
+        return [
+            _file_row(file, file if file.is_file() else None, PUBLISHED[f"{treebank.FOLDER}/{file.name}"])
+            for file in files
+        ]
     if name == "char_lm":
         text = root / TEXT_FILE
         return [_file_row(text, text if text.is_file() else None, PUBLISHED[TEXT_FILE.as_posix()])]
+    if name in PHOTOGRAPHS:
+        return _photograph_rows(name, root)
     layout = layout_of(name, root)
     if layout.kind == "folder":
         listed = [list_images(root / name / part, IMAGES[name].classes) for part in PARTS]
@@ -112,6 +125,22 @@ def _rows(name: str, root: Path) -> list[DataRow]:
     if layout.note:
         rows[0] = replace(rows[0], notes=(layout.note, *rows[0].notes))
     return rows
+
+
+def _photograph_rows(name: str, root: Path) -> list[DataRow]:
+    found = listed(name, root)
+    if not found.files:
+        return [DataRow(found.place, found=False, notes=(*found.problems, *found.notes))]
+    return [
+        DataRow(
+            found.place,
+            found=True,
+            size=sum(path.stat().st_size for path, _ in files),
+            count=len(files),
+            notes=tuple(found.notes) if part == "train" else (),
+        )
+        for part, files in found.files.items()
+    ]
 
 
 def get(name: str, root: Path) -> list[DataRow]:
@@ -134,6 +163,11 @@ def get(name: str, root: Path) -> list[DataRow]:
             _download(name, root)
         for part in PARTS:
             load_images(name, root, part)
+    elif name in PHOTOGRAPHS:
+        if not all(row.found for row in check(name, root)):
+            _download(name, root)
+    elif name == "ptb":
+        treebank.load_treebank(root, 1)  # it may not be handed on, so there is nothing to download
     elif name == "char_lm":
         require_root(root)
         if not (root / TEXT_FILE).is_file():
@@ -159,11 +193,21 @@ def _download(name: str, root: Path) -> None:
                 "mnist": datasets.MNIST,
                 "fashion_mnist": datasets.FashionMNIST,
                 "cifar10": datasets.CIFAR10,
+                "cifar100": datasets.CIFAR100,
+                "flowers102": datasets.Flowers102,
+                "caltech101": datasets.Caltech101,
             }
-            kind[name](str(root), train=True, download=True)
+            if name not in kind:
+                raise OSError("it can't be had by itself")
+            if name in PHOTOGRAPHS:
+                kind[name](str(root), download=True)
+            else:
+                kind[name](str(root), train=True, download=True)
     # URLError is an OSError; torchvision raises RuntimeError; HTTPException is a transfer cut off.
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         reason = " ".join(str(error).split())
+        if name in PHOTOGRAPHS:
+            raise UserError(f"can't download {name} ({reason}): {remedy(name, root)}") from error
         where = IMAGES[name].archive if name in IMAGES else TEXT_FILE
         raise UserError(
             f"can't download {name} to {root} ({reason}). Without a network, put the files at {root / where} "

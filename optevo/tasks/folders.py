@@ -63,7 +63,7 @@ def read_folder(
         warn(note)
     key = _key(found, shape)
     kept = cache / f"{folder.parent.name}-{folder.name}-{key[:32]}.pt"
-    loaded = _load(kept, (len(found.files), *shape), classes)
+    loaded = load_kept(kept, (len(found.files), *shape), classes)
     if loaded is not None:
         return *loaded, found.classes
     logger.info("decoding %d images of %s", len(found.files), printable(str(folder)))
@@ -71,7 +71,7 @@ def read_folder(
     targets = torch.tensor([number for _, number, _ in found.files], dtype=torch.int64)
     with contextlib.suppress(OSError):
         if _key(list_images(folder, classes), shape) == key:  # else what was decoded has changed meanwhile
-            _save(kept, inputs, targets)
+            keep(kept, inputs, targets)
     return inputs, targets, found.classes
 
 
@@ -114,8 +114,8 @@ def _checksum(path: Path, inputs: Tensor, targets: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _load(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor] | None:
-    """What `_save` wrote, or None where it is missing or damaged. Nothing in the file is ever run."""
+def load_kept(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor] | None:
+    """What `keep` wrote, or None where it is missing or damaged. Nothing in the file is ever run."""
     if not os.path.isfile(path):
         return None
     try:
@@ -133,7 +133,7 @@ def _load(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Ten
     return None
 
 
-def _save(path: Path, inputs: Tensor, targets: Tensor) -> None:
+def keep(path: Path, inputs: Tensor, targets: Tensor) -> None:
     """Keep decoded tensors. Whole or not at all, also where several processes write the same file."""
     temporary = None
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from optevo.errors import UserError
 from optevo.naming import hint
 from optevo.tasks import models
+from optevo.tasks.base import evaluating
 from optevo.tasks.efficientnet_lite import efficientnet_lite0
 from optevo.tasks.layers import Dropout, StochasticDepth
 from optevo.tasks.weights import LITE0, trained
@@ -71,7 +71,8 @@ def classifier(
         _fit_channels(model, channels, generator, drawn=weights is None)
         if dropout is not None:
             _set_dropout(model, dropout, generator)
-        _try(model, (name, classes, channels, resolution))
+        if name not in OWN:
+            _try(model, (name, classes, channels, resolution))
     except (ValueError, RuntimeError, AssertionError) as error:
         said = str(error).partition("\n")[0]
         size = f"{resolution} x {resolution}"
@@ -103,6 +104,8 @@ def _own(
         return efficientnet_lite0(generator, classes=classes)
     if name == "convnet":
         return models.convnet(generator, classes=classes, channels=channels, width=width)
+    if name != "mlp" and resolution < 4:
+        raise ValueError("it halves them twice")
     make: Any = getattr(models, name)
     own: nn.Module = make(generator, classes=classes, channels=channels, resolution=resolution)
     return own
@@ -201,11 +204,10 @@ def _set_dropout(model: nn.Module, p: float, generator: torch.Generator) -> None
 
 
 def _try(model: nn.Module, key: tuple[Any, ...]) -> None:
-    """Send images of shapes alone through a network, once for each of its kind."""
+    """Send an image through a network, once for each of its kind."""
     _, classes, channels, resolution = key
     if key not in _fitting:
-        images = torch.empty(2, channels, resolution, resolution, device="meta")
-        with torch.no_grad():
-            scores = copy.deepcopy(model).to("meta").eval()(images)
-        assert scores.shape == (2, classes)
+        with evaluating(model):
+            scores = model(torch.zeros(1, channels, resolution, resolution))
+        assert scores.shape == (1, classes)
         _fitting.add(key)

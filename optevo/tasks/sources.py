@@ -21,6 +21,11 @@ IDX_PREFIX = {"train": "train", "test": "t10k"}
 IDX_FILES = ("images-idx3-ubyte", "labels-idx1-ubyte")
 BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
 CIFAR10_BYTES = 10_000 * 3 * 32 * 32  # the pixels of one of its files, which holds more than them
+#: Of sets that their authors pickled: the files, and the least bytes of each.
+PICKLED = {
+    "cifar10": {name: 1 if name.endswith(".meta") else CIFAR10_BYTES for name in BATCHES},
+    "cifar100": {"train": 5 * CIFAR10_BYTES, "test": CIFAR10_BYTES, "meta": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ IMAGES = {
     "mnist": ImageSet(Path("MNIST") / "raw", (1, 28, 28)),
     "fashion_mnist": ImageSet(Path("FashionMNIST") / "raw", (1, 28, 28)),
     "cifar10": ImageSet(Path("cifar-10-batches-py"), (3, 32, 32)),
+    "cifar100": ImageSet(Path("cifar-100-python"), (3, 32, 32), 100),
 }
 
 
@@ -98,7 +104,7 @@ def load_images(name: str, root: Path, part: str) -> tuple[Tensor, Tensor]:
                 folders.warn(layout.note)
             return _load_folder(root / name, part, known, help_)
         if layout.kind == "pickled":
-            return _load_cifar10(root, part, help_)
+            return _load_pickled(name, root, part, help_)
         places = " and ".join(holds(place) for place in (root / known.archive, root / name))
     except OSError as error:  # a folder that may not be entered, a name that is too long
         raise UserError(f"{root} can't be read ({error}): {help_}") from error
@@ -137,11 +143,10 @@ def layout_of(name: str, root: Path) -> Layout:
     known = IMAGES[name]
     archive, folder = root / known.archive, root / name
     files: dict[Path, Path | None]
-    if name == "cifar10":
+    if name in PICKLED:
         kind = "pickled"
-        files = {
-            archive / batch: archive / batch if (archive / batch).is_file() else None for batch in BATCHES
-        }
+        wanted = [archive / file for file in PICKLED[name]]
+        files = {file: file if file.is_file() else None for file in wanted}
     else:
         kind = "idx"
         wanted = [archive / f"{IDX_PREFIX[part]}-{what}" for part in PARTS for what in IDX_FILES]
@@ -153,7 +158,7 @@ def layout_of(name: str, root: Path) -> Layout:
     note = f"{folder}: only its folders train and test are read, not {others}" if others else ""
     if not there:
         return Layout("folder", files, note)
-    whole = [file for file in there if _is_whole(file, kind)]
+    whole = [file for file in there if _is_whole(file, name)]
     if len(whole) == len(files):
         return Layout(kind, files, f"{name} is read from {archive}, not from the images in {folder}")
     lacks = f"{archive} is not whole ({len(whole)} of {len(files)} files)"
@@ -164,10 +169,10 @@ def layout_of(name: str, root: Path) -> Layout:
     return Layout(kind, files, note, whole=False)
 
 
-def _is_whole(file: Path, kind: str) -> bool:
-    if kind == "idx":
+def _is_whole(file: Path, name: str) -> bool:
+    if name not in PICKLED:
         return idx.is_whole(file)
-    return file.stat().st_size >= (1 if file.suffix == ".meta" else CIFAR10_BYTES)
+    return file.stat().st_size >= PICKLED[name][file.name]
 
 
 def _folder_problem(folder: Path, classes: int) -> str | None:
@@ -191,18 +196,19 @@ def _load_folder(folder: Path, part: str, known: ImageSet, help_: str) -> tuple[
     return inputs, targets
 
 
-def _load_cifar10(root: Path, part: str, help_: str) -> tuple[Tensor, Tensor]:
-    """CIFAR-10 as its authors pickled it.
+def _load_pickled(name: str, root: Path, part: str, help_: str) -> tuple[Tensor, Tensor]:
+    """CIFAR-10 or CIFAR-100 as its authors pickled it.
 
     Unpickling runs what a file says, so torchvision first compares the checksums of all batches with the
     published ones.
     """
-    from torchvision.datasets import CIFAR10  # noqa: PLC0415 - a second of imports that other layouts don't need
+    from torchvision import datasets  # noqa: PLC0415 - a second of imports that other layouts don't need
 
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
-        part_set = CIFAR10(str(root), train=part == "train", download=False)
+        part_set = kind(str(root), train=part == "train", download=False)
     except (OSError, RuntimeError) as error:
-        archive = root / IMAGES["cifar10"].archive
+        archive = root / IMAGES[name].archive
         raise UserError(f"{archive} is incomplete or damaged ({error}): {help_}") from error
     return torch.from_numpy(part_set.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part_set.targets)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optevo.errors import UserError
-from optevo.tasks import models
 from optevo.tasks.augmentation import crop_and_flip, cut_out
-from optevo.tasks.base import Normalise, Split, Splits, Task, check_batch
+from optevo.tasks.base import Normalise, Split, Splits, check_batch
 from optevo.tasks.data import load_images
+from optevo.tasks.image_task import ImageTask, check_count, check_option
 from optevo.tasks.sources import digits_file
 
 
@@ -41,53 +41,14 @@ def stratified_order(labels: Sequence[int], key: str) -> list[int]:
     return sorted(shuffled, key=share.__getitem__)
 
 
-class _Images(Task):
-    """A set of images with a network of its own, or with `models.convnet`."""
-
-    own_network: str  # in `optevo.tasks.models`
-    network: str | None = None  # for a subclass that does without our `__init__`
-    width = 32
-    channels = 1
-
-    def _choose_network(self, network: str | None, width: int | None) -> None:
-        """Take over two options, for `model`.
-
-        Raises:
-            UserError: There is no such network, or it has no such width.
-        """
-        self.network = network or self.own_network
-        _check_option(self.name, "network", self.network, (self.own_network, "convnet"))
-        if width is not None and self.network != "convnet":
-            raise UserError(f"task {self.name}: width is for network = 'convnet', not {self.network!r}")
-        self.width = 32 if width is None else _check_count(self.name, "width", width)
-
-    def model(self, generator: torch.Generator) -> nn.Module:
-        if self.network == "convnet":
-            return models.convnet(generator, channels=self.channels, width=self.width)
-        own: nn.Module = getattr(models, self.own_network)(generator)
-        return own
-
-
-def _check_option(task: str, option: str, value: object, known: Sequence[str]) -> None:
-    if value not in known:
-        expected = " or ".join(map(repr, known))
-        raise UserError(f"task {task}: {option} must be {expected}, not {value!r}")
-
-
-def _check_count(task: str, option: str, value: object) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"task {task}: {option} must be a whole number of at least 1, not {value!r}")
-    return value
-
-
-class Digits(_Images):
+class Digits(ImageTask):
     """The 1,797 handwritten digits of scikit-learn, 8 x 8 grey: nothing to download, milliseconds a step.
 
     1,077 examples to train, 360 to validate, 360 to test, each class in proportion. The 17 grey levels are
     spread over the full range of uint8. Mean and deviation are those of the training part.
 
     Args:
-        network: "mlp" or "convnet". Default: "mlp".
+        network: Any of `optevo.tasks.networks`. Default: "mlp".
         width: Of a convnet, see `optevo.tasks.models.convnet`. Default: 32.
 
     Raises:
@@ -96,10 +57,11 @@ class Digits(_Images):
 
     name = "digits"
     own_network = "mlp"
+    size = 8
     normalise = Normalise((0.3046,), (0.3756,))
 
     def __init__(self, *, network: str = "mlp", width: int | None = None) -> None:
-        self._choose_network(network, width)
+        self.choose(network=network, width=width)
 
     def load(self, root: Path) -> Splits:
         pixels, labels = _read_digits()
@@ -119,13 +81,13 @@ def _read_digits() -> tuple[Tensor, Tensor]:
     return table[:, :-1].contiguous(), table[:, -1].to(torch.int64)
 
 
-class _ImageTask(_Images):
+class _OfficialTest(ImageTask):
     """A set with an official test part, which stays whole, and a train part, which gives the other two.
 
     Args:
         train_examples: Size of the fixed random subset to train on. Default 15,000, as published.
         validation_examples: Size of another, disjoint from it. Default 5,000.
-        network: The published one by its name, or "convnet". Default: the published one.
+        network: Any of `optevo.tasks.networks`. Default: the published one.
         width: Of a convnet, see `optevo.tasks.models.convnet`. Default: 32.
 
     Raises:
@@ -134,6 +96,7 @@ class _ImageTask(_Images):
     """
 
     own_network = "small_cnn"
+    size = 28
 
     def __init__(
         self,
@@ -143,9 +106,9 @@ class _ImageTask(_Images):
         network: str | None = None,
         width: int | None = None,
     ) -> None:
-        self.train_examples = _check_count(self.name, "train_examples", train_examples)
-        self.validation_examples = _check_count(self.name, "validation_examples", validation_examples)
-        self._choose_network(network, width)
+        self.train_examples = check_count(self.name, "train_examples", train_examples)
+        self.validation_examples = check_count(self.name, "validation_examples", validation_examples)
+        self.choose(network=network, width=width)
 
     def load(self, root: Path) -> Splits:
         images, labels = load_images(self.name, root, "train")
@@ -170,27 +133,27 @@ class _ImageTask(_Images):
         return fixed_order(len(labels), self.name)
 
 
-class MNIST(_ImageTask):
+class MNIST(_OfficialTest):
     """Handwritten digits, 28 x 28 grey, with the published SmallCNN."""
 
     name = "mnist"
     normalise = Normalise((0.1307,), (0.3081,))
 
 
-class FashionMNIST(_ImageTask):
+class FashionMNIST(_OfficialTest):
     """Articles of clothing, 28 x 28 grey, with the published SmallCNN."""
 
     name = "fashion_mnist"
     normalise = Normalise((0.2860,), (0.3530,))
 
 
-class CIFAR10(_ImageTask):
+class CIFAR10(_OfficialTest):
     """Photographs of ten kinds of things, 32 x 32 RGB, cropped and flipped at random while training.
 
     Args:
         train_examples: How many to train on. Default: None, 15,000, or 45,000 in the "published" order.
         validation_examples: How many to validate on. Default: 5,000.
-        network: "cifar_cnn" or "convnet". Default: "cifar_cnn".
+        network: Any of `optevo.tasks.networks`. Default: "cifar_cnn".
         width: Of a convnet, see `optevo.tasks.models.convnet`. Default: 32.
         order: "shuffled": a fixed random subset, in a new random order every epoch. "published", that of
             arXiv 2404.06679: the first images of the files to train on, the last to validate on, never
@@ -200,7 +163,13 @@ class CIFAR10(_ImageTask):
             reflected edges, and a square of 8 x 8 set to the mean by `cut_out`; or "none". Default:
             "crop_flip".
         scale: What `prepare` makes of pixels: "standard", mean 0 and deviation 1 a channel over the whole
-            train part, or "unit", 0 to 1. Default: "standard".
+            train part, "unit", 0 to 1, "symmetric", (x - 127.5) / 128, or "imagenet", by ImageNet's mean and
+            deviation. Default: "standard".
+        resolution: To which size images are resized after augmentation. Default: None, 32, as they are.
+        augmentation: In place of `augment`, a text as `optevo.tasks.augmentation.Augmentation` takes it.
+            Default: None, `augment`.
+        weights: Trained ones, see `optevo.tasks.weights.trained`. Default: None.
+        dropout: See `optevo.tasks.networks.classifier`. Default: None.
 
     Raises:
         UserError: An option has no such value. `load` raises it where the train part is too small for both.
@@ -209,6 +178,7 @@ class CIFAR10(_ImageTask):
     name = "cifar10"
     own_network = "cifar_cnn"
     channels = 3
+    size = 32
     normalise = Normalise((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
     def __init__(
@@ -219,23 +189,30 @@ class CIFAR10(_ImageTask):
         network: str = "cifar_cnn",
         width: int | None = None,
         order: str = "shuffled",
-        augment: str = "crop_flip",
+        augment: str | None = None,
         scale: str = "standard",
+        resolution: int | None = None,
+        augmentation: str | None = None,
+        weights: str | None = None,
+        dropout: float | None = None,
     ) -> None:
-        _check_option(self.name, "order", order, ("shuffled", "published"))
-        _check_option(self.name, "augment", augment, ("crop_flip", "reflect_cutout", "none"))
-        _check_option(self.name, "scale", scale, ("standard", "unit"))
+        check_option(self.name, "order", order, ("shuffled", "published"))
+        check_option(self.name, "augment", augment or "crop_flip", ("crop_flip", "reflect_cutout", "none"))
+        if augment is not None and augmentation is not None:
+            raise UserError(f"task {self.name}: augmentation takes the place of augment; give one of them")
         if train_examples is None:
             train_examples = 45_000 if order == "published" else 15_000
-        super().__init__(
-            train_examples=train_examples,
-            validation_examples=validation_examples,
+        super().__init__(train_examples=train_examples, validation_examples=validation_examples)
+        self.choose(
             network=network,
             width=width,
+            resolution=resolution,
+            augmentation=augmentation or (augment if augment == "none" else "crop_flip"),
+            weights=weights,
+            dropout=dropout,
+            scale=scale,
         )
-        self.order, self.augmentation = order, augment
-        if scale == "unit":
-            self.normalise = Task.normalise
+        self.order, self.reflects = order, augment == "reflect_cutout"
 
     def _order(self, labels: Tensor) -> list[int]:
         by_class = bool((labels[1:] >= labels[:-1]).all())
@@ -249,19 +226,20 @@ class CIFAR10(_ImageTask):
             batches = self._in_order(split, batch_size, generator)
         for inputs, targets in batches:
             # After scaling, so that zeros are the mean.
-            yield cut_out(inputs, generator) if self.augmentation == "reflect_cutout" else inputs, targets
+            yield cut_out(inputs, generator) if self.reflects else inputs, targets
 
     def _in_order(
         self, split: Split, batch_size: int, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
         check_batch(self.name, len(split), batch_size)
         while True:
-            for inputs, targets in zip(
+            for images, targets in zip(
                 split.inputs.split(batch_size), split.targets.split(batch_size), strict=True
             ):
-                yield self.prepare(self.augment(inputs, generator)), targets
+                inputs = self.prepare(self.augment(images, generator))
+                yield self.augmentation.prepared(inputs, targets, generator, classes=self.classes)
 
     def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        if self.augmentation == "none":
-            return inputs
-        return crop_and_flip(inputs, generator, padding=4, reflect=self.augmentation == "reflect_cutout")
+        if self.reflects:
+            return crop_and_flip(inputs, generator, reflect=True)
+        return super().augment(inputs, generator)

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from small_tasks import idx_bytes
 
+from optevo.tasks.photographs import PHOTOGRAPHS
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -25,6 +27,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 for number in range(count):
                     pixels = noise.integers(0, 256, shape, dtype=np.uint8)
                     Image.fromarray(pixels).save(place / f"{number}.png")
+    photographs = {name: (known.classes, 12) for name, known in PHOTOGRAPHS.items()}
+    for name, (classes, size) in (photographs | {"cifar100": (100, 32)}).items():
+        for kind, part in itertools.product(range(classes), ("train", "test")):
+            place = folder / name / part / f"class{kind:03}"
+            place.mkdir(parents=True)
+            (place / "a.ppm").write_bytes(b"P6 %d %d 255\n%b" % (size, size, noise.bytes(3 * size**2)))
+    (folder / "ptb").mkdir()
+    for part in ("train", "valid", "test"):
+        words = noise.integers(97, 123, (20, 12), dtype=np.uint8)
+        (folder / "ptb" / f"ptb.{part}.txt").write_text(
+            "".join(" " + " ".join(map(chr, line)) + " \n" for line in words) + " <unk> \n"
+        )
     (folder / "tinyshakespeare").mkdir()
     (folder / "tinyshakespeare" / "input.txt").write_bytes(
         noise.integers(32, 127, 8_000, dtype=np.uint8).tobytes()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from optevo.errors import UserError
 from optevo.tasks import Dropout, Split, build, get_task, initialise, models
-from optevo.tasks.text import WINDOW
+from optevo.tasks.text import CharLM
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_the_language_score_is_that_of_one_window_after_another(root: Path) -> N
         model.head.bias[32:127] = 20
     model.eval()
     losses = []
-    for start in range(0, len(split) - WINDOW + 1, WINDOW):
-        chosen = slice(start, start + WINDOW)
+    for start in range(0, len(split) - CharLM.window + 1, CharLM.window):
+        chosen = slice(start, start + CharLM.window)
         losses.append(
             F.cross_entropy(model(split.inputs[None, chosen].long())[0], split.targets[chosen].long())
         )
