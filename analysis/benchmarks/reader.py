@@ -52,7 +52,7 @@ def make_images(folder: Path, images: int, pixels: int) -> None:
 
 def ours(folder: Path, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of the task of a user's own images; all but a few of them train."""
-    task = Images("own", str(folder), resolution=pixels, augment=AUGMENT, validation=0.01, test=0.01)
+    task = Images("own", str(folder), resolution=pixels, augmentation=AUGMENT, validation=0.01, test=0.01)
     split = task.load(folder)["train"]
     batches = task.batches(split, BATCH, torch.Generator().manual_seed(0))
     for _ in range(len(split) // BATCH):

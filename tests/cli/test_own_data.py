@@ -53,7 +53,7 @@ def images() -> str:
     return """kind = "images"
 name = "fruit"
 path = "fruit"
-options = { resolution = 16, width = 4, augment = "crop_flip" }"""
+options = { resolution = 16, width = 4, augmentation = "crop_flip" }"""
 
 
 def table() -> str:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optevo.errors import UserError
-from optevo.tasks.augmentation import Augmentation
-from optevo.tasks.base import Normalise, Split, Splits, Task
-from optevo.tasks.networks import check, classifier
+from optevo.tasks.base import Normalise, Split, Splits
+from optevo.tasks.image_task import ImageTask
 from optevo.tasks.own.archives import npz_source
 from optevo.tasks.own.image_sources import PARTS, Source, folder_source
 from optevo.tasks.own.mapped import mapped
@@ -26,7 +24,7 @@ RESIDENT = 4 * 1024**3
 _SAMPLE = 1024  # training images whose mean and deviation are taken
 
 
-class Images(Task):
+class Images(ImageTask):
     """A user's own images and their classes.
 
     The images are decoded once, into a file that is mapped: they may be larger than memory.
@@ -39,10 +37,12 @@ class Images(Task):
             own.
         channels: 1 for grey, 3 for RGB. Default: 3, in an archive its own.
         network: See `optevo.tasks.networks.classifier`. Default: "convnet".
-        width: See there. Default: None.
-        weights: See there. Default: None, all are drawn.
+        width: Of a convnet. Default: 32.
+        weights: See `classifier`. Default: None, all are drawn.
         dropout: See there. Default: None.
-        augment: Of training images, see `optevo.tasks.augmentation.Augmentation`. Default: "none".
+        augmentation: Of training images, see `optevo.tasks.augmentation.Augmentation`. Default: "none".
+        scale: What pixels become: "standard", mean 0 and deviation 1 a channel, or a key of
+            `optevo.tasks.image_task.SCALES`. Default: "standard".
         validation: Share of the images, where they have no part of their own. Default: 0.15.
         test: The same. Default: 0.15.
         seed: Of the split. Default: 0.
@@ -50,6 +50,8 @@ class Images(Task):
     Raises:
         UserError: An option has no such value.
     """
+
+    own_network = "convnet"
 
     def __init__(
         self,
@@ -62,36 +64,38 @@ class Images(Task):
         width: int | None = None,
         weights: str | None = None,
         dropout: float | None = None,
-        augment: str = "none",
+        augmentation: str = "none",
+        scale: str = "standard",
         validation: float = 0.15,
         test: float = 0.15,
         seed: int = 0,
     ) -> None:
         self.name, self.path = name, path
-        self.resolution = None if resolution is None else whole(name, "resolution", resolution, 4, 4096)
+        self.choose(
+            network=network,
+            width=width,
+            augmentation=augmentation,
+            weights=weights,
+            dropout=dropout,
+            scale=scale,
+        )
+        self.standard = scale == "standard"
+        self.wanted = None if resolution is None else whole(name, "resolution", resolution, 4, 4096)
         if channels not in (None, 1, 3):
             raise refuse(name, "channels", channels, "1 or 3")
-        self.channels = channels
-        try:
-            check(network, width=width, dropout=dropout)
-            self.augmentation = Augmentation(augment)
-        except UserError as error:
-            raise UserError(f"task {name!r}: {error}") from None
-        self.network, self.width, self.weights, self.dropout = network, width, weights, dropout
+        self.colours = channels
         self.shares = Shares(name, validation, test, seed)
-        self.classes: list[str] = []
-        self.shape = (0, 0, 0)  # of an image, once they are there
 
     def load(self, root: Path) -> Splits:
         place = find(self.path, root, f"task {self.name!r}")
         source = self._source(place)
-        size, channels = self.resolution or source.size, self.channels or source.channels
-        self.shape = channels, size, size
+        self.size, self.channels = self.wanted or source.size, self.colours or source.channels
+        self.classes = len(source.classes)
+        shape = self.channels, self.size, self.size
         count = sum(map(len, source.labels.values()))
-        key = f"{source.key[:32]}-{channels}x{size}"
+        key = f"{source.key[:32]}-{self.channels}x{self.size}"
         kept = decoded_root() / f"{place.stem[:40]}-{key}.pixels"
-        pixels, digest = mapped(kept, key, (count, *self.shape), lambda: source.blocks(self.shape))
-        self.classes = source.classes
+        pixels, digest = mapped(kept, key, (count, *shape), lambda: source.blocks(shape))
         self.identity = _identity(digest, source)
         splits, begin = {}, 0
         for name in PARTS:
@@ -99,7 +103,10 @@ class Images(Task):
             inputs = pixels[begin : begin + len(targets)]
             splits[name] = Split(inputs, targets, streamed=pixels.numel() > RESIDENT)
             begin += len(targets)
-        self.normalise = normalising(splits["train"].inputs)
+        if self.standard:
+            self.normalise = normalising(splits["train"].inputs)
+        elif len(self.normalise.mean) > self.channels:
+            raise UserError(f"task {self.name!r}: this scale is one of RGB images: say channels = 3")
         return splits
 
     def _source(self, place: Path) -> Source:
@@ -111,27 +118,6 @@ class Images(Task):
                 f"task {self.name!r}: {place} is no folder and no .npz file: unpack it, and name the folder"
             )
         return npz_source(place, remedy)
-
-    def model(self, generator: torch.Generator) -> nn.Module:
-        return classifier(
-            self.network,
-            classes=len(self.classes),
-            channels=self.shape[0],
-            resolution=self.shape[1],
-            weights=self.weights,
-            dropout=self.dropout,
-            width=self.width,
-            generator=generator,
-        )
-
-    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        return self.augmentation.raw(inputs, generator)
-
-    def batches(
-        self, split: Split, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, targets in super().batches(split, batch_size, generator):
-            yield self.augmentation.prepared(inputs, targets, generator, classes=len(self.classes))
 
 
 def _identity(digest: str, source: Source) -> str:

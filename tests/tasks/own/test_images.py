@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_with_a_folder_a_class_is_split_by_a_seed_in_proportion_and_without_overlap(folder: Path):
     task, splits = load(folder.parent)
-    assert task.classes == ["Grüne Äpfel", "rote Birnen"]
+    assert (task.classes, task.size) == (2, 8)
     assert sizes(splits) == {"train": [14, 14], "validation": [3, 3], "test": [3, 3]}
     assert distinct(splits) == 40
     assert splits["train"].inputs.shape == (28, 3, 8, 8)
@@ -65,7 +65,7 @@ def test_a_folder_with_a_folder_a_class_is_split_by_a_seed_in_proportion_and_wit
 
 
 def test_it_trains(folder: Path):
-    task, splits = load(folder.parent, augment="crop_flip")
+    task, splits = load(folder.parent, augmentation="crop_flip")
     model = task.model(seeded(0))
     batch = next(task.batches(splits["train"], 8, seeded(1)))
     loss = task.loss(model, batch)
@@ -92,7 +92,7 @@ def test_an_unpacked_archive_may_have_folders_around_the_classes(folder: Path):
     outer = folder.parent / "EuroSAT"
     (outer / "__MACOSX").mkdir(parents=True)
     folder.rename(outer / "2750")
-    assert load(folder.parent, "EuroSAT")[0].classes == ["Grüne Äpfel", "rote Birnen"]
+    assert sizes(load(folder.parent, "EuroSAT")[1])["train"] == [14, 14]
 
 
 def test_a_part_with_other_classes_is_told(folder: Path):
@@ -223,7 +223,7 @@ def test_an_archive_of_medmnist_is_read_as_it_comes(tmp_path: Path, colours: boo
     channels = 3 if colours else 1
     assert [split.inputs.shape for split in splits.values()] == [(n, channels, 9, 9) for n in (20, 6, 8)]
     assert splits["train"].targets.tolist() == [i % 3 for i in range(20)]
-    assert task.classes == ["1", "2", "3"]
+    assert task.classes == 3
     if colours:
         assert torch.equal(splits["train"].inputs.permute(0, 2, 3, 1), torch.from_numpy(given))
     _, resized = load(tmp_path, "x.npz", resolution=6, channels=3)
@@ -266,11 +266,11 @@ def test_data_are_looked_for_below_the_data_root_then_in_the_current_folder(
     with pytest.raises(UserError, match=r"no .*elsewhere0/data and no .*data-dir"):
         load(elsewhere)
     monkeypatch.chdir(folder.parent)
-    assert load(elsewhere)[0].classes[0] == "Grüne Äpfel"
+    assert load(elsewhere)[0].classes == 2
     picture(elsewhere / "data" / "a" / "1.png")
     with pytest.raises(UserError, match="elsewhere0/data has 1 class folders"):
         load(elsewhere)
-    assert load(elsewhere, str(folder))[0].classes[0] == "Grüne Äpfel"
+    assert load(elsewhere, str(folder))[0].classes == 2
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_data_are_looked_for_below_the_data_root_then_in_the_current_folder(
     [
         ({"resolution": "64"}, "resolution must be a whole number from 4 to 4096"),
         ({"channels": 4}, "channels must be 1 or 3"),
-        ({"augment": "flip"}, "'flip'"),
+        ({"augmentation": "flip"}, "'flip'"),
         ({"network": "resnet81"}, "unknown network 'resnet81'"),
         ({"validation": 0.5, "test": 0.5}, "leave nothing to train on"),
         ({"test": 1}, "test must be a number between 0 and 1"),
@@ -287,7 +287,7 @@ def test_data_are_looked_for_below_the_data_root_then_in_the_current_folder(
     ],
 )
 def test_a_wrong_option_is_told_before_anything_is_read(tmp_path: Path, options: dict[str, Any], said: str):
-    with pytest.raises(UserError, match=f"task 'mine'.*{said}"):
+    with pytest.raises(UserError, match=f"task '?mine'?.*{said}"):
         load(tmp_path, **options)
 
 

@@ -24,7 +24,7 @@ def load(folder: Path, text: str | bytes, **options: Any) -> tuple[Any, dict[str
 
 def said(task: Any, split: Split) -> list[str]:
     tokens = [*split.inputs.tolist(), int(split.targets[-1])]
-    return [task.symbols[token] for token in tokens]
+    return [task.known[token] for token in tokens]
 
 
 def test_characters_are_cut_into_blocks_that_do_not_overlap(tmp_path: Path):
@@ -38,12 +38,12 @@ def test_characters_are_cut_into_blocks_that_do_not_overlap(tmp_path: Path):
 def test_words_are_told_apart_as_far_as_the_training_block_has_them(tmp_path: Path):
     text = "the cat sat on the mat .\n" * 30 + "an unseen dog sat on the mat .\n" * 5
     task, splits = load(tmp_path, text, tokens="words", vocabulary=5, validation=0.1, test=0.1)
-    assert len(task.symbols) == 6
-    assert task.symbols[:2] == ["", "the"]
-    assert not {*task.symbols} & {"an", "unseen", "dog"}
+    assert len(task.known) == 6
+    assert task.known[:2] == ["", "the"]
+    assert not {*task.known} & {"an", "unseen", "dog"}
     known = said(task, splits["train"])[:8]
     wanted = ["the", "cat", "sat", "on", "the", "mat", ".", "\n"]
-    assert known == [word if word in task.symbols else "" for word in wanted]
+    assert known == [word if word in task.known else "" for word in wanted]
     assert "" in said(task, splits["test"])
 
 
@@ -59,10 +59,10 @@ def test_it_trains_and_scores_by_perplexity(tmp_path: Path):
 
     class Knows(torch.nn.Module):
         def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-            order = [task.symbols.index(one) for one in "abcd"]
+            order = [task.known.index(one) for one in "abcd"]
             follows = {order[i]: order[(i + 1) % 4] for i in range(4)}
             wanted = torch.tensor([[follows[int(t)] for t in row] for row in tokens])
-            return torch.nn.functional.one_hot(wanted, len(task.symbols)).float() * math.log(1e4)
+            return torch.nn.functional.one_hot(wanted, len(task.known)).float() * math.log(1e4)
 
     assert task.score(Knows(), splits["test"]) == pytest.approx(-1, abs=1e-3)
 
@@ -78,7 +78,7 @@ def test_it_trains_and_scores_by_perplexity(tmp_path: Path):
             r"my text\.txt, line 2, is no UTF-8 text.*save the file as UTF-8",
         ),
         ("abc", {"tokens": "bytes"}, "tokens = 'bytes'"),
-        ("abc", {"width": 6}, "width must be a multiple of 4"),
+        ("abc", {"width": 6}, "4 heads don't divide the width 6"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, text: str | bytes, options: dict[str, Any], message: str):
