@@ -6,13 +6,14 @@ JPEGs are made in a temporary folder. One side is the task of a user's own image
 into a file that is mapped. The other is torchvision's ImageFolder in a DataLoader of two workers, which
 decodes them in every epoch. Both crop and mirror at random and give normalised batches of 64; nothing is
 trained. A side is a process with one thread for torch; sides take turns, an epoch each. Memory is that of
-the process and its children beyond what the process has after its imports: what they have for themselves
-alone, and that with their share of what is mapped.
+the process and its children beyond what the process has after its imports: their own, and with what is
+mapped of files, which the system takes back when memory is short.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -71,9 +72,9 @@ def torchvision(folder: Path, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def epoch(side: str, folder: Path, pixels: int) -> None:
-    """Print seconds to the first batch, examples a second from then on, and bytes before: own and mapped."""
+    """Print seconds to the first batch, examples a second from then on, and bytes before: own, all."""
     torch.set_num_threads(1)
-    before = psutil.Process().memory_full_info()
+    before = _memory(os.getpid())
     start = time.perf_counter()
     batches = {"ours": ours, "torchvision": torchvision}[side](folder, pixels)
     next(batches)
@@ -81,35 +82,34 @@ def epoch(side: str, folder: Path, pixels: int) -> None:
     for inputs, _ in batches:
         count += len(inputs)
     rate = count / (time.perf_counter() - first)
-    print(json.dumps([first - start, rate, before.uss, before.pss]))
+    print(json.dumps([first - start, rate, *before]))
 
 
 def measured(side: str, folder: Path, pixels: int) -> tuple[float, float, float, float]:
-    """Of one epoch: seconds to the first batch, examples a second, peak MB private, peak MB with mapped."""
+    """Of one epoch: seconds to the first batch, examples a second, peak MB: own, with mapped."""
     command = [sys.executable, "-m", "analysis.benchmarks.reader", "--side", side, str(folder)]
     environment = {**os.environ, "OPTEVO_CACHE": str(folder.parent / "cache"), "OMP_NUM_THREADS": "1"}
-    private, mapped = 0, 0
+    peak = [0, 0]
     with subprocess.Popen(
         [*command, "--pixels", str(pixels)], stdout=subprocess.PIPE, env=environment, text=True
     ) as process:
         while process.poll() is None:
-            memory = list(_memory(psutil.Process(process.pid)))
-            private = max(private, sum(own for own, _ in memory))
-            mapped = max(mapped, sum(share for _, share in memory))
+            with contextlib.suppress(psutil.NoSuchProcess, OSError):  # it has ended meanwhile
+                children = psutil.Process(process.pid).children(recursive=True)
+                found = [_memory(pid) for pid in (process.pid, *(child.pid for child in children))]
+                peak = [max(most, sum(now)) for most, now in zip(peak, zip(*found, strict=True), strict=True)]
             time.sleep(0.2)
         assert process.stdout is not None
-        seconds, rate, own, share = json.loads(process.stdout.read().splitlines()[-1])
-    return seconds, rate, (private - own) / 1e6, (mapped - share) / 1e6
+        seconds, rate, *before = json.loads(process.stdout.read().splitlines()[-1])
+    own, every = ((most - was) / 1e6 for most, was in zip(peak, before, strict=True))
+    return seconds, rate, own, every
 
 
-def _memory(process: psutil.Process) -> Iterator[tuple[int, int]]:
-    """Bytes of a process and each of its children: its own, and with its share of what others have too."""
-    try:
-        for one in (process, *process.children(recursive=True)):
-            memory = one.memory_full_info()
-            yield memory.uss, memory.pss
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return  # it has ended meanwhile
+def _memory(pid: int) -> tuple[int, int]:
+    """Bytes of a process as Linux counts them, shared ones in proportion: its own, and with mapped files."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
+    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return kilobytes["Pss_Anon"] * 1024, kilobytes["Pss"] * 1024
 
 
 def main() -> None:
@@ -133,14 +133,14 @@ def main() -> None:
         make_images(folder, images, pixels)
         first = measured("ours", folder, pixels)
         console.print(
-            f"first start: {first[0]:.1f} s until the first batch, peak {first[2]:,.0f} MB private; "
+            f"first start: {first[0]:.1f} s until the first batch, peak {first[2]:,.0f} MB of its own; "
             f"files {_megabytes(folder):,.1f} MB, mapped {_megabytes(Path(place) / 'cache'):,.1f} MB"
         )
         found = {side: list[tuple[float, ...]]() for side in SIDES}
         for _ in range(rounds):
             for side in SIDES:
                 found[side].append(measured(side, folder, pixels))
-    columns = ("s to first batch", "examples a second", "peak private MB", "peak MB with mapped")
+    columns = ("s to first batch", "examples a second", "peak MB, own", "peak MB with mapped")
     shown = table("later starts, median [lowest, highest]", "reader", *columns)
     for side, rows in found.items():
         shown.add_row(NAMES[side], *(middle(list(values), 1) for values in zip(*rows, strict=True)))

@@ -55,8 +55,15 @@ def features(table: pd.DataFrame, train: Array, categorical: Collection[str], wh
     return np.stack(kept, axis=1).astype(np.float32)
 
 
-def as_numbers(column: pd.Series, where: str) -> Array | None:
+def as_numbers(
+    column: pd.Series, where: str, otherwise: str = "name the column in the option categorical"
+) -> Array | None:
     """A column as float64, NaN where it lacks a cell; None where it is text.
+
+    Args:
+        column: Which.
+        where: The file, for messages.
+        otherwise: What to do where it is meant as text.
 
     Raises:
         UserError: A cell is infinite, or a few cells are no numbers.
@@ -70,7 +77,7 @@ def as_numbers(column: pd.Series, where: str) -> Array | None:
         text = column[present].astype(str)
         read = pd.to_numeric(text, errors="coerce")
         if slips := int(read.isna().sum()):
-            _check_slips(text, slips, read.isna().to_numpy(), where)
+            _check_slips(text, slips, read.isna().to_numpy(), where, otherwise)
             return None
         values = np.full(len(column), np.nan)
         values[present] = read
@@ -81,16 +88,13 @@ def as_numbers(column: pd.Series, where: str) -> Array | None:
     return values
 
 
-def _check_slips(text: pd.Series, slips: int, wrong: Array, where: str) -> None:
+def _check_slips(text: pd.Series, slips: int, wrong: Array, where: str, otherwise: str) -> None:
     """Refuse what is no number in a column that else is one of numbers, or one of numbers with commas."""
     first = f"{where}, {cell(text, wrong)}: {text[wrong].iloc[0]!r}"
     if text[wrong].str.fullmatch(r"[+-]?\d+,\d+").all():
         raise UserError(f'{first} is a number with a comma: say decimal = "," in the options')
     if slips <= (1 - _NUMBERS) * len(text):
-        raise UserError(
-            f"{first} stands among numbers: correct it, leave the cell empty, or name the column in the "
-            "option categorical"
-        )
+        raise UserError(f"{first} stands among numbers: correct it, leave the cell empty, or {otherwise}")
 
 
 def cell(column: pd.Series, flags: Array) -> str:

@@ -137,7 +137,7 @@ class Table(Task):
                 )
             if len(table.columns) == 1 and (mark := next((m for m in ";\t|" if m in table.columns[0]), None)):
                 raise ValueError(f"its header is one column, {table.columns[0]!r}: say separator = {mark!r}")
-        table = table.reset_index(drop=True).rename(columns=str)
+        table = table.reset_index(drop=True).rename(columns=lambda name: str(name).strip())
         for name in table:
             if pd.api.types.is_string_dtype(table[name]):
                 text = table[name].str.strip()
@@ -149,12 +149,16 @@ class Table(Task):
         missing = table[self.target].isna().to_numpy()
         if missing.any():
             first = cell(table[self.target], missing)
-            warn(f"{place}: {missing.sum()} rows have no target and are left out, first {first}")
+            warn(f"{place}: rows without a target, which are left out: {missing.sum()}, first {first}")
         return table[~missing]
 
     def _targets(self, column: pd.Series, place: Path) -> Array:
         """Class numbers, with `classes` set, or float64 numbers."""
-        values = None if self.problem == "classification" else as_numbers(column, str(place))
+        values = (
+            None
+            if self.problem == "classification"
+            else as_numbers(column, str(place), 'say problem = "classification"')
+        )
         if values is None and self.problem == "regression":
             raise UserError(
                 f"task {self.name!r}: column {self.target!r} of {place} is text, so it has no regression"
@@ -164,7 +168,10 @@ class Table(Task):
             values = None if few or column.dtype == bool else values
         if values is not None:
             return values
-        known, numbers = np.unique(column.to_numpy(), return_inverse=True)
+        numeric = column.dtype.kind in "biuf"  # sorted as numbers; all else as text
+        known, numbers = np.unique(
+            (column if numeric else column.astype(str)).to_numpy(), return_inverse=True
+        )
         if not 2 <= len(known) <= len(column) / 2:
             raise UserError(
                 f"task {self.name!r}: column {self.target!r} of {place} has {len(known)} classes in "
@@ -178,8 +185,8 @@ class Table(Task):
         if (copies := table.astype(str).duplicated().to_numpy()).any():
             first = cell(table[self.target], copies).partition(",")[0]
             warn(
-                f"{place}: {copies.sum()} rows equal others, the first of them {first}, and may be in "
-                "another part than those; take them out if they are there by mistake"
+                f"{place}: rows that equal earlier ones: {copies.sum()}, first {first}; they may be in "
+                "another part than those, so take them out if they are there by mistake"
             )
         parts = self.shares.draw(labels.tolist(), ("validation", "test"))
         return {name: np.sort(np.array(part)) for name, part in parts.items()}

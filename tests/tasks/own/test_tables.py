@@ -153,13 +153,13 @@ def test_rows_without_a_target_are_left_out_with_a_word(tmp_path: Path, caplog: 
     with caplog.at_level(logging.WARNING):
         _, splits = load(tmp_path, frame)
     assert sum(map(len, splits.values())) == ROWS - 2
-    assert "2 rows have no target and are left out, first row 7, column 'label'" in caplog.text
+    assert "rows without a target, which are left out: 2, first row 7, column 'label'" in caplog.text
 
 
 def test_equal_rows_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         load(tmp_path, pd.concat([table(), table()[:5]]))
-    assert "5 rows equal others, the first of them row 61" in caplog.text
+    assert "rows that equal earlier ones: 5, first row 61;" in caplog.text
 
 
 def test_only_frequent_levels_have_a_feature(tmp_path: Path):
@@ -182,6 +182,7 @@ def test_only_frequent_levels_have_a_feature(tmp_path: Path):
         ({"size": [f"{i},5" for i in range(ROWS)]}, {}, r"row 1, column 'size': '0,5' .* decimal = \",\""),
         ({"size": [np.inf] * ROWS}, {}, "row 1, column 'size': the number is infinite"),
         ({}, {"target": "lable"}, "option target: .*no column 'lable'.*'label'"),
+        ({"price": [*range(59), "n.k."]}, {"target": "price"}, "row 60, column 'price'.*\"classification\""),
         ({}, {"drop": ["x"]}, "option drop: .*no column 'x'"),
         ({}, {"problem": "regression"}, "'label' of .* is text, so it has no regression"),
         ({}, {"problem": "classification", "target": "price"}, "has 60 classes in 60 rows"),
@@ -206,6 +207,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], options
         ("a;label\n1;x\n2;y\n", {}, "separator = ';'"),
         ("a,label\n1,x\n2,y,3\n", {}, "line 3"),
         ("a,label\n1,x,3\n2,y,3\n", {}, "can't be read as a table"),
+        ("a, label\n1, x\n2, y\n1, x\n2, y\n", {"test": 0.1}, "none is left for test"),
         ("", {}, "t.csv can't be read as a table"),
         ("a,label\n1,x\n2,y\n1,x\n2,y\n", {"test": 0.1}, "none is left for test"),
     ],
