@@ -75,7 +75,7 @@ def find(path: str, root: Path, what: str) -> Path:
     try:
         for place in places:
             if place.exists():
-                return place
+                return place.absolute()
         near = "; ".join(dict.fromkeys(holds(place.parent) for place in places))
     except (OSError, ValueError) as error:  # no right to look, a null byte
         raise UserError(f"{what}: {path!r} can't be looked for ({error})") from error

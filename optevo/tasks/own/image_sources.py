@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from optevo.tasks.image_files import ImageFiles, difference, list_classes, list_
 from optevo.tasks.image_pixels import fit_pixels
 from optevo.tasks.own.mapped import Block
 from optevo.tasks.own.options import Shares
+from optevo.tasks.roots import decoded_root
 
 #: What the folders of the parts may be called.
 PARTS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
@@ -62,7 +66,7 @@ def folder_source(place: Path, shares: Shares, remedy: str) -> Source:
         given = _parts(place)
         listed = {name: list_images(folder, None) for name, folder in given.items()}
         _check(listed, remedy)
-        files = _without_copies(listed)
+        files = _without_copies(place, listed)
     except OSError as error:
         raise UserError(f"{place} can't be read ({error}): {remedy}") from error
     missing = [name for name in ("validation", "test") if name not in files]
@@ -89,7 +93,10 @@ def _parts(place: Path) -> dict[str, Path]:
     known = {alias: name for name, aliases in PARTS.items() for alias in aliases}
     if "train" not in inner or not known.keys() >= {*inner}:
         return {"train": place}
-    return {known[alias]: place / alias for alias in inner}
+    given = {known[alias]: place / alias for alias in inner}
+    if len(given) < len(inner):
+        raise OSError(f"of {', '.join(inner)} two are one part")
+    return given
 
 
 def _check(listed: Mapping[str, ImageFiles], remedy: str) -> None:
@@ -106,32 +113,53 @@ def _check(listed: Mapping[str, ImageFiles], remedy: str) -> None:
             warn(note)
 
 
-def _without_copies(listed: Mapping[str, ImageFiles]) -> dict[str, list[File]]:
+def _without_copies(place: Path, listed: Mapping[str, ImageFiles]) -> dict[str, list[File]]:
     """The files of each part, of identical ones only the first: in test before validation before train.
 
     Where identical files are of different classes nobody knows which is right, and none is kept.
     """
     files = {
-        name: [(found.folder / path, number, status) for path, number, status in found.files]
-        for name, found in sorted(listed.items(), key=lambda part: [*PARTS][::-1].index(part[0]))
+        name: [(listed[name].folder / path, number, status) for path, number, status in listed[name].files]
+        for name in reversed(PARTS)
+        if name in listed
     }
-    sizes: dict[int, int] = {}
-    for _, _, status in (one for part in files.values() for one in part):
-        sizes[status.st_size] = sizes.get(status.st_size, 0) + 1
-    alike, notes = dict[bytes, list[File]](), dict[str, list[str]]()
-    for one in (one for part in files.values() for one in part if sizes[one[2].st_size] > 1):
-        with one[0].open("rb") as content:
-            alike.setdefault(hashlib.file_digest(content, "sha256").digest(), []).append(one)
-    dropped: set[Path] = set()
+    every = [one for part in files.values() for one in part]
+    key = key_of(place, ((path, status) for path, _, status in every))
+    dropped, notes = _copies(every, decoded_root() / f"{place.name[:40]}-{key[:32]}.copies")
+    for note in notes:
+        warn(note)
+    return {name: [one for one in part if str(one[0]) not in dropped] for name, part in files.items()}
+
+
+def _copies(files: list[File], kept: Path) -> tuple[set[str], list[str]]:
+    """Paths of what is not read, and why; from a file, where these files have been looked at before."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        stored = json.loads(kept.read_text("ascii"))
+        return {*stored["dropped"]}, stored["notes"]
+    sizes = Counter(status.st_size for _, _, status in files)
+    alike, pairs = dict[bytes, list[File]](), dict[str, list[str]]()
+    for one in files:
+        if sizes[one[2].st_size] > 1:
+            with one[0].open("rb") as content:
+                alike.setdefault(hashlib.file_digest(content, "sha256").digest(), []).append(one)
+    dropped: list[str] = []
     for group in (group for group in alike.values() if len(group) > 1):
         unclear = len({number for _, number, _ in group}) > 1
-        dropped |= {path for path, _, _ in group[0 if unclear else 1 :]}
-        why = "which are one image in several classes" if unclear else "which are one image"
-        notes.setdefault(why, []).append(" and ".join(str(path) for path, _, _ in group[:2]))
-    for why, pairs in notes.items():
-        kept = "none of them is" if "classes" in why else "only one of each is"
-        warn(f"{len(pairs)} times there are files {why}, such as {pairs[0]}: {kept} read")
-    return {name: [one for one in part if one[0] not in dropped] for name, part in files.items()}
+        dropped += [str(path) for path, _, _ in group[0 if unclear else 1 :]]
+        kind = (
+            "one image in several classes: none of them is" if unclear else "one image: only one of each is"
+        )
+        pairs.setdefault(kind, []).append(" and ".join(str(path) for path, _, _ in group[:2]))
+    notes = [
+        f"{len(found)} times there are identical files, such as {found[0]}. They are {kind} read"
+        for kind, found in pairs.items()
+    ]
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_suffix(f".{os.getpid()}")
+        beside.write_text(json.dumps({"dropped": dropped, "notes": notes}), "ascii")
+        beside.replace(kept)
+    return {*dropped}, notes
 
 
 def key_of(place: Path, files: Iterable[tuple[Path, os.stat_result]]) -> str:
