@@ -77,6 +77,8 @@ class Table(Task):
             raise refuse(name, "dropout", dropout, "at least 0 and below 1")
         self.dropout = dropout
         self.categorical, self.drop = names(name, "categorical", categorical), names(name, "drop", drop)
+        if target in self.drop:
+            raise refuse(name, "drop", drop, f"columns other than the target {target!r}")
         for option, mark in (("separator", separator or ","), ("decimal", decimal)):
             if not isinstance(mark, str) or len(mark) != 1:
                 raise refuse(name, option, mark, "one character")
@@ -124,9 +126,8 @@ class Table(Task):
         else:
             separator = self.separator or ("\t" if ".tsv" in place.suffixes else ",")
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "error", pd.errors.ParserWarning
-                )  # rows that are longer than the header
+                # Rows that are longer than the header.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
                 table = pd.read_csv(
                     place,
                     sep=separator,

@@ -192,6 +192,7 @@ def test_only_frequent_levels_have_a_feature(tmp_path: Path):
         ({}, {"sizes": "64"}, "sizes must be a whole number from 1"),
         ({}, {"dropout": 1.5}, "dropout must be at least 0 and below 1"),
         ({}, {"separator": "--"}, "separator must be one character"),
+        ({}, {"drop": ["label"]}, "drop must be columns other than the target 'label'"),
         ({}, {"drop": [1]}, "drop must be a list of names"),
         ({}, {"problem": "ranking"}, "problem = 'ranking'"),
     ],
