@@ -15,6 +15,7 @@ from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("here")
 
+UNCOMPILED = {"TORCHDYNAMO_DISABLE": "1"}  # compiling would take most of the time, and has its own tests
 STUDY = """
 name = "own"
 
@@ -86,7 +87,7 @@ def start(make: str) -> None:
 def test_own_data_go_from_an_empty_folder_to_an_exported_winner(kind: str, least: float, tmp_path: Path):
     start(kind)
     command = ("run", "own.toml", "--workers", "1", "--device", "cpu", "--export", "best.py")
-    answer = run(*command, OPTEVO_CACHE=str(tmp_path / "cache"))
+    answer = run(*command, OPTEVO_CACHE=str(tmp_path / "cache"), **UNCOMPILED)
     assert answer.status == 0, answer
     best = max(float(value) for value in re.findall(r"metric (-?[\d.]+)", answer.out))
     assert best > least
@@ -105,20 +106,20 @@ def test_own_data_go_from_an_empty_folder_to_an_exported_winner(kind: str, least
 def test_a_study_is_resumed_where_its_data_lie_elsewhere_but_not_with_other_data(tmp_path: Path):
     start("table")
     command = ("run", "own.toml", "--workers", "1", "--device", "cpu")
-    assert run(*command, "--trials", "1").status == 0
+    assert run(*command, "--trials", "1", **UNCOMPILED).status == 0
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     Path("prices.csv").rename(elsewhere / "prices.csv")
-    lost = run(*command, "--trials", "1")
+    lost = run(*command, "--trials", "1", **UNCOMPILED)
     assert lost.status == 2
     assert "there is no" in lost.err
-    assert run(*command, "--trials", "1", "--data-dir", str(elsewhere)).status == 0
+    assert run(*command, "--trials", "1", "--data-dir", str(elsewhere), **UNCOMPILED).status == 0
     content = (elsewhere / "prices.csv").read_text()
     (elsewhere / "prices.csv").write_text(content.replace("ü", "o"))
-    changed = run(*command, "--data-dir", str(elsewhere))
+    changed = run(*command, "--data-dir", str(elsewhere), **UNCOMPILED)
     assert changed.status == 2
     assert "data of prices: " in changed.err
-    assert run(*command, "--data-dir", str(elsewhere), "--accept-environment").status == 0
+    assert run(*command, "--data-dir", str(elsewhere), "--accept-environment", **UNCOMPILED).status == 0
 
 
 def test_a_corrupt_file_is_told_before_anything_is_stored(tmp_path: Path, optevo):
