@@ -84,7 +84,7 @@ def _matrix(path: Path, key: str) -> Any:
     except ImportError:
         raise UserError(f"{path} needs SciPy, which isn't installed: `pip install scipy`") from None
     try:
-        return loadmat(path, squeeze_me=True)[key]
+        return np.atleast_1d(loadmat(path, squeeze_me=True)[key])
     except (ValueError, TypeError, LookupError, NotImplementedError, matlab.MatReadError) as error:
         raise UserError(f"{path} can't be read ({error})") from error
 
@@ -109,7 +109,7 @@ def _stanford_cars(root: Path) -> dict[str, Files]:
         ("train", folder / "devkit" / "cars_train_annos.mat"),
         ("test", folder / "cars_test_annos_withlabels.mat"),
     ):
-        rows = np.atleast_1d(_matrix(path, "annotations"))
+        rows = _matrix(path, "annotations")
         files[part] = [(folder / f"cars_{part}" / str(row["fname"]), int(row["class"]) - 1) for row in rows]
     return files
 
