@@ -173,7 +173,7 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _HIDDEN
 
 
-def difference(train: Sequence[str], test: Sequence[str], name: str = "test") -> str | None:
+def difference(train: Sequence[str], test: Sequence[str], *, name: str = "test") -> str | None:
     """How the classes of train and another part differ, as the middle of a sentence; None if they don't."""
     if train == test:
         return None

@@ -82,9 +82,9 @@ def _header(array: IO[bytes]) -> tuple[int, ...]:
     Raises:
         ValueError: It holds no 8-bit images.
     """
-    version = np.lib.format.read_magic(array)  # type: ignore[arg-type]  # it has all that is used
+    version = np.lib.format.read_magic(array)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, by_columns, dtype = read(array)  # type: ignore[arg-type]
+    shape, by_columns, dtype = read(array)
     if dtype != np.uint8 or by_columns or not (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3))):
         raise ValueError(f"images are {dtype} {shape}, not uint8 (N, H, W) or (N, H, W, 3)")
     return tuple(shape)

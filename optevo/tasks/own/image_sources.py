@@ -103,7 +103,7 @@ def _check(listed: Mapping[str, ImageFiles], remedy: str) -> None:
     problems = [problem for found in listed.values() for problem in found.problems]
     if not problems:
         classes = listed["train"].classes
-        differing = (difference(classes, found.classes, name) for name, found in listed.items())
+        differing = (difference(classes, found.classes, name=name) for name, found in listed.items())
         problems = [f"{listed['train'].folder.parent}: {said}" for said in differing if said]
     if problems:
         more = [f"… and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
