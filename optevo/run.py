@@ -77,7 +77,7 @@ def run(
     # What is wrong is found before anything is written. On the CPU: a GPU's memory is the workers'.
     with trying_tasks():
         bench = make_bench(config, "cpu", data_root)
-        costs = bench.rehearse_all()
+        costs, data = bench.rehearse_all(), bench.identities()
     scored = isinstance(bench, ScoredBench)
     space = config.make_space()
     space.rehearse()
@@ -92,6 +92,7 @@ def run(
         open_storage(storage_url, create=True, should_stop=lambda: bool(stopped)),
         devices[0],
         costs,
+        data=data,
         accept_environment=accept_environment,
     )
     if config.evaluation.batch_candidates > 1 and not any(

@@ -132,9 +132,7 @@ def write_export(
         "study": study.study_name,
         "trial": str(trial.number),
         "fitness in search": str(trial.value),
-        "tasks": ", ".join(
-            " ".join([t.name, *(f"{k}={v}" for k, v in t.options.items())]) for t in evaluation.tasks
-        ),
+        "tasks": ", ".join(map(str, evaluation.tasks)),
         "split": evaluation.split,
         "steps": str(evaluation.steps),
         "seeds": ", ".join(map(str, evaluation.seeds)),

@@ -52,7 +52,8 @@ class Machine:
         check_environment(study)
         check_tasks(config.name, [task.name for task in make_tasks(config)])
         with trying_tasks():
-            make_bench(config, "cpu", self.data_root)
+            data = make_bench(config, "cpu", self.data_root).identities()
+        check_environment(study, data)
 
     def train(self, measure: Callable[..., T], what: str, n_runs: int) -> T:
         """What `measure` returns when it is given `progress`, with a line that says how far it is."""

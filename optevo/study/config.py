@@ -161,7 +161,10 @@ def _with_known_keys(
     fields, values, problems = model.model_fields, dict(data), list[str]()
     for key in [key for key in data if key not in fields]:
         value, near = values.pop(key), nearest(key, fields)
-        said = "; see docs/study_files.md" if near is None else f": did you mean {where + near!r}?"
+        remedy = (
+            f": options belong in '{where}options'" if model is TaskConfig else "; see docs/study_files.md"
+        )
+        said = remedy if near is None else f": did you mean {where + near!r}?"
         problems.append(f"unknown key {where + key!r}{said}")
         if near is not None:
             values.setdefault(near, value)

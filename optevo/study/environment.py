@@ -6,18 +6,22 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from optevo import __version__
 
 
-def environment(device: str, package: str | None = None) -> dict[str, Any]:
+def environment(
+    device: str, package: str | None = None, data: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Versions, machine and commit, as JSON-ready values.
 
     Args:
         device: Where something is trained.
         package: What else its numbers depend on. Default: None, nothing.
+        data: Digests of the tasks' data, by the tasks' names. Default: None.
     """
     packages = ("torch", "torchvision", "pytorch_optimizer", "optuna", "numpy")
     return {
@@ -28,17 +32,26 @@ def environment(device: str, package: str | None = None) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "device": device,
         "git_commit": git_commit(),
+        **({"data": dict(data)} if data else {}),
     }
 
 
-def differences(stored: dict[str, Any], package: str | None = None) -> list[str]:
+def differences(
+    stored: dict[str, Any], package: str | None = None, data: Mapping[str, str] | None = None
+) -> list[str]:
     """In what this process differs from a stored `environment`, as far as it changes what comes out.
 
     Args:
         stored: The environment.
         package: What else the study's numbers depend on. Default: None, nothing.
+        data: Digests of the tasks' data here. Default: None, they are not compared.
     """
     before, here = deciding(stored, package), deciding(environment("", package), package)
+    known = stored.get("data")
+    before |= {
+        f"data of {name}": digest for name, digest in (known if isinstance(known, dict) else {}).items()
+    }
+    here |= {f"data of {name}": digest for name, digest in (data or {}).items()}
     return [
         f"{key}: {before[key]} → {value}" for key, value in here.items() if before.get(key, value) != value
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,31 +18,81 @@ from pydantic import (
 
 from optevo.naming import hint
 from optevo.spaces.sections import Section, distinct
-from optevo.tasks import TASKS
+from optevo.tasks import OWN_DATA, TASKS, ScoredTask, get_task, own_data
+
+if TYPE_CHECKING:
+    from optevo.tasks import Task
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 REPEATABLE = ("racing", "racing_within_runs", "none")  # pruners that compare finished generations, or nobody
 
 
 def _option(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_option(one) for one in value]
     if type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
         return value
-    raise ValueError("expected text, a finite number, true or false")
+    raise ValueError("expected text, a finite number, true or false, or a list of such")
+
+
+def _absent(value: Any) -> bool:
+    return value is None
 
 
 class TaskConfig(Section):
-    """A task's name, or `module:function` for one's own, with options for it."""
+    """A task's name, or `module:function` for one's own, with options for it; or one's own data by a path."""
 
+    # Not stored where they are absent, so that a study without them keeps its fingerprint.
+    kind: str | None = Field(default=None, exclude_if=_absent)
     name: str
+    path: str | None = Field(default=None, min_length=1, exclude_if=_absent, validate_default=True)
     options: dict[str, Annotated[Any, AfterValidator(_option)]] = Field(default={})
+
+    @field_validator("kind")
+    @classmethod
+    def _kind(cls, kind: str | None) -> str | None:
+        if kind is not None and kind not in OWN_DATA:
+            raise ValueError(f"unknown kind of data: {hint(kind, OWN_DATA)}")
+        return kind
 
     @field_validator("name")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        if info.data.get("kind", "") is not None:  # or the kind is wrong
+            if not re.fullmatch(r"\w[\w .+-]{0,99}", name) or name in TASKS:
+                expected = "expected letters, digits, spaces, '.', '+', '-' and '_'"
+                raise ValueError(f"{expected}, and not the name of a built-in task")
+            return name
         if name not in TASKS and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-            expected = f"expected one of {', '.join(TASKS)} or module:function"
+            expected = f"expected one of {', '.join(TASKS)} or module:function; one's own data have a kind"
             raise ValueError(f"unknown task {name!r}: {hint(name, TASKS, expected)}")
         return name
+
+    @field_validator("path")
+    @classmethod
+    def _of_data(cls, path: str | None, info: ValidationInfo) -> str | None:
+        kind = info.data.get("kind", "")
+        if kind and path is None:
+            raise ValueError(f"data of the kind {kind!r} have a path")
+        if kind is None and path is not None:
+            raise ValueError(f"say with kind what lies there: {', '.join(OWN_DATA)}")
+        return path
+
+    def make(self) -> Task | ScoredTask:
+        """The task, without its data.
+
+        Raises:
+            UserError: See `get_task` and `own_data`.
+        """
+        if self.kind is None:
+            return get_task(self.name, **self.options)
+        return own_data(self.kind, self.name, str(self.path), self.options)
+
+    def __str__(self) -> str:
+        """In a line."""
+        given = {"kind": self.kind, "path": self.path}
+        told = {key: value for key, value in given.items() if value is not None} | self.options
+        return " ".join([self.name, *(f"{key}={value}" for key, value in told.items())])
 
 
 def _name_of(task: Any) -> Any:

@@ -57,6 +57,7 @@ def create_or_resume(
     device: str,
     costs: Mapping[str, int] | None = None,
     *,
+    data: Mapping[str, str] | None = None,
     accept_environment: bool = False,
 ) -> optuna.Study:
     """The study of this configuration: a new one, or the stored one if it is the same.
@@ -67,11 +68,13 @@ def create_or_resume(
         device: Where it is trained, for the record.
         costs: What a forward pass of each task costs; a trial's cheapest runs go first. A resumed study keeps
             those that it was begun with. Default: all alike.
+        data: Digests of the tasks' data by their names, see `optevo.tasks.Task.identity`. Default: none.
         accept_environment: Whether to go on, on record, with other versions than the study was begun with.
 
     Raises:
-        UserError: A study of that name exists with another configuration, or was begun with another optevo or
-            torch; the message lists what differs. Or a warm start cannot be had, see `resolved`.
+        UserError: A study of that name exists with another configuration, or was begun with another optevo
+            or torch or other data; the message lists what differs. Or a warm start cannot be had, see
+            `resolved`.
     """
     config = resolved(config, storage)
     sampler = make_sampler(config)
@@ -100,7 +103,7 @@ def create_or_resume(
         study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
         study.set_user_attr(keys.CONFIG, config.to_dict())
         package = config.make_space().package
-        study.set_user_attr(keys.ENVIRONMENT, environment(device, package))
+        study.set_user_attr(keys.ENVIRONMENT, environment(device, package, data))
         study.set_user_attr(keys.COSTS, dict(costs or {}))
         study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
         return study
@@ -111,7 +114,7 @@ def create_or_resume(
             f"study {config.name!r} was begun with another configuration:\n{changed}\n"
             "Undo the change to resume it, or give the changed study another name."
         )
-    check_environment(study, accept=accept_environment)
+    check_environment(study, data, accept=accept_environment)
     if begun != config:
         study.set_user_attr(keys.CONFIG, config.to_dict())
     if stored[keys.SCHEMA] != keys.SCHEMA_VERSION:  # from now on an older optevo can't read all of it
@@ -155,32 +158,36 @@ def _found(start: WarmStart, config: StudyConfig, storage: BaseStorage) -> WarmS
     return start.model_copy(update={"trial": trial.number, "params": params})
 
 
-def check_environment(study: optuna.Study, *, accept: bool = False) -> None:
+def check_environment(
+    study: optuna.Study, data: Mapping[str, str] | None = None, *, accept: bool = False
+) -> None:
     """Whether this process would get what the study's other workers get.
 
     Args:
         study: One of ours.
+        data: Digests of the tasks' data here, by the tasks' names. Default: None, they are not compared.
         accept: Record what differs, and go on with it.
 
     Raises:
-        UserError: The versions of optevo or torch are others; the message lists them. Or optevo reads the
-            configuration otherwise than the one that stored it.
+        UserError: The versions of optevo or torch or the data are others; the message lists them. Or optevo
+            reads the configuration otherwise than the one that stored it.
     """
     attrs = study.user_attrs
     config = parse_config(attrs[keys.CONFIG], f"study {study.study_name!r}")
     fingerprint = config.fingerprint()
     package = config.make_space().package
-    changed = environment_differences(attrs[keys.ENVIRONMENT], package)
+    changed = environment_differences(attrs[keys.ENVIRONMENT], package, data)
     if fingerprint != attrs[keys.FINGERPRINT]:
         changed.append(f"fingerprint: {attrs[keys.FINGERPRINT]} → {fingerprint}")
     others = [attrs[key] for key in attrs if key.startswith(keys.ACCEPTED)]
     known = any(
-        not environment_differences(one, package) and one["fingerprint"] == fingerprint for one in others
+        not environment_differences(one, package, data) and one["fingerprint"] == fingerprint
+        for one in others
     )
     if not changed or known:
         return
     if accept:  # an attribute each, so that two who accept at once don't overwrite one another
-        here = {**environment("", package), "fingerprint": fingerprint}
+        here = {**environment("", package, data), "fingerprint": fingerprint}
         digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()[:12]
         study.set_user_attr(keys.ACCEPTED + digest, here)
         return

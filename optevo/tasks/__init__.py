@@ -6,11 +6,12 @@ names below resolve on first use.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from optevo import lazy
@@ -23,7 +24,18 @@ if TYPE_CHECKING:
     from optevo.tasks.base import Split, Task
     from optevo.tasks.layers import Dropout, build, initialise
 
-__all__ = ["TASKS", "Dropout", "ScoredTask", "Split", "Task", "build", "get_task", "initialise"]
+__all__ = [
+    "OWN_DATA",
+    "TASKS",
+    "Dropout",
+    "ScoredTask",
+    "Split",
+    "Task",
+    "build",
+    "get_task",
+    "initialise",
+    "own_data",
+]
 
 #: Every built-in task: its name to "module:class", or to something callable that makes one.
 TASKS: dict[str, str | Callable[..., Task | ScoredTask]] = {
@@ -39,6 +51,13 @@ TASKS: dict[str, str | Callable[..., Task | ScoredTask]] = {
     "char_lm": "optevo.tasks.text:CharLM",
     "shakespeare": "optevo.tasks.text:Shakespeare",
     "ptb": "optevo.tasks.text:PennTreebank",
+}
+
+#: Kinds of a user's own data to what makes a task of them, given a name, a path and options.
+OWN_DATA: dict[str, str] = {
+    "images": "optevo.tasks.own.images:Images",
+    "table": "optevo.tasks.own.tables:Table",
+    "text": "optevo.tasks.own.texts:Text",
 }
 
 __getattr__, __dir__ = lazy.attributes(
@@ -75,6 +94,29 @@ def get_task(name: str, **options: Any) -> Task | ScoredTask:
             known = f"choose one of {', '.join(sorted(TASKS))}, or give your own as module:function"
             raise UserError(f"unknown task {name!r}: {hint(name, TASKS, known)}")
         target = _import(target)
+    return _made(name, target, options)
+
+
+def own_data(kind: str, name: str, path: str, options: Mapping[str, Any]) -> Task | ScoredTask:
+    """Make a task of a user's own data.
+
+    Args:
+        kind: A key of `OWN_DATA`.
+        name: Of the task.
+        path: Of the data, see `optevo.tasks.roots.find`.
+        options: Keyword arguments for it, such as ``resolution=64``.
+
+    Returns:
+        The task. Nothing is read from disk yet.
+
+    Raises:
+        UserError: It doesn't take these options.
+    """
+    return _made(name, functools.partial(_import(OWN_DATA[kind]), name, path), options)
+
+
+def _made(name: str, target: Callable[..., Any], options: Mapping[str, Any]) -> Task | ScoredTask:
+    """What a callable makes of options, which must be a task."""
     signature = inspect.signature(target)
     try:
         signature.bind(**options)

@@ -27,18 +27,21 @@ class Split:
         inputs: First dimension: examples. Raw, e.g. uint8 (N, C, H, W) for images, as small as it gets.
         targets: As many entries as `inputs`; int64 class numbers (N,) for classification, floats (N,) or
             (N, k) for regression.
+        streamed: Whether the inputs stay on the CPU wherever the split goes, as they are too large for a
+            device: `Task.batches` and `Task.score` then take them there batch by batch. Default: False.
 
     Raises:
-        UserError: The two differ in length or device.
+        UserError: The two differ in length or, unless streamed, in device.
     """
 
     inputs: Tensor
     targets: Tensor
+    streamed: bool = False
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.targets):
             raise UserError(f"a split has {len(self.inputs)} inputs but {len(self.targets)} targets")
-        if self.inputs.device != self.targets.device:
+        if self.inputs.device != self.targets.device and not self.streamed:
             raise UserError(f"a split has inputs on {self.inputs.device}, targets on {self.targets.device}")
 
     def __len__(self) -> int:
@@ -46,11 +49,12 @@ class Split:
 
     @property
     def device(self) -> torch.device:
-        return self.inputs.device
+        return self.targets.device
 
     def to(self, device: torch.device | str) -> Split:
         """The same examples on another device."""
-        return Split(self.inputs.to(device), self.targets.to(device))
+        inputs = self.inputs if self.streamed else self.inputs.to(device)
+        return Split(inputs, self.targets.to(device), self.streamed)
 
 
 Splits = dict[str, Split]
@@ -129,6 +133,8 @@ class Task(abc.ABC):
             "cross_entropy" is named, otherwise 50, as published.
         normalise: How `prepare` treats uint8 images. Default: to 0..1.
         score_batch_size: Examples a forward pass in `score`. Default 250: on one core twice as fast as 1,000.
+        identity: A digest of the data, set by `load`: a study that is resumed with other data is refused.
+            Default: none, and nothing is compared.
     """
 
     name: str
@@ -137,6 +143,7 @@ class Task(abc.ABC):
     max_loss: float | None = None
     normalise: Normalise = Normalise((0.0,), (1.0,))
     score_batch_size: int = 250
+    identity: str = ""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -213,10 +220,14 @@ class Task(abc.ABC):
         check_batch(self.name, len(split), batch_size)
         while True:
             order = torch.randperm(len(split), generator=generator, device=split.device)
+            places = order.to(split.inputs.device)  # once an epoch, where the inputs are streamed
             for start in range(0, len(split) - batch_size + 1, batch_size):
-                chosen = order[start : start + batch_size]
-                inputs = self.augment(split.inputs.index_select(0, chosen), generator)
-                yield self.prepare(inputs), split.targets.index_select(0, chosen)
+                chosen = slice(start, start + batch_size)
+                inputs = split.inputs.index_select(0, places[chosen]).to(split.device)
+                yield (
+                    self.prepare(self.augment(inputs, generator)),
+                    split.targets.index_select(0, order[chosen]),
+                )
 
     def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Vary a raw training batch at random. Default: leave it as it is."""
@@ -248,7 +259,7 @@ class Task(abc.ABC):
         metric = METRICS[canonical("metric", self.metric, METRICS, type(self).__name__)]
         with evaluating(model):
             parts = (
-                (model(self.prepare(inputs)), targets)
+                (model(self.prepare(inputs.to(split.device))), targets)
                 for inputs, targets in zip(
                     split.inputs.split(self.score_batch_size),
                     split.targets.split(self.score_batch_size),

@@ -105,8 +105,8 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
     return [name for name, is_dir in seen if is_dir], [name for name, is_dir in seen if not is_dir]
 
 
-def list_images(folder: Path, classes: int) -> ImageFiles:
-    """The images of a part, which must have so many classes.
+def list_images(folder: Path, classes: int | None) -> ImageFiles:
+    """The images of a part, which must have so many classes; None is for two or more.
 
     Links are followed, wherever they lead: only what decodes as an image is ever kept of a file. Nothing is
     opened; what is wrong with what was found is in `ImageFiles.problems`.
@@ -122,11 +122,12 @@ def list_images(folder: Path, classes: int) -> ImageFiles:
     for name in loose:
         found.leave_out(name)
     found.alike = look_alikes(found.classes)
-    if len(found.classes) != classes:
+    if len(found.classes) < 2 if classes is None else len(found.classes) != classes:
         listed = ", ".join(map(printable, found.classes[:_SHOWN])) or "none"
         alike = f"; {found.alike}" if found.alike else ""
+        wanted = classes or "two or more"
         found.problems.append(
-            f"{folder} has {len(found.classes)} class folders ({listed}), not {classes}{alike}"
+            f"{folder} has {len(found.classes)} class folders ({listed}), not {wanted}{alike}"
         )
     for number, name in enumerate(found.classes):
         images = sorted(_walk(found, name), key=lambda image: os.fsencode(image[0]))
@@ -172,14 +173,14 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _HIDDEN
 
 
-def difference(train: Sequence[str], test: Sequence[str]) -> str | None:
-    """How the classes of two parts differ, as the middle of a sentence; None where they don't."""
+def difference(train: Sequence[str], test: Sequence[str], *, name: str = "test") -> str | None:
+    """How the classes of train and another part differ, as the middle of a sentence; None if they don't."""
     if train == test:
         return None
     only = [sorted({*one} - {*other}, key=os.fsencode) for one, other in ((train, test), (test, train))]
     listed = [f"only there: {', '.join(map(ascii, names[:_SHOWN])) or 'none'}" for names in only]
     alike = look_alikes([*only[0], *only[1]])
-    return f"the classes of train ({listed[0]}) and test ({listed[1]}) differ{'; ' * bool(alike)}{alike}"
+    return f"the classes of train ({listed[0]}) and {name} ({listed[1]}) differ{'; ' * bool(alike)}{alike}"
 
 
 def look_alikes(names: Sequence[str]) -> str:

@@ -57,6 +57,34 @@ def decoded_root() -> Path:
     return (_expanded(Path(chosen)) if chosen else _user_cache()) / "decoded"
 
 
+def find(path: str, root: Path, what: str) -> Path:
+    """Where a user's own data lie: a relative path below the data root, else below the current folder.
+
+    So the same study file finds them on every machine, whose `--data-dir` says where.
+
+    Args:
+        path: As the study file has it.
+        root: The data root.
+        what: Whose data, for messages.
+
+    Raises:
+        UserError: There is nothing at any of these places.
+    """
+    relative = _expanded(Path(path))
+    places = [relative] if relative.is_absolute() else [root / relative, Path.cwd() / relative]
+    try:
+        for place in places:
+            if place.exists():
+                return place.absolute()
+        near = "; ".join(dict.fromkeys(holds(place.parent) for place in places))
+    except (OSError, ValueError) as error:  # no right to look, a null byte
+        raise UserError(f"{what}: {path!r} can't be looked for ({error})") from error
+    raise UserError(
+        f"{what}: there is no {' and no '.join(map(str, places))} ({near}); correct its path, which begins "
+        "in the folder of --data-dir or OPTEVO_DATA, or in the current one"
+    )
+
+
 def holds(folder: Path) -> str:
     """What lies in a folder, as the end of a sentence, for messages about what doesn't.
 

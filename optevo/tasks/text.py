@@ -81,14 +81,17 @@ class CharLM(_Text):
 def _bytes_of_shakespeare(root: Path, window: int) -> Splits:
     text = load_text(root, least=40 * window)  # so that each twentieth holds a window and its targets
     train, validation = len(text) * 9 // 10, len(text) * 19 // 20
-    return _splits({"train": text[:train], "validation": text[train:validation], "test": text[validation:]})
+    return next_symbols(
+        {"train": text[:train], "validation": text[train:validation], "test": text[validation:]}
+    )
 
 
-def _splits(parts: dict[str, Tensor]) -> Splits:
+def next_symbols(parts: dict[str, Tensor]) -> Splits:
+    """Of each part its symbols, and those that follow."""
     return {key: Split(part[:-1].clone(), part[1:].clone()) for key, part in parts.items()}
 
 
-class _LanguageTask(_Text):
+class LanguageTask(_Text):
     """A text with a recurrent network or a Transformer, scored by its perplexity.
 
     The published recurrent model goes through the text with a few rows that lie in one piece each, and keeps
@@ -179,7 +182,7 @@ class _LanguageTask(_Text):
         return -(total / length).exp().item()
 
 
-class Shakespeare(_LanguageTask):
+class Shakespeare(LanguageTask):
     """Bytes of Tiny Shakespeare: those of `CharLM`, with other networks and the perplexity of a byte."""
 
     name = "shakespeare"
@@ -190,7 +193,7 @@ class Shakespeare(_LanguageTask):
         return _bytes_of_shakespeare(root, self.window)
 
 
-class PennTreebank(_LanguageTask):
+class PennTreebank(LanguageTask):
     """Words of the Penn Treebank as Mikolov prepared it, in the official parts: the perplexity of a word."""
 
     name = "ptb"
@@ -198,4 +201,4 @@ class PennTreebank(_LanguageTask):
     score_batch_size = 20  # of 10,000 logits a word
 
     def load(self, root: Path) -> Splits:
-        return _splits(load_treebank(root, least=self.window + 1))
+        return next_symbols(load_treebank(root, least=self.window + 1))

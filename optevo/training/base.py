@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optevo.errors import UserError
-from optevo.tasks import get_task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,6 +79,14 @@ class BaseBench(abc.ABC):
             benches.append(self.screening)
         return {one.prefix + name: cost for one in benches for name, cost in one.rehearse().items()}
 
+    def identities(self) -> dict[str, str]:
+        """The digest of each task's data that has one, by name; see `optevo.tasks.Task.identity`."""
+        benches: list[BaseBench] = [self] if self.screening is None else [self, self.screening]
+        found = {
+            one.prefix + task.name: getattr(task, "identity", "") for one in benches for task, _ in one.tasks
+        }
+        return {name: identity for name, identity in found.items() if identity}
+
     @abc.abstractmethod
     def run(self, candidate: Candidate, task: int, seed: int, **options: Any) -> Run:
         """One run with the study's budget.
@@ -137,11 +144,11 @@ def make_tasks(config: StudyConfig) -> list[Task | ScoredTask]:
     """The study's tasks, without their data; torch is imported where one of them needs it.
 
     Raises:
-        UserError: See `get_task`; or two tasks have one name.
+        UserError: See `optevo.tasks.get_task`; or two tasks have one name.
     """
     tasks: list[Task | ScoredTask] = []
     for one in config.evaluation.tasks:
-        task = get_task(one.name, **one.options)
+        task = one.make()
         if any(task.name == other.name for other in tasks):
             raise UserError(f"evaluation.tasks: two tasks have the name {task.name!r}")
         tasks.append(task)

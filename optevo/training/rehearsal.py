@@ -113,7 +113,8 @@ def _check_classes(targets: Tensor, outputs: Tensor) -> None:
 def _score(task: Task, model: nn.Module, key: str, split: Split) -> None:
     what = f"task {task.name!r}: score()"
     if type(task).score is Task.score:  # which takes any part of a split as well as the whole
-        split = Split(split.inputs[: task.score_batch_size], split.targets[: task.score_batch_size])
+        first = slice(task.score_batch_size)
+        split = Split(split.inputs[first], split.targets[first], split.streamed)
 
     def given() -> str:
         known = 'metric = "accuracy", "r2", "-mse" or "-perplexity"'

@@ -138,6 +138,7 @@ def _work(
     study, config = load_study(storage, name, device, trials="heads")
     check_environment(study)
     bench = make_worker_bench(config, device, data_root, sharing)
+    check_environment(study, bench.identities())
     own.check()
     # A score is one call, which nobody can tell from a hang.
     heartbeat = Heartbeat(hung_seconds=math.inf if isinstance(bench, ScoredBench) else HUNG_SECONDS)
