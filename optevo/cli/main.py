@@ -143,6 +143,7 @@ def worker(
     data_dir: DataDir = None,
     limit: int | None = None,
     sharing: int = 1,
+    stages: bool = False,
 ) -> None:
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
     from optevo.liveness.processes import PipeSafeOutput, die_with_parent
@@ -160,7 +161,8 @@ def worker(
     die_with_parent()
     sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)
     try:
-        work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
+        options = {"device": device, "data_root": root, "parent": parent, "sharing": sharing}
+        work(storage, study, limit=limit, stages=stages, **options)
         status = 0
     except TaskBrokenError:
         traceback.print_exc()

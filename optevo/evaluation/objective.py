@@ -358,7 +358,7 @@ def _machines_fault(error: Exception) -> bool:
 
 
 def _slot(trial: optuna.Trial) -> Slot:
-    slot = sampler_of(trial.study).slot(trial.study, stored_trial(trial.study, trial))
+    slot = sampler_of(trial.study).slot(trial.study, trial)
     assert slot is not None
     return slot
 

@@ -29,6 +29,8 @@ from optevo.scalars import plain
 if TYPE_CHECKING:
     from optuna.study import Study
 
+    from optevo.optuna_private import AnyTrial
+
 T = TypeVar("T", int, int | None)
 
 
@@ -174,7 +176,7 @@ class SlotSampler(BaseSampler):
             table.update(trials, study.direction)
             return table
 
-    def slot(self, study: Study, trial: FrozenTrial) -> Slot | None:
+    def slot(self, study: Study, trial: AnyTrial) -> Slot | None:
         """A trial's slot, None where it has none."""
         known = self._cache(study).slots.get(trial_id(trial))
         # `trial` was read before `before_trial` wrote the claim.

@@ -35,7 +35,7 @@ from optevo.reporting.figures.rule import rule_curves, rule_graph
 from optevo.reporting.figures.runs import comparison, fitness_by_task, learning_curves, step_sizes
 from optevo.reporting.figures.sweep import lr_decay_map
 from optevo.study.config import parse_config
-from optevo.study.studies import contenders
+from optevo.study.studies import contenders, search_trials
 
 __all__ = [
     "comparison",
@@ -210,7 +210,7 @@ def importances(study: optuna.Study) -> go.Figure | None:
 
     A parameter counts in the trials alone whose candidate uses it. None where it can't say.
     """
-    complete = contenders(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    complete = contenders(search_trials(study, TrialState.COMPLETE))
     if len(complete) < _FEWEST or len({trial.value for trial in complete}) < 2:
         return None  # Optuna calls all parameters alike then
     with warnings.catch_warnings():
