@@ -16,12 +16,11 @@ import typer
 
 from optevo.cli import data, results, status, trials
 from optevo.cli import storage as databases
-from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, console, load_one
+from optevo.cli.options import DEFAULT_STORAGE, EXIT_STOPPED, DataDir, Storage, console, load_one
+from optevo.cli.promote import print_funnel, promote
 from optevo.cli.trials import check_export, print_result, write_export
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import printable, tolerate_any_text
-
-EXIT_STOPPED = 130  # of a command that SIGINT or SIGTERM stopped
 
 app = typer.Typer(
     help="Discover deep-learning optimizers. Every search is an Optuna study in a database.",
@@ -98,6 +97,8 @@ def run(
     except KeyboardInterrupt:
         console.print("interrupted; what was recorded stays, the same command goes on")
         raise typer.Exit(EXIT_STOPPED) from None
+    if config.stages:
+        print_funnel(*load_one(storage, config.name))
     if result is None:
         return
     study, config = load_one(storage, config.name)
@@ -108,7 +109,7 @@ def run(
 
 
 for command in (
-    *(status.status, trials.show, trials.export),
+    *(promote, status.status, trials.show, trials.export),
     *(results.compare, results.ablate, results.report, status.repair),
 ):
     app.command()(command)

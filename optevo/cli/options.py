@@ -5,6 +5,7 @@ from __future__ import annotations
 # ruff: noqa: PLC0415
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +39,7 @@ def _make_console() -> Console:
 
 console = _make_console()
 
+EXIT_STOPPED = 130  # of a command that SIGINT or SIGTERM stopped
 DEFAULT_STORAGE = "sqlite:///optevo.db"
 Storage = Annotated[
     str,
@@ -75,3 +77,14 @@ def load_one(storage: str, name: str | None) -> tuple[optuna.Study, StudyConfig]
     from optevo.study.studies import load_study
 
     return load_study(open_storage(storage), name)
+
+
+def print_cells(title: str, cells: Sequence[Sequence[str]]) -> None:
+    """A table with a title; the first of the cells are its header."""
+    from rich.table import Column, Table
+
+    header, *rows = cells
+    table = Table(*(Column(name, overflow="fold") for name in header), title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -58,6 +58,8 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
             f"  generation {attrs[keys.GENERATION]}, slot {attrs[keys.SLOT]}, {origin}"
             + (f" of trials {parents}" if parents else "")
         )
+    if keys.STAGE in attrs:
+        lines.append(f"  stage {attrs[keys.STAGE]}, promoted from trial {attrs[keys.PROMOTED_FROM]}")
     unfinished = [attrs[keys.UNFINISHED]] if keys.UNFINISHED in attrs else []
     for run in [*attrs.get(keys.RUNS, []), *unfinished]:
         lines.append(f"  {run['task']}, seed {run['seed']}: {_outcome(run)}, {run['seconds']:.1f} s")

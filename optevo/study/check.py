@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optevo.optuna_private import FrozenStudy
-    from optevo.study.stages import Pipeline
     from optevo.spaces.base import Space
+    from optevo.study.stages import Pipeline
 
 T = TypeVar("T")
 

@@ -28,14 +28,26 @@ def stored_pipeline(study: optuna.Study, config: StudyConfig) -> Pipeline | None
     return None if stored is None else parse_stages(stored, f"study {study.study_name!r}", config)
 
 
+def begun_pipeline(study: optuna.Study, config: StudyConfig) -> Pipeline:
+    """The stages of a study that has some.
+
+    Raises:
+        UserError: It has none, or see `stored_pipeline`.
+    """
+    pipeline = stored_pipeline(study, config)
+    if pipeline is None:
+        raise UserError(f"study {study.study_name!r} has no stages; `optevo promote` begins some")
+    return pipeline
+
+
 def begun_stages(trials: Iterable[FrozenTrial]) -> int:
     """In how many stages somebody has claimed a candidate."""
     slots = (claimed(trial, keys.STAGE_CLAIM) for trial in trials)
     return max((slot.generation + 1 for slot in slots if slot is not None), default=0)
 
 
-def begin_stages(study: optuna.Study, config: StudyConfig, pipeline: Pipeline) -> None:
-    """Store stages with a study whose search is complete.
+def check_stages(study: optuna.Study, config: StudyConfig, pipeline: Pipeline) -> None:
+    """Refuse stages that a study's best cannot go on with.
 
     Stages that nobody has begun may be changed, left out or added, and how many the last one that has begun
     passes on; all that decided what has been trained must be as it was.
@@ -51,10 +63,19 @@ def begin_stages(study: optuna.Study, config: StudyConfig, pipeline: Pipeline) -
             changed = "\n".join(f"  {line}" for line in differences(_by_place(old), _by_place(new)))
             raise UserError(
                 f"the best of study {study.study_name!r} have gone into other stages:\n{changed}\n"
-                "Undo the change to go on with them: only stages that nobody has begun may be others. For other "
-                "ones, promote a copy of the study, see `optevo storage copy`."
+                "Undo the change to go on with them: only stages that nobody has begun may be others. "
+                "For others promote a copy of the study, see `optevo storage copy`."
             )
-    if before != pipeline:
+
+
+def begin_stages(study: optuna.Study, config: StudyConfig, pipeline: Pipeline) -> None:
+    """Store stages with a study whose search is complete.
+
+    Raises:
+        UserError: See `check_stages`.
+    """
+    check_stages(study, config, pipeline)
+    if stored_pipeline(study, config) != pipeline:
         study.set_user_attr(keys.STAGES, pipeline.model_dump(mode="json"))
 
 

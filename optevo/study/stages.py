@@ -1,4 +1,4 @@
-"""`[[stages]]`: how the best of a search go on to larger settings, stage by stage, as a study file says it."""
+"""`[[stages]]`: how the best of a search go on to larger settings, as a study file says it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optevo.study.evaluation import EvaluationConfig, ScreeningConfig, as_tuple
 
 
 class StageConfig(ScreeningConfig):
-    """A stage: its name, how many it passes on, and what in its evaluation is other than in `[evaluation]`."""
+    """A stage: its name, how many it passes on, and what of its evaluation is other than `[evaluation]`."""
 
     name: str = Field(min_length=1, max_length=100)
     keep: int = Field(ge=1, le=100_000)  # so many of its best enter the next stage; of the last: are reported

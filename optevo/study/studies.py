@@ -229,7 +229,7 @@ def study_names(storage: BaseStorage) -> list[str]:
 
 
 def is_complete(study: optuna.Study) -> bool:
-    """Whether the search has nothing left to evaluate; of a `promotion.staged_study`, whether its stages have."""
+    """Whether the search has nothing left to evaluate, or its stages, of a `promotion.staged_study`."""
     return sampler_of(study).slot_table(study).ended
 
 

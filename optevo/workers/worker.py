@@ -25,7 +25,7 @@ from optevo.samplers import NoSlot, sampler_of
 from optevo.storage.opening import count_states, open_storage
 from optevo.storage.retrying import insist
 from optevo.study.config import StudyConfig
-from optevo.study.promotion import staged_study, stored_pipeline
+from optevo.study.promotion import begun_pipeline, staged_study
 from optevo.study.studies import check_environment, counted, load_study
 from optevo.training.benches import ScoredBench, make_worker_bench
 from optevo.workers.pool import EXIT_TERMINATED
@@ -164,9 +164,7 @@ def _work(
 
     staged = None
     if stages:
-        pipeline = stored_pipeline(study, config)
-        if pipeline is None:
-            raise UserError(f"study {name!r} has no stages")
+        pipeline = begun_pipeline(study, config)
         study = staged_study(study, config, pipeline, device)
         staged = StageObjective(make, [config.staged(stage) for stage in pipeline.stages])
     outcome = _Outcome(staged or make(config), heartbeat)
