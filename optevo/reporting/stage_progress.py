@@ -88,11 +88,11 @@ class StageProgress:
     def _ended(self, stage: int) -> str:
         members, one = self.slots.populations[stage], self.stages[stage]
         whole = [member for member in members if member.complete]
-        fell = f", {len(members) - len(whole)} fell for want of a score" * (len(whole) < len(members))
+        fell = f", without a score: {len(members) - len(whole)}" * (len(whole) < len(members))
         best = f"best {_told(whole[0])}" if whole else "none has a score"
         kept = min(one.keep, len(whole))
-        goes = "is reported" if stage == len(self.stages) - 1 else "goes on"
-        return printable(f"stage {stage + 1}, {one.name}: {best}; {kept} of {len(members)} {goes}{fell}")
+        goes = "reported" if stage == len(self.stages) - 1 else "promoted"
+        return printable(f"stage {stage + 1}, {one.name}: {best}; {goes}: {kept} of {len(members)}{fell}")
 
     def table(self) -> Table:
         """The stages as they stand, for a live display."""

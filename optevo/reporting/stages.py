@@ -107,7 +107,7 @@ def correlations(frame: pd.DataFrame, rng: np.random.Generator) -> list[Held]:
 
 
 def funnel_cells(frame: pd.DataFrame) -> list[list[str]]:
-    """A header and a row a candidate of a `funnel`: its score and rank in each stage, the best last to fall."""
+    """A header and a row a candidate of a `funnel`: its score and rank in each stage."""
     stages = sorted({int(stage) for stage in frame["stage"]})
     rows = {(int(row["candidate"]), int(row["stage"])): row for row in frame.to_dict("records")}
     cells = [["trial", *(printable(_name(frame, stage)) for stage in stages), ""]]

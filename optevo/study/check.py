@@ -279,17 +279,16 @@ def _check_user_attrs(where: str, trial: FrozenTrial, n_trials: int) -> None:
     if keys.COPIED_FROM in attrs:
         _need(where, attrs, keys.RUNS, keys.COPIED_RUNS)
     if keys.STAGE in attrs:
-        _need(where, trial.system_attrs, keys.STAGE_CLAIM)
-        _need(where, attrs, keys.PROMOTED_FROM)
+        _need(where, {**trial.system_attrs, **attrs}, keys.STAGE_CLAIM, keys.PROMOTED_FROM)
     for key in (keys.PARENTS, keys.ATTEMPTS, keys.COPIED_FROM, keys.PROMOTED_FROM):
         # Not "below its own number": a worker that waited for a slot may have a lower one than the parents.
         others = attrs.get(key, ())
         if others and not (max(others) if isinstance(others, list) else others) < n_trials:
             _refuse(where, key, f"below {n_trials}, the number of trials", others)
-    if state == "COMPLETE" and keys.STAGE_CLAIM in trial.system_attrs:
-        _need(where, attrs, keys.STAGE, keys.CANONICAL)
-    elif state == "COMPLETE":
-        _need(where, attrs, keys.GENERATION, keys.SLOT, keys.CANONICAL)
+    if state == "COMPLETE":
+        staged = keys.STAGE_CLAIM in trial.system_attrs
+        place = (keys.STAGE,) if staged else (keys.GENERATION, keys.SLOT)
+        _need(where, attrs, *place, keys.CANONICAL)
 
 
 def _check_names(where: str, found: Mapping[str, Any]) -> None:
@@ -336,15 +335,10 @@ def _check_slots(where: str, trials: Sequence[FrozenTrial]) -> None:
 def _check_stages(where: str, trials: Sequence[FrozenTrial], pipeline: Pipeline | None) -> None:
     """Trials of stages are of those that the study has."""
     for trial in trials:
-        claim = trial.system_attrs.get(keys.STAGE_CLAIM)
-        if claim is None:
-            continue
-        here = f"{where}, trial {trial.number}"
-        if pipeline is None:
-            raise UserError(f"{here} is of a stage, and {keys.STAGES!r} is missing; {_REMEDY}")
-        stage, place, *attempt = claim
-        if stage >= len(pipeline.stages) or place >= pipeline.entering(stage) or attempt:
-            _refuse(here, keys.STAGE_CLAIM, "a stage and a place in it that the study has", list(claim))
+        stage, place = (trial.system_attrs.get(keys.STAGE_CLAIM) or (0, -1))[:2]
+        if place >= 0 and not (pipeline and place < pipeline.entering(stage)):
+            expected = "a place in one of the study's stages"
+            _refuse(f"{where}, trial {trial.number}", keys.STAGE_CLAIM, expected, [stage, place])
 
 
 def _counts(trial: FrozenTrial) -> bool:

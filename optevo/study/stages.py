@@ -50,7 +50,9 @@ class Pipeline(Section):
     _list = field_validator("stages", mode="before")(as_tuple)
 
     def entering(self, stage: int) -> int:
-        """How many enter a stage, counted from 0, at most."""
+        """How many enter a stage, counted from 0, at most; none one that there is not."""
+        if stage >= len(self.stages):
+            return 0
         return self.promote if stage == 0 else self.stages[stage - 1].keep
 
     def fixed(self, begun: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.racing import lowest, thresholds
-from optevo.evaluation.within_runs import MARGIN, MARGIN_TO_FALL, behind_within, useful_losses, margins
+from optevo.evaluation.within_runs import MARGIN, MARGIN_TO_FALL, behind_within, margins, useful_losses
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms import gate as integrity
 from optevo.optim.terms.gate import gate
