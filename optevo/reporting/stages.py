@@ -119,10 +119,9 @@ def funnel_cells(frame: pd.DataFrame) -> list[list[str]]:
 
 def survivors_first(frame: pd.DataFrame) -> list[int]:
     """The candidates of a `funnel`: first who came furthest, and of those the best there."""
-    last = frame.sort_values("stage").groupby("candidate").last().reset_index()
-    last = last.assign(without=last["rank"].isna(), rank=last["rank"].fillna(0), first=range(len(last)))
-    ordered = last.sort_values(["stage", "without", "rank", "first"], ascending=[False, True, True, True])
-    return [int(candidate) for candidate in ordered["candidate"]]
+    last = frame.sort_values("stage", kind="stable").groupby("candidate").tail(1)
+    last = last.sort_values("rank", na_position="last", kind="stable")
+    return last.sort_values("stage", ascending=False, kind="stable")["candidate"].astype(int).tolist()
 
 
 def held_cells(found: Sequence[Held]) -> list[list[str]]:

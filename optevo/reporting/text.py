@@ -30,6 +30,13 @@ def told_budget(steps: int, budget: str) -> str:
     return f"{steps:,} steps" if budget == "steps" else f"the operations of {steps:,} steps with AdamW"
 
 
+def told_hours(hours: float) -> str:
+    """Hours in a unit that suits them."""
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    return f"{hours * 60:.1f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.0f} seconds"
+
+
 def formula(trial: FrozenTrial) -> str:
     """A trial's update rule, empty before it was built."""
     return printable(str(keys.ours(trial).get(keys.FORMULA, "")))

@@ -33,6 +33,7 @@ from optevo.reporting.figures.drawing import (
 from optevo.reporting.figures.lineage import lineage_graph
 from optevo.reporting.figures.rule import rule_curves, rule_graph
 from optevo.reporting.figures.runs import comparison, fitness_by_task, learning_curves, step_sizes
+from optevo.reporting.figures.stages import ranks_by_stage
 from optevo.reporting.figures.sweep import lr_decay_map
 from optevo.study.config import parse_config
 from optevo.study.studies import contenders, search_trials
@@ -47,6 +48,7 @@ __all__ = [
     "lineage_graph",
     "lr_decay_map",
     "parts_by_generation",
+    "ranks_by_stage",
     "rule_curves",
     "rule_graph",
     "step_sizes",
