@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import rankdata
 
 LEAST = 3  # candidates; of two, every ranking is right or wrong
 _RESAMPLES = 1_000
@@ -42,17 +40,16 @@ def correlation(first: Sequence[float], second: Sequence[float], *, rng: np.rand
     Raises:
         ValueError: Fewer than `LEAST` candidates.
     """
-    one, other = (np.nan_to_num(np.asarray(scores, dtype=float)) for scores in (first, second))
-    n, found = len(one), list[float]()
+    n, found = len(first), list[float]()
     if n < LEAST:
         raise ValueError(f"{n} candidates have no rank correlation, expected at least {LEAST}")
-    drawn = rng.integers(0, n, (_RESAMPLES, n))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constant samples, which have no correlation
-        for measure in (spearmanr, kendalltau):
-            resampled = [measure(one[row], other[row]).statistic for row in drawn]
-            ends = (math.nan, math.nan)
-            if np.isfinite(resampled).any():
-                ends = np.nanquantile(resampled, [0.025, 0.975])
-            found += [float(measure(one, other).statistic), *map(float, ends)]
+    drawn = np.vstack([np.arange(n), rng.integers(0, n, (_RESAMPLES, n))])
+    one, other = (rankdata(np.asarray(scores))[drawn] for scores in (first, second))
+    signs = [np.sign(each[:, :, None] - each[:, None, :]).reshape(len(drawn), -1) for each in (one, other)]
+    centred = [(ranks := rankdata(each, axis=1)) - ranks.mean(1, keepdims=True) for each in (one, other)]
+    for x, y in (centred, signs):
+        with np.errstate(invalid="ignore"):
+            whole, *resampled = (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
+        ends = np.nanquantile(resampled, [0.025, 0.975])
+        found += [float(whole), *map(float, ends)]
     return Correlation(n, *found)

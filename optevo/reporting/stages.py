@@ -18,9 +18,8 @@ from optevo.escaping import printable
 from optevo.optuna_private import all_trials
 from optevo.reporting.correlation import LEAST, Correlation, correlation
 from optevo.reporting.frames import FLAG, INTEGER, NUMBER, TEXT, frame_of
-from optevo.samplers.base import sampler_of
 from optevo.samplers.slots import Slot, claimed, earned
-from optevo.samplers.stages import StageSampler
+from optevo.samplers.stages import stage_sampler_of
 from optevo.study.promotion import staged_study, stored_pipeline
 from optevo.study.studies import COUNTED
 
@@ -72,8 +71,7 @@ def funnel(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     if pipeline is None:
         return frame_of([], FUNNEL)
     staged = staged_study(study, config, pipeline)
-    sampler = sampler_of(staged)
-    assert isinstance(sampler, StageSampler)
+    sampler = stage_sampler_of(staged)
     table, deciders = sampler.slot_table(staged), _deciders(staged)
     rows = [
         _row(source, 0, SEARCH, source) | {"rank": i} for i, source in enumerate(sampler.entrants, start=1)
@@ -89,7 +87,9 @@ def funnel(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
             if slot in ranked:
                 rank = ranked.index(slot) + 1
                 row |= {"rank": rank, "fell": ended and rank > one.keep}
-            rows.append({"fell": slot in done, **row})
+            elif slot in done:
+                row |= {"fell": True}
+            rows.append(row)
     return frame_of(rows, FUNNEL)
 
 
@@ -156,6 +156,7 @@ def _row(source: FrozenTrial, stage: int, name: str, trial: FrozenTrial | None) 
     attrs = {} if trial is None else keys.ours(trial)
     verdict = attrs.get(keys.PRUNED_BY)
     return {
+        "fell": False,
         "candidate": source.number,
         "stage": stage,
         "name": name,

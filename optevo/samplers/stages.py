@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -105,3 +105,8 @@ class StageSampler(SlotSampler):
         """Forget the candidate."""
         self._cache(study).own.pop(trial_id(trial), None)
         super().after_trial(study, trial, state, values)
+
+
+def stage_sampler_of(study: Study) -> StageSampler:
+    """The sampler of an `optevo.study.promotion.staged_study`."""
+    return cast(StageSampler, study.sampler)
