@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, InMemoryStorage
+from measuring import Memory
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from small_studies import config, create, finish
 
@@ -51,7 +51,7 @@ def pipeline(**changes: Any) -> Pipeline:
 
 def searched(storage: BaseStorage | None = None, **changes: Any) -> optuna.Study:
     """A finished search."""
-    storage = storage or InMemoryStorage()
+    storage = storage or Memory()
     finish(create(storage, **changes))
     return load_study(storage, "one")[0]
 
@@ -83,12 +83,6 @@ def train(study: optuna.Study, *, workers: int = 1, most: int | None = None, **c
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, range(workers)))
-
-
-def as_stored(study: optuna.Study) -> None:
-    """Trials in memory as a database would have them."""
-    for trial in study.get_trials(deepcopy=False):
-        trial.user_attrs = json.loads(json.dumps(trial.user_attrs))
 
 
 def outcome(study: optuna.Study) -> set[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ import staging
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from small_studies import config, create, dead_worker, finish
-from staging import STAGES, Far, as_stored, outcome, pipeline, searched, train, worker
+from staging import STAGES, Far, outcome, pipeline, searched, train, worker
 
 from optevo import keys
 from optevo.errors import UserError
@@ -123,7 +123,6 @@ def test_counts_of_a_database_leave_stages_out(tmp_path):
     before = count(study)
     train(study, most=2)
     database = open_storage(f"sqlite:///{tmp_path / 'a.db'}", create=True)
-    as_stored(study)
     copy_into(storage_of(study), study, study.trials, database, None)
     assert count(load_study(database, "one")[0]) == before
 
@@ -131,7 +130,6 @@ def test_counts_of_a_database_leave_stages_out(tmp_path):
 def test_a_stored_study_with_stages_passes_its_check_and_damage_does_not():
     study = searched()
     train(study)
-    as_stored(study)
     assert check_study(study) == config()
     last = study.get_trials(deepcopy=False)[-1]
     for claim, fault in (([1, 3], "expected a place"), ([2, 0], "expected a place"), ([0], "wrong")):
