@@ -93,7 +93,8 @@ def run(
     with trying_tasks():
         bench = make_bench(config, "cpu", data_root)
         costs = bench.rehearse_all()
-    stages_scored = config.pipeline is not None and _rehearse_stages(config, config.pipeline, data_root)
+    pipeline = config.pipeline
+    stage_device = device if pipeline is None else _rehearse_stages(config, pipeline, device, data_root)
     scored = isinstance(bench, ScoredBench)
     space = config.make_space()
     space.rehearse()
@@ -102,6 +103,7 @@ def run(
         devices = worker_devices("cpu" if scored else "auto", None)  # for measuring the best, in the end
     else:
         devices = worker_devices("cpu" if scored else device, workers)
+    stage_devices = [] if pipeline is None or cluster else worker_devices(stage_device, workers)
     stopped: list[int] = []  # signals received; no outage of the database is waited for after one
     study = create_or_resume(
         config,
@@ -142,17 +144,17 @@ def run(
                 )
             console.print(f"paused at {counted(study)} trials; the same command goes on")
             return None
-    if config.pipeline is not None:
-        begin_stages(study, config, config.pipeline)
+    if pipeline is not None:
+        begin_stages(study, config, pipeline)
         _train_stages(
             study,
             config,
-            config.pipeline,
+            pipeline,
             storage_url=storage_url,
-            devices=worker_devices("cpu", workers) if stages_scored else devices,
+            devices=stage_devices,
             data_root=data_root,
             console=console,
-            cluster=cluster and (cluster, "cpu" if stages_scored else device, workers, own_data_root),
+            cluster=cluster and (cluster, stage_device, workers, own_data_root),
             stopped=stopped,
         )
     if config.rerun.candidates == 0:
@@ -210,7 +212,8 @@ def promote(
     if stored_pipeline(study, config) == pipeline and is_complete(staged_study(study, config, pipeline)):
         console.print(f"the stages of study {name!r} are complete")
         return
-    scored = _rehearse_stages(config, pipeline, data_root)
+    device = _rehearse_stages(config, pipeline, device, data_root)
+    devices = [] if cluster else worker_devices(device, workers)
     if cluster is not None:
         connect(cluster).close()
     check_environment(study, accept=accept_environment)
@@ -220,10 +223,10 @@ def promote(
         config,
         pipeline,
         storage_url=storage_url,
-        devices=worker_devices("cpu" if scored else device, workers) if cluster is None else [],
+        devices=devices,
         data_root=data_root,
         console=console,
-        cluster=cluster and (cluster, "cpu" if scored else device, workers, own_data_root),
+        cluster=cluster and (cluster, device, workers, own_data_root),
         stopped=stopped,
     )
 
@@ -259,8 +262,8 @@ def _train_stages(
         )
 
 
-def _rehearse_stages(config: StudyConfig, pipeline: Pipeline, data_root: Path) -> bool:
-    """Find what is wrong with the tasks of stages; whether all of them score by themselves.
+def _rehearse_stages(config: StudyConfig, pipeline: Pipeline, device: str, data_root: Path) -> str:
+    """Find what is wrong with the tasks of stages; `device`, or the CPU where all score by themselves.
 
     Raises:
         UserError: Something is.
@@ -272,7 +275,7 @@ def _rehearse_stages(config: StudyConfig, pipeline: Pipeline, data_root: Path) -
             bench.rehearse()
             kinds.append(isinstance(bench, ScoredBench))
             del bench  # before the next one's data is read
-    return all(kinds)
+    return "cpu" if all(kinds) else device
 
 
 def _check_stages(config: StudyConfig, storage_url: str) -> None:
