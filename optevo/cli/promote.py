@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from optevo import keys
 from optevo.cli.options import (
     DEFAULT_STORAGE,
     EXIT_STOPPED,
@@ -71,13 +72,13 @@ def promote(
 
 def print_funnel(study: optuna.Study, config: StudyConfig) -> None:
     """Who fell in which stage, and whether rankings held; nothing for a study without stages."""
+    if keys.STAGES not in study.user_attrs:
+        return
     import numpy as np
 
     from optevo.reporting.stages import correlations, funnel, funnel_cells, held_cells
 
     frame = funnel(study, config)
-    if frame.empty:
-        return
     print_cells("score (and rank) in the search and in each stage", funnel_cells(frame))
     held = correlations(frame, np.random.default_rng(0))
     if held:
