@@ -132,7 +132,9 @@ def run(
             devices,
             options=[] if trials is None else ["--limit", str(counted(study) + trials)],
             data_root=data_root,
-            cluster=cluster and (cluster, "cpu" if scored else device, workers, own_data_root),
+            cluster=None
+            if cluster is None
+            else (cluster, "cpu" if scored else device, workers, own_data_root),
         )
         if watch(study, pool, console, Progress(study, config), stopped):
             raise KeyboardInterrupt
@@ -154,7 +156,7 @@ def run(
             devices=stage_devices,
             data_root=data_root,
             console=console,
-            cluster=cluster and (cluster, stage_device, workers, own_data_root),
+            cluster=None if cluster is None else (cluster, stage_device, workers, own_data_root),
             stopped=stopped,
         )
     if config.rerun.candidates == 0:
@@ -226,7 +228,7 @@ def promote(
         devices=devices,
         data_root=data_root,
         console=console,
-        cluster=cluster and (cluster, device, workers, own_data_root),
+        cluster=None if cluster is None else (cluster, device, workers, own_data_root),
         stopped=stopped,
     )
 

@@ -162,8 +162,16 @@ def worker(
     die_with_parent()
     sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)
     try:
-        options = {"device": device, "data_root": root, "parent": parent, "sharing": sharing}
-        work(storage, study, limit=limit, stages=stages, **options)
+        work(
+            storage,
+            study,
+            device=device,
+            data_root=root,
+            parent=parent,
+            limit=limit,
+            sharing=sharing,
+            stages=stages,
+        )
         status = 0
     except TaskBrokenError:
         traceback.print_exc()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -100,9 +100,9 @@ def correlations(frame: pd.DataFrame, rng: np.random.Generator) -> list[Held]:
         one, other = (_scores(frame, each) for each in (stage - 1, stage))
         both = [candidate for candidate in one if candidate in other]
         if len(both) >= LEAST:
-            scores = ([of[candidate] for candidate in both] for of in (one, other))
-            names = (_name(frame, each) for each in (stage - 1, stage))
-            found.append(Held(*names, correlation(*scores, rng=rng)))
+            scores = [[of[candidate] for candidate in both] for of in (one, other)]
+            it = correlation(scores[0], scores[1], rng=rng)
+            found.append(Held(_name(frame, stage - 1), _name(frame, stage), it))
     return found
 
 
@@ -180,7 +180,7 @@ def _name(frame: pd.DataFrame, stage: int) -> str:
     return str(frame.loc[frame["stage"] == stage, "name"].iloc[0])
 
 
-def _cell(row: Mapping[object, object] | None) -> str:
+def _cell(row: Mapping[Any, Any] | None) -> str:
     if row is None:
         return ""
     if pd.isna(row["trial"]):
@@ -188,7 +188,7 @@ def _cell(row: Mapping[object, object] | None) -> str:
     return "no score" if pd.isna(row["rank"]) else f"{row['fitness']:.4f} ({row['rank']})"
 
 
-def _end(own: Sequence[Mapping[object, object] | None]) -> str:
+def _end(own: Sequence[Mapping[Any, Any] | None]) -> str:
     """What became of a candidate, after all of its stages."""
     entered = [row for row in own if row is not None]
     last = entered[-1]
