@@ -23,6 +23,7 @@ COSTS = "optevo:costs"  # of a forward pass of each task, in floating-point oper
 RERUN = "optevo:rerun"  # the result; with a colon and a candidate, all runs of that one, in older studies
 FRESH = "optevo:fresh:"  # and candidate, task and seed: a run that the result is made of
 FINAL = "optevo:final:"  # and a test evaluation's number: what it is; with more behind it, a run of it
+STAGES = "optevo:stages"  # the pipeline that its best have gone into, see `optevo.study.stages.Pipeline`
 ABLATION = "optevo:ablation:"  # and budget, candidate, task and seed: a run of a variant of the winner
 LINES = "optevo:lines"  # of a saved file alone: a digest of its lines
 COPY_OF = "optevo:copy_of"  # the storage that a copied study comes from; without a fingerprint it was cut off
@@ -30,6 +31,9 @@ COPY_OF = "optevo:copy_of"  # the storage that a copied study comes from; withou
 # Trial system attribute: the slot that a trial claims, [generation, index], with the attempt behind it where
 # that is not the first, or None once given up.
 CLAIM = "optevo:slot"
+# Trial system attribute of a stage's trials, in the place of CLAIM, which they lack: [stage from 0, place] or
+# None. By having it they are known from the search's.
+STAGE_CLAIM = "optevo:stage_slot"
 # Trial system attribute: what its individual has besides the parameters that it suggests, by name.
 DORMANT = "optevo:dormant"
 # Trial system attribute: the trial finished after its slot was decided by another, and doesn't count.

@@ -16,10 +16,21 @@ from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, measure, planned_runs, store_result, stored_result
 from optevo.reporting.progress import Progress, counting
 from optevo.reporting.rules import candidate_of
+from optevo.reporting.stage_progress import StageProgress
 from optevo.reporting.text import TEST_MARK, result_markdown, trial_lines
 from optevo.storage.opening import open_storage, shown
-from optevo.study.config import StudyConfig
-from optevo.study.studies import best_trials, counted, create_or_resume, is_complete, load_study, resolved
+from optevo.study.config import StudyConfig, load_stages
+from optevo.study.promotion import begin_stages, check_stages, staged_study, stored_pipeline
+from optevo.study.stages import Pipeline
+from optevo.study.studies import (
+    best_trials,
+    check_environment,
+    counted,
+    create_or_resume,
+    is_complete,
+    load_study,
+    resolved,
+)
 from optevo.tasks.base import Task
 from optevo.training.benches import ScoredBench, make_bench
 from optevo.training.devices import worker_devices
@@ -29,6 +40,9 @@ from optevo.workers.dask_pool import DaskPool
 from optevo.workers.local_pool import LocalPool
 from optevo.workers.pool import WorkerPool
 from optevo.workers.supervisor import terminable, trying_tasks, watch
+
+#: A Dask cluster: its address, the device, how many workers, and whether `data_root` holds there too.
+Cluster = tuple[str, str, int | None, bool]
 
 
 @terminable()
@@ -74,10 +88,13 @@ def run(
     if known is not None:
         console.print(f"study {config.name!r} is complete")
         return known
+    _check_stages(config, storage_url)
     # What is wrong is found before anything is written. On the CPU: a GPU's memory is the workers'.
     with trying_tasks():
         bench = make_bench(config, "cpu", data_root)
         costs, data = bench.rehearse_all(), bench.identities()
+    pipeline = config.pipeline
+    stage_device = device if pipeline is None else _rehearse_stages(config, pipeline, device, data_root)
     scored = isinstance(bench, ScoredBench)
     space = config.make_space()
     space.rehearse()
@@ -86,6 +103,7 @@ def run(
         devices = worker_devices("cpu" if scored else "auto", None)  # for measuring the best, in the end
     else:
         devices = worker_devices("cpu" if scored else device, workers)
+    stage_devices = [] if pipeline is None or cluster else worker_devices(stage_device, workers)
     stopped: list[int] = []  # signals received; no outage of the database is waited for after one
     study = create_or_resume(
         config,
@@ -113,7 +131,7 @@ def run(
             config.name,
             storage_url,
             devices,
-            limit=None if trials is None else counted(study) + trials,
+            options=[] if trials is None else ["--limit", str(counted(study) + trials)],
             data_root=data_root,
             cluster=None
             if cluster is None
@@ -129,6 +147,19 @@ def run(
                 )
             console.print(f"paused at {counted(study)} trials; the same command goes on")
             return None
+    if pipeline is not None:
+        begin_stages(study, config, pipeline)
+        _train_stages(
+            study,
+            config,
+            pipeline,
+            storage_url=storage_url,
+            devices=stage_devices,
+            data_root=data_root,
+            console=console,
+            cluster=None if cluster is None else (cluster, stage_device, workers, own_data_root),
+            stopped=stopped,
+        )
     if config.rerun.candidates == 0:
         console.print("the search is complete; nothing is measured again, as [rerun] candidates = 0 says")
         for line in trial_lines(study, config, best_trials(study, 1)[0]):
@@ -137,6 +168,128 @@ def run(
     console.print("the search is complete; measuring its best on fresh seeds …")
     with counting(console, "fresh seeds", planned_runs(study, config)) as progress:
         return measure_best(study, config, devices=devices, data_root=data_root, progress=progress)
+
+
+@terminable()
+def promote(
+    name: str,
+    file: Path,
+    *,
+    storage_url: str,
+    workers: int | None,
+    device: str,
+    data_root: Path,
+    console: Console,
+    cluster: str | None = None,
+    own_data_root: bool = False,
+    accept_environment: bool = False,
+) -> None:
+    """Train the best of a stored search in the stages of a file, or go on with that.
+
+    Args:
+        name: Of the study.
+        file: The stages, see `load_stages`.
+        storage_url: Where the study lies.
+        workers: As in `run`.
+        device: As in `run`.
+        data_root: Where data sets lie.
+        console: Where to print.
+        cluster: As in `run`.
+        own_data_root: As in `run`.
+        accept_environment: See `check_environment`.
+
+    Raises:
+        UserError: There is no such study, its search isn't complete, it was begun with another optevo or
+            torch, its best have gone into other stages, or something is wrong with the file, a task or its
+            data; nothing has been written then.
+        RunFailed: The workers could not complete the stages; what they said has been printed.
+        KeyboardInterrupt: SIGINT or SIGTERM came; what is done has been recorded.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    stopped: list[int] = []
+    study, config = load_study(open_storage(storage_url, should_stop=lambda: bool(stopped)), name)
+    pipeline = load_stages(file, config)
+    if not is_complete(study):
+        raise UserError(f"the search of study {name!r} is not complete: `optevo run` its file again first")
+    check_stages(study, config, pipeline)
+    if stored_pipeline(study, config) == pipeline and is_complete(staged_study(study, config, pipeline)):
+        console.print(f"the stages of study {name!r} are complete")
+        return
+    device = _rehearse_stages(config, pipeline, device, data_root)
+    devices = [] if cluster else worker_devices(device, workers)
+    if cluster is not None:
+        connect(cluster).close()
+    check_environment(study, accept=accept_environment)
+    begin_stages(study, config, pipeline)
+    _train_stages(
+        study,
+        config,
+        pipeline,
+        storage_url=storage_url,
+        devices=devices,
+        data_root=data_root,
+        console=console,
+        cluster=None if cluster is None else (cluster, device, workers, own_data_root),
+        stopped=stopped,
+    )
+
+
+def _train_stages(
+    study: optuna.Study,
+    config: StudyConfig,
+    pipeline: Pipeline,
+    *,
+    storage_url: str,
+    devices: Sequence[str],
+    data_root: Path,
+    console: Console,
+    cluster: Cluster | None,
+    stopped: list[int],
+) -> None:
+    """Have workers train the best of a complete search in stages that have begun, to their end."""
+    staged = staged_study(study, config, pipeline)
+    if is_complete(staged):
+        return
+    progress = StageProgress(staged, pipeline)
+    where = f"{len(devices)} worker{'s' * (len(devices) > 1)}" if cluster is None else f"Dask at {cluster[0]}"
+    console.print(f"study {config.name!r}: {progress.told()}, {where}")
+    pool = _worker_pool(
+        config.name, storage_url, devices, options=["--stages"], data_root=data_root, cluster=cluster
+    )
+    if watch(staged, pool, console, progress, stopped):
+        raise KeyboardInterrupt
+    if not is_complete(staged):
+        raise RunFailed(
+            "the workers have ended before the stages were complete; nothing is lost: "
+            "the same command goes on"
+        )
+
+
+def _rehearse_stages(config: StudyConfig, pipeline: Pipeline, device: str, data_root: Path) -> str:
+    """Find what is wrong with the tasks of stages; `device`, or the CPU where all score by themselves.
+
+    Raises:
+        UserError: Something is.
+    """
+    kinds = []
+    with trying_tasks():
+        for stage in pipeline.stages:
+            bench = make_bench(config.staged(stage), "cpu", data_root)
+            bench.rehearse()
+            kinds.append(isinstance(bench, ScoredBench))
+            del bench  # before the next one's data is read
+    return "cpu" if all(kinds) else device
+
+
+def _check_stages(config: StudyConfig, storage_url: str) -> None:
+    """Refuse stages that a stored study's best cannot go on with; one that isn't there has none."""
+    if config.pipeline is None:
+        return
+    try:
+        study, stored = load_study(open_storage(storage_url), config.name)
+    except UserError:
+        return
+    check_stages(study, stored, config.pipeline)
 
 
 def measure_best(
@@ -177,7 +330,10 @@ def _measured(config: StudyConfig, storage_url: str) -> Result | None:
         study, stored = load_study(open_storage(storage_url), config.name)
     except UserError:
         return None  # whatever it is, creating or resuming the study tells
-    return stored_result(study, config) if stored == config else None
+    result = stored_result(study, config) if stored == config else None
+    if result is None or config.pipeline is None:
+        return result
+    return result if is_complete(staged_study(study, config, config.pipeline)) else None
 
 
 def _worker_pool(
@@ -185,13 +341,13 @@ def _worker_pool(
     storage_url: str,
     devices: Sequence[str],
     *,
-    limit: int | None,
+    options: Sequence[str],
     data_root: Path,
-    cluster: tuple[str, str, int | None, bool] | None,
+    cluster: Cluster | None,
 ) -> WorkerPool:
-    """Workers on this machine, or on a cluster: (address, device, how many, whether it has `data_root`)."""
+    """Workers on this machine, or on a cluster; `options` are those of `optevo worker`."""
     # -P: nothing in the current folder is imported but what a study file names.
-    command = ["-P", "-m", "optevo", "worker", *([] if limit is None else ["--limit", str(limit)])]
+    command = ["-P", "-m", "optevo", "worker", *options]
     data = ["--data-dir", str(data_root)]
     # The URL goes through the environment, where other users of the machine can't read a password in it.
     env = {"OPTEVO_STORAGE": storage_url, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}

@@ -17,12 +17,11 @@ import typer
 from optevo.cli import data, results, status, trials
 from optevo.cli import storage as databases
 from optevo.cli.correlation import correlate
-from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, console, load_one
+from optevo.cli.options import DEFAULT_STORAGE, EXIT_STOPPED, DataDir, Storage, console, load_one
+from optevo.cli.promote import print_funnel, promote
 from optevo.cli.trials import check_export, print_result, write_export
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import printable, tolerate_any_text
-
-EXIT_STOPPED = 130  # of a command that SIGINT or SIGTERM stopped
 
 app = typer.Typer(
     help="Discover deep-learning optimizers. Every search is an Optuna study in a database.",
@@ -99,6 +98,8 @@ def run(
     except KeyboardInterrupt:
         console.print("interrupted; what was recorded stays, the same command goes on")
         raise typer.Exit(EXIT_STOPPED) from None
+    if config.stages:
+        print_funnel(*load_one(storage, config.name))
     if result is None:
         return
     study, config = load_one(storage, config.name)
@@ -109,7 +110,7 @@ def run(
 
 
 for command in (
-    *(status.status, trials.show, trials.export),
+    *(promote, status.status, trials.show, trials.export),
     *(results.compare, results.ablate, results.report, status.repair),
 ):
     app.command()(command)
@@ -145,6 +146,7 @@ def worker(
     data_dir: DataDir = None,
     limit: int | None = None,
     sharing: int = 1,
+    stages: bool = False,
 ) -> None:
     """One worker process; `run` starts these, with the storage in OPTEVO_STORAGE."""
     from optevo.liveness.processes import PipeSafeOutput, die_with_parent
@@ -162,7 +164,16 @@ def worker(
     die_with_parent()
     sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)
     try:
-        work(storage, study, device=device, data_root=root, parent=parent, limit=limit, sharing=sharing)
+        work(
+            storage,
+            study,
+            device=device,
+            data_root=root,
+            parent=parent,
+            limit=limit,
+            sharing=sharing,
+            stages=stages,
+        )
         status = 0
     except TaskBrokenError:
         traceback.print_exc()

@@ -39,6 +39,7 @@ def _make_console() -> Console:
 
 console = _make_console()
 
+EXIT_STOPPED = 130  # of a command that SIGINT or SIGTERM stopped
 DEFAULT_STORAGE = "sqlite:///optevo.db"
 Storage = Annotated[
     str,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 # ruff: noqa: PLC0415, PLR0917
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 
-from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, check_output, console
+from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, check_output, console, print_cells
 from optevo.cli.winners import (
     Machine,
     load_complete,
@@ -85,12 +83,12 @@ def compare(
     readings = [reading_of(group, against, measure) for group in (entries, beside) if group]
     for reading in readings:
         title = f"{name} on the test split, {reading.budget}: mean ± sd over seeds"
-        _print(title, summary_cells(reading.summary))
+        print_cells(title, summary_cells(reading.summary))
         if len(reading.differences):
-            _print("paired by task and seed", difference_cells(reading.differences))
+            print_cells("paired by task and seed", difference_cells(reading.differences))
         if len(reading.costs):
-            _print("what a training step costs", cost_cells(reading.costs))
-    _print("found with", study_cells(found))
+            print_cells("what a training step costs", cost_cells(reading.costs))
+    print_cells("found with", study_cells(found))
     new = [one for one in caveats(beside, measure) if one not in said] if beside else []
     for caveat in [*said, *(f"with {readings[-1].budget}: {one}" for one in new)]:
         console.print(caveat)
@@ -158,13 +156,13 @@ def ablate(
     text += [f"**{escaped(mark)}**\n" for mark in warned]
     text += [f"{escaped(variants.note)}\n"] * bool(variants.note)
     text += [markdown_table(ablation_cells(frame), entities=False)]
-    _print(f"{said}, {measure}", ablation_cells(frame))
+    print_cells(f"{said}, {measure}", ablation_cells(frame))
     if variants.note:
         console.print(variants.note)
     if parts:
         text += ["\nThe gain over tuned AdamW, one thing changed at a time:\n"]
         text += [markdown_table(account_cells(parts), entities=False)]
-        _print("the gain over tuned AdamW, one thing changed at a time", account_cells(parts))
+        print_cells("the gain over tuned AdamW, one thing changed at a time", account_cells(parts))
     if sweep is not None and tuned is not None:
         text += [f"\nTuned AdamW is the best of study {escaped(sweep[1].name)}: {escaped(tuned.describe())}."]
         console.print(f"tuned AdamW is the best of study {sweep[1].name}: {tuned.describe()}")
@@ -257,11 +255,3 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"--output {folder}: {existing} is a file, give a folder")
     if not writable:
         raise UserError(f"--output {folder}: permission denied")
-
-
-def _print(title: str, cells: Sequence[Sequence[str]]) -> None:
-    header, *rows = cells
-    table = Table(*(Column(name, overflow="fold") for name in header), title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)

@@ -9,6 +9,7 @@ import typer
 from rich import box
 from rich.table import Column, Table
 
+from optevo import keys
 from optevo.cli.options import DEFAULT_STORAGE, Storage, console, load_one
 from optevo.errors import UserError
 from optevo.escaping import printable
@@ -83,12 +84,27 @@ def _read(study: optuna.Study, config: StudyConfig) -> tuple[Counts, list[Runnin
     """Counts, and the running trials: nothing of the others is read."""
     from optevo.liveness.status import running_trials
     from optevo.storage.counting import count
+    from optevo.storage.opening import count_states
     from optevo.study.check import WHOLE, gate_of, readable
 
     where = f"study {study.study_name!r}"
     counts = readable(where, lambda: count(study))
-    gate = gate_of(where, config, counts.states.total())
+    every = count_states(study) if keys.STAGES in study.user_attrs else None  # those of stages too
+    gate = gate_of(where, config, sum(every.values()) if every else counts.states.total())
     return counts, readable(where, lambda: running_trials(study, lambda trial: gate(trial, WHOLE)))
+
+
+def _stage(study: optuna.Study, config: StudyConfig) -> str | None:
+    """At which stage a study is that has some left to work on."""
+    from optevo.samplers import sampler_of
+    from optevo.study.promotion import staged_study, stored_pipeline
+
+    pipeline = stored_pipeline(study, config)
+    if pipeline is None:
+        return None
+    staged = staged_study(study, config, pipeline)
+    table = sampler_of(staged).slot_table(staged)
+    return None if table.ended else f"stage {table.generation + 1} of {len(pipeline.stages)}"
 
 
 def _status_row(
@@ -96,7 +112,6 @@ def _status_row(
 ) -> list[str]:
     from optuna.trial import TrialState
 
-    from optevo import keys
     from optevo.samplers import sampler_of
     from optevo.study.studies import is_complete
 
@@ -109,6 +124,7 @@ def _status_row(
     if counts.decided >= config.n_trials and (single or is_complete(study)):
         done = keys.RERUN in study.user_attrs or config.rerun.candidates == 0
         state = "complete" if done else "complete, not measured"
+        state = _stage(study, config) or state
     if config.evaluation.split == "test":
         state += ", on the test split"
     return [

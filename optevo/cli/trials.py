@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optevo.cli.options import DEFAULT_STORAGE, Storage, check_output, console, load_one
+from optevo.cli.promote import print_funnel
 from optevo.errors import UserError
 from optevo.files import write_text
 
@@ -37,9 +38,11 @@ def show(which: Which = "best", storage: Storage = DEFAULT_STORAGE, study: Study
     result = stored_result(loaded, config)
     if which == "best" and result is not None:
         print_result(loaded, config, result)
-        return
-    for line in trial_lines(loaded, config, _pick(loaded, config, which)):
-        console.print(line, highlight=False)
+    else:
+        for line in trial_lines(loaded, config, _pick(loaded, config, which)):
+            console.print(line, highlight=False)
+    if which == "best":
+        print_funnel(loaded, config)
 
 
 def export(

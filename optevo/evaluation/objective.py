@@ -365,7 +365,7 @@ class _Entry:
 
 
 def _slot(trial: optuna.Trial) -> Slot:
-    slot = claimed(stored_trial(trial.study, trial))
+    slot = sampler_of(trial.study).slot(trial.study, trial)
     assert slot is not None
     return slot
 

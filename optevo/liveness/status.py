@@ -34,8 +34,10 @@ class RunningTrial:
 
     @property
     def slot(self) -> str:
-        """What it works on, "generation/slot"."""
+        """What it works on, "generation/slot" or a stage."""
         attrs = keys.ours(self.trial)
+        if keys.STAGE in attrs:
+            return f"stage {attrs[keys.STAGE]}"
         return f"{attrs[keys.GENERATION]}/{attrs[keys.SLOT]}" if keys.SLOT in attrs else ""
 
 

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.measurement.pool import Measurer, again_when_killed, processes
-from optevo.study.studies import best_trials, contenders
+from optevo.study.studies import best_trials, contenders, search_trials
 from optevo.training.run import Run, as_stored, read_run, total_fitness
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def measure(
             return winner, measurer.measure({**presets, winner: candidates[winner]}, reporting)
 
     winner, measured = again_when_killed(once)
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = search_trials(study, TrialState.COMPLETE)
     found = {keys.ours(trial)[keys.CANONICAL]: trial.value for trial in contenders(trials)}
     rows = [Row(name, found.get(preset.canonical()), measured[name]) for name, preset in presets.items()]
     rows.append(Row(winner, shortlist[winner].value, measured[winner]))

@@ -12,12 +12,14 @@ from optevo import lazy
 if TYPE_CHECKING:
     from optevo.reporting.frames import Cost, best, cost, curves, lineage, runs, trials
     from optevo.reporting.populations import generations, parts, schedules
+    from optevo.reporting.stages import funnel
 
 __all__ = [
     "Cost",
     "best",
     "cost",
     "curves",
+    "funnel",
     "generations",
     "lineage",
     "parts",
@@ -34,6 +36,7 @@ __getattr__, __dir__ = lazy.attributes(
         "best": "optevo.reporting.frames",
         "cost": "optevo.reporting.frames",
         "curves": "optevo.reporting.frames",
+        "funnel": "optevo.reporting.stages",
         "generations": "optevo.reporting.populations",
         "lineage": "optevo.reporting.frames",
         "parts": "optevo.reporting.populations",

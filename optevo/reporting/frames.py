@@ -17,7 +17,7 @@ from optevo import keys
 from optevo.escaping import printable
 from optevo.reporting.rules import hyperparameters, runs_of
 from optevo.samplers.slots import claimed, earned
-from optevo.study.studies import COUNTED
+from optevo.study.studies import COUNTED, search_trials
 from optevo.training.fitness import tenths
 from optevo.training.run import found_rate
 
@@ -176,7 +176,7 @@ def lineage(study: optuna.Study, trial_number: int) -> pd.DataFrame:
 
     Empty where there is no trial of that number.
     """
-    stored, rows = _stored(study), []
+    stored, rows = study.get_trials(deepcopy=False), []
     waiting, seen = [trial_number], {trial_number}
     while waiting:
         number = waiting.pop(0)
@@ -243,7 +243,7 @@ def frame_of(
 
 
 def _stored(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False)
+    return search_trials(study)
 
 
 def _runs(study: optuna.Study) -> Iterator[tuple[FrozenTrial, Mapping[str, Any], bool]]:

@@ -20,7 +20,7 @@ from optevo.reporting.rules import hyperparameters
 from optevo.reporting.text import TEST_MARK, formula
 from optevo.samplers.base import sampler_of
 from optevo.samplers.slots import Slot, claimed, fate, places
-from optevo.study.studies import COUNTED, contenders
+from optevo.study.studies import COUNTED, contenders, search_trials
 
 if TYPE_CHECKING:
     import optuna
@@ -52,7 +52,7 @@ class Progress:
         self.told_retries = set(self._retries())
 
     def _read(self) -> None:
-        trials = self.study.get_trials(deepcopy=False)
+        trials = search_trials(self.study)
         counted = [t for t in trials if t.state in COUNTED]
         complete = [t for t in counted if t.state == TrialState.COMPLETE]
         self.trials = trials

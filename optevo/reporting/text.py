@@ -30,6 +30,13 @@ def told_budget(steps: int, budget: str) -> str:
     return f"{steps:,} steps" if budget == "steps" else f"the operations of {steps:,} steps with AdamW"
 
 
+def told_hours(hours: float) -> str:
+    """Hours in a unit that suits them."""
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    return f"{hours * 60:.1f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.0f} seconds"
+
+
 def formula(trial: FrozenTrial) -> str:
     """A trial's update rule, empty before it was built."""
     return printable(str(keys.ours(trial).get(keys.FORMULA, "")))
@@ -58,6 +65,8 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
             f"  generation {attrs[keys.GENERATION]}, slot {attrs[keys.SLOT]}, {origin}"
             + (f" of trials {parents}" if parents else "")
         )
+    if keys.STAGE in attrs:
+        lines.append(f"  stage {attrs[keys.STAGE]}, promoted from trial {attrs[keys.PROMOTED_FROM]}")
     unfinished = [attrs[keys.UNFINISHED]] if keys.UNFINISHED in attrs else []
     for run in [*attrs.get(keys.RUNS, []), *unfinished]:
         lines.append(f"  {run['task']}, seed {run['seed']}: {_outcome(run)}, {run['seconds']:.1f} s")

@@ -29,6 +29,8 @@ from optevo.scalars import plain
 if TYPE_CHECKING:
     from optuna.study import Study
 
+    from optevo.optuna_private import AnyTrial
+
 T = TypeVar("T", int, int | None)
 
 
@@ -67,6 +69,7 @@ class SlotSampler(BaseSampler):
         races: Whether those that fall behind the generation before are of no use, so that racing may stop
             them. Default: True.
         origin: What a trial's attribute `origin` says that is no preset.
+        claim_key: The system attribute in which trials claim slots. Default: `keys.CLAIM`.
         lineage_in_user_attrs: Whether to write where trials come from to user attributes instead, which
             dashboards show. Default: False.
         on_trial: Called with study and trial before anything else happens to a trial. Default: None.
@@ -80,6 +83,7 @@ class SlotSampler(BaseSampler):
     has_generations = True
     races = True
     origin = "sampled"
+    claim_key = keys.CLAIM
 
     def __init__(
         self,
@@ -129,6 +133,7 @@ class SlotSampler(BaseSampler):
             trial,
             lambda: self.slot_table(study),
             self._lock,
+            key=self.claim_key,
             patience=self.patience if in_optimize_loop(study) else 0.0,
             endless=self.endless,
         )
@@ -140,7 +145,7 @@ class SlotSampler(BaseSampler):
         with written_together(study):
             for key, value in user.items():
                 set_trial_user_attr(study, trial, key, value)
-            for key in system.keys() - {keys.CLAIM}:
+            for key in system.keys() - {self.claim_key}:
                 set_trial_system_attr(study, trial, key, system[key])
         trial.user_attrs = {**trial.user_attrs, **user}  # Optuna read the trial before
         trial.system_attrs = {**trial.system_attrs, **system}
@@ -171,11 +176,11 @@ class SlotSampler(BaseSampler):
             table.update(trials, study.direction)
             return table
 
-    def slot(self, study: Study, trial: FrozenTrial) -> Slot | None:
+    def slot(self, study: Study, trial: AnyTrial) -> Slot | None:
         """A trial's slot, None where it has none."""
         known = self._cache(study).slots.get(trial_id(trial))
         # `trial` was read before `before_trial` wrote the claim.
-        return claimed(stored_trial(study, trial)) if known is None else known
+        return claimed(stored_trial(study, trial), self.claim_key) if known is None else known
 
     def failed_before(self, study: Study, slot: Slot) -> Sequence[FrozenTrial]:
         """Trials that had failed in a slot when its present trial was given it, but for interrupted ones."""
@@ -197,7 +202,7 @@ class SlotSampler(BaseSampler):
 
     def attributes(self, slot: Slot, lineage: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """User and system attributes of a trial that has claimed `slot`, for a `lineage`."""
-        claim = {keys.CLAIM: slot.claim}
+        claim = {self.claim_key: slot.claim}
         if self.lineage_in_user_attrs:
             return dict(lineage), claim
         return {}, {**claim, keys.PARENTS: lineage[keys.PARENTS], keys.ORIGIN: lineage[keys.ORIGIN]}
@@ -285,6 +290,7 @@ class SlotSampler(BaseSampler):
             asynchronous=self.asynchronous,
             sizes=self.size,
             attempts=self.attempts,
+            claim_key=self.claim_key,
         )
 
 

@@ -34,6 +34,7 @@ def claim(
     look: Callable[[], SlotTable],
     lock: AbstractContextManager[object],
     *,
+    key: str,
     patience: float,
     endless: bool,
 ) -> Slot:
@@ -44,13 +45,14 @@ def claim(
         trial: The asker.
         look: Reads the storage anew.
         lock: Held while a table is looked at, since threads share it.
+        key: The system attribute in which trials claim slots.
         patience: Seconds without any change after which a slot is taken over from a trial presumed dead.
         endless: Whether to wait for the next generation rather than to raise.
 
     Raises:
         NoSlot: There is no open slot; the trial has been marked FAIL as surplus.
     """
-    own = claimed(stored_trial(study, trial))
+    own = claimed(stored_trial(study, trial), key)
     with lock:
         if own is not None and not look().rivals(own, trial.number):  # a retry inherited its claim
             return own
@@ -73,11 +75,11 @@ def claim(
         if slot is None:
             wait.sleep()
             continue
-        _write(study, trial, slot)
+        _write(study, trial, key, slot)
         with lock:
             if taken_over or not look().rivals(slot, trial.number):
                 return slot
-        _write(study, trial, None)
+        _write(study, trial, key, None)
         jitter = jitter or random.Random()
         time.sleep(jitter.uniform(0, _POLL_SECONDS))
     set_trial_user_attr(study, trial, keys.SURPLUS, True)
@@ -94,8 +96,8 @@ def furthest(trials: Sequence[FrozenTrial], slot: Slot) -> FrozenTrial | None:
     return max(failed, key=lambda trial: len(trial.params), default=None)
 
 
-def _write(study: Study, trial: FrozenTrial, slot: Slot | None) -> None:
-    set_trial_system_attr(study, trial, keys.CLAIM, None if slot is None else slot.claim)
+def _write(study: Study, trial: FrozenTrial, key: str, slot: Slot | None) -> None:
+    set_trial_system_attr(study, trial, key, None if slot is None else slot.claim)
 
 
 class _Wait:

@@ -100,6 +100,8 @@ class SlotTable:
         asynchronous: Whether the next generation opens before all slots are decided. Default: False.
         sizes: Places of a generation, given the finished ones. Default: as above.
         attempts: Attempts at each place of a generation. Default: one.
+        claim_key: The system attribute in which trials claim slots. Those that claim under another key are
+            none of this table's. Default: `keys.CLAIM`.
 
     Attributes:
         populations: Finished generations, best member first.
@@ -117,6 +119,7 @@ class SlotTable:
         asynchronous: bool = False,
         sizes: Callable[[int, Mapping[int, Sequence[Member]]], int] | None = None,
         attempts: Callable[[int], int] = lambda generation: 1,
+        claim_key: str = keys.CLAIM,
     ) -> None:
         self.population_size = population_size
         self.n_elites = n_elites
@@ -128,6 +131,8 @@ class SlotTable:
         self.populations: dict[int, list[Member]] = {}
         self.earlier_attempts: dict[int, list[Member]] = {}
         self.attempts = attempts
+        self.claim_key = claim_key
+        self._other_keys = {keys.CLAIM, keys.STAGE_CLAIM} - {claim_key}
         self._sizes = sizes
         self._members: dict[Slot, Member] = {}  # of all generations, asynchronous only
         self._direction = StudyDirection.MINIMIZE
@@ -150,9 +155,11 @@ class SlotTable:
         self._read = len(trials)
         self._unsettled = {}
         for trial in fresh:
+            if not self._other_keys.isdisjoint(trial.system_attrs):
+                continue
             if not trial.state.is_finished():
                 self._unsettled[trial.number] = trial
-            slot = claimed(trial)
+            slot = self.claimed(trial)
             if slot is None or slot.generation < self.generation or keys.LATE in trial.system_attrs:
                 continue
             holders = self._holders.setdefault(slot, _Holders())
@@ -222,7 +229,11 @@ class SlotTable:
     def undecided(self, before: float = math.inf) -> int:
         """How many trials numbered below `before` are running and have not chosen a slot."""
         running = (t for t in self._unsettled.values() if t.state == TrialState.RUNNING)
-        return sum(trial.number < before and claimed(trial) is None for trial in running)
+        return sum(trial.number < before and self.claimed(trial) is None for trial in running)
+
+    def claimed(self, trial: FrozenTrial) -> Slot | None:
+        """The slot of this table that a trial's attributes name, if any."""
+        return claimed(trial, self.claim_key)
 
     def failed(self, slot: Slot) -> Sequence[FrozenTrial]:
         """Trials that failed in a slot of a generation in progress, but for interrupted ones."""
@@ -251,7 +262,7 @@ class SlotTable:
 
     def longest_held(self) -> Slot:
         """The live slot of the generation in progress that was claimed first, least often taken over."""
-        slots = [slot for trial in self.live(self.generation) if (slot := claimed(trial)) is not None]
+        slots = [slot for trial in self.live(self.generation) if (slot := self.claimed(trial)) is not None]
         return min(slots, key=lambda slot: (slots.count(slot), slots.index(slot)))
 
     def _current(self, generation: int) -> Iterator[Slot]:
@@ -309,9 +320,9 @@ def bred_size(generation: int, population_size: int, n_elites: int) -> int:
     return population_size if generation == 0 else population_size - n_elites
 
 
-def claimed(trial: FrozenTrial) -> Slot | None:
-    """The slot that a trial's attributes name, if any."""
-    claim = trial.system_attrs.get(keys.CLAIM)
+def claimed(trial: FrozenTrial, key: str = keys.CLAIM) -> Slot | None:
+    """The slot that a trial's attributes name under `key`, if any; by default the search's."""
+    claim = trial.system_attrs.get(key)
     return None if claim is None else Slot(*claim)
 
 

@@ -9,19 +9,20 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import ColumnElement, Connection, exists, func, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, select
+from sqlalchemy.orm import aliased
 
 from optevo import keys
-from optevo.optuna_private import all_trials, database_of, study_id
+from optevo.optuna_private import database_of, study_id
 from optevo.storage.optuna_rdb import SystemAttr, Trial, UserAttr, Value
-from optevo.study.studies import contenders
+from optevo.study.studies import contenders, search_trials
 
 _DECIDING = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a study's trials.
+    """Of a search's trials, see `search_trials`.
 
     Attributes:
         states: How many are in each state.
@@ -48,7 +49,7 @@ def count(study: optuna.Study) -> Counts:
         TypeError: Likewise.
     """
     counted = getattr(database_of(study), "counts", None)
-    made: Counts = count_trials(all_trials(study)) if counted is None else counted(study_id(study))
+    made: Counts = count_trials(search_trials(study)) if counted is None else counted(study_id(study))
     return made
 
 
@@ -77,7 +78,9 @@ def _named(key: str) -> ColumnElement[bool]:
 
 def count_rows(connection: Connection, study_id: int) -> Counts:
     """The same by query."""
-    of_study, failed = Trial.study_id == study_id, Trial.state == TrialState.FAIL
+    of_stage = aliased(SystemAttr)  # which some of the queries have besides
+    staged = exists().where(of_stage.trial_id == Trial.trial_id, of_stage.key == keys.STAGE_CLAIM)
+    of_study, failed = and_(Trial.study_id == study_id, ~staged), Trial.state == TrialState.FAIL
 
     def one(what: Any, of: Any, *where: ColumnElement[bool], last: Sequence[Any] = ()) -> Any:
         """A value of the rows of a table of trials' things; `last` sorts them, and the first one counts."""

@@ -19,7 +19,7 @@ from optevo.escaping import printable
 from optevo.optuna_private import Gate, gate_later, is_whole, reads_parts
 from optevo.samplers import SAMPLERS, SlotSampler
 from optevo.samplers.individuals import params_of
-from optevo.study.config import StudyConfig, parse_config
+from optevo.study.config import StudyConfig, parse_config, parse_stages
 from optevo.study.schema import (
     ACCEPTED,
     FINAL,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from optevo.optuna_private import FrozenStudy
     from optevo.spaces.base import Space
+    from optevo.study.stages import Pipeline
 
 T = TypeVar("T")
 
@@ -160,6 +161,7 @@ def check_study(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig 
     if known or keys.FINGERPRINT in attrs:  # written last and before any trial, so the others are there
         _need(where, attrs, keys.ENVIRONMENT, keys.COSTS, keys.FINGERPRINT)
     config = parse_config(attrs[keys.CONFIG], where)
+    pipeline = parse_stages(attrs[keys.STAGES], where, config) if keys.STAGES in attrs else None
     _check_named(where, attrs, config, known)
     if known is None:
         return config
@@ -173,6 +175,7 @@ def check_study(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig 
     if winner is not None and not _is_complete(known, winner):
         _refuse(where, f"{keys.RERUN}.winner", "the number of a complete trial", winner)
     _check_slots(where, known)
+    _check_stages(where, known, pipeline)
     return config
 
 
@@ -275,13 +278,17 @@ def _check_user_attrs(where: str, trial: FrozenTrial, n_trials: int) -> None:
         _need(where, attrs, keys.GENERATION, keys.SLOT, keys.PARENTS)
     if keys.COPIED_FROM in attrs:
         _need(where, attrs, keys.RUNS, keys.COPIED_RUNS)
-    for key in (keys.PARENTS, keys.ATTEMPTS, keys.COPIED_FROM):
+    if keys.STAGE in attrs:
+        _need(where, {**trial.system_attrs, **attrs}, keys.STAGE_CLAIM, keys.PROMOTED_FROM)
+    for key in (keys.PARENTS, keys.ATTEMPTS, keys.COPIED_FROM, keys.PROMOTED_FROM):
         # Not "below its own number": a worker that waited for a slot may have a lower one than the parents.
         others = attrs.get(key, ())
         if others and not (max(others) if isinstance(others, list) else others) < n_trials:
             _refuse(where, key, f"below {n_trials}, the number of trials", others)
     if state == "COMPLETE":
-        _need(where, attrs, keys.GENERATION, keys.SLOT, keys.CANONICAL)
+        staged = keys.STAGE_CLAIM in trial.system_attrs
+        place = (keys.STAGE,) if staged else (keys.GENERATION, keys.SLOT)
+        _need(where, attrs, *place, keys.CANONICAL)
 
 
 def _check_names(where: str, found: Mapping[str, Any]) -> None:
@@ -323,6 +330,15 @@ def _check_slots(where: str, trials: Sequence[FrozenTrial]) -> None:
                 f"{where}: trials {first.number} and {trial.number} are two genomes that count in the one "
                 f"slot {list(slot)}; {_REMEDY}"
             )
+
+
+def _check_stages(where: str, trials: Sequence[FrozenTrial], pipeline: Pipeline | None) -> None:
+    """Trials of stages are of those that the study has."""
+    for trial in trials:
+        stage, place = (trial.system_attrs.get(keys.STAGE_CLAIM) or (0, -1))[:2]
+        if place >= 0 and not (pipeline and place < pipeline.entering(stage)):
+            expected = "a place in one of the study's stages"
+            _refuse(f"{where}, trial {trial.number}", keys.STAGE_CLAIM, expected, [stage, place])
 
 
 def _counts(trial: FrozenTrial) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from optevo.spaces import SPACES, Space, SpaceSection
 from optevo.spaces.base import Params
 from optevo.spaces.kinds import DEFAULT, make_space
 from optevo.spaces.sections import WHOLE, Section, WarmStart
-from optevo.study.evaluation import EvaluationConfig, RatesConfig, ScreeningConfig, Seed, TaskConfig
+from optevo.study.evaluation import EvaluationConfig, RatesConfig, ScreeningConfig, Seed, TaskConfig, as_tuple
+from optevo.study.stages import Pipeline, Promote, StageConfig, Stages
 
 _MOST_ERRORS = 20  # of one file that a message lists
+_AFTERWARDS = ("rerun", "promote", "stages")  # keys that are no part of the search
 
 
 class RerunConfig(Section):
@@ -42,6 +44,10 @@ class StudyConfig(Section):
     sampler: SerializeAsAny[SamplerSection]
     evaluation: EvaluationConfig
     rerun: RerunConfig = RerunConfig()
+    promote: Promote | None = Field(default=None, exclude_if=lambda promote: promote is None)
+    stages: Stages = Field(default=(), exclude_if=lambda stages: not stages)
+
+    _list = field_validator("stages", mode="before")(as_tuple)
 
     @field_validator("name")
     @classmethod
@@ -63,6 +69,18 @@ class StudyConfig(Section):
     def without_screening(self) -> StudyConfig:
         """The study with the full evaluation alone, for whoever measures what a search has found."""
         return self.model_copy(update={"evaluation": self.evaluation.model_copy(update={"screening": None})})
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """The stages that follow the search, None for a search alone."""
+        if self.promote is None or not self.stages:
+            return None
+        return Pipeline(promote=self.promote, stages=self.stages)
+
+    def staged(self, stage: StageConfig) -> StudyConfig:
+        """The study with a stage's evaluation, and without stages."""
+        evaluation = stage.evaluation(self.evaluation)
+        return self.model_copy(update={"evaluation": evaluation, "promote": None, "stages": ()})
 
     def make_space(self) -> Space:
         """The study's space, with its presets."""
@@ -91,8 +109,8 @@ class StudyConfig(Section):
         return hashlib.sha256(json.dumps(self.search(), sort_keys=True).encode()).hexdigest()[:16]
 
     def search(self) -> dict[str, Any]:
-        """What decides the study's genomes and fitness: all but how the best are measured again."""
-        return {key: value for key, value in self.to_dict().items() if key != "rerun"}
+        """What decides the study's genomes and fitness: all but what becomes of the best afterwards."""
+        return {key: value for key, value in self.to_dict().items() if key not in _AFTERWARDS}
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""
@@ -105,19 +123,35 @@ def load_config(path: Path) -> StudyConfig:
     Raises:
         UserError: There is no such file, it isn't TOML, or a key or value in it is wrong.
     """
+    return parse_config(_read_toml(path, "study file"), str(path))
+
+
+def load_stages(path: Path, config: StudyConfig) -> Pipeline:
+    """Read a file of stages for a study's best.
+
+    Args:
+        path: Of the file, which has `promote` and `[[stages]]` as a study file may have them.
+        config: The study, whose evaluation holds where a stage has nothing else.
+
+    Raises:
+        UserError: There is no such file, it isn't TOML, or a key or value in it is wrong.
+    """
+    return parse_stages(_read_toml(path, "file of stages"), str(path), config)
+
+
+def _read_toml(path: Path, what: str) -> dict[str, Any]:
     try:
-        data = tomllib.loads(read_text(path))
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
         there = [str(path.with_name(other.name)) for other in path.parent.glob("*.toml")]
         said = hint(str(path), there, "studies that come with optevo are in studies/")
-        raise UserError(f"no study file {path}; {said}") from None
+        raise UserError(f"no {what} {path}; {said}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read study file {path}: {error}") from None
+        raise UserError(f"cannot read {what} {path}: {error}") from None
     except RecursionError:
         raise UserError(f"{path} is nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise UserError(f"{path} is not valid TOML: {error}") from None
-    return parse_config(data, str(path))
 
 
 def parse_config(data: dict[str, Any], source: str) -> StudyConfig:
@@ -144,11 +178,34 @@ def parse_config(data: dict[str, Any], source: str) -> StudyConfig:
     except ValidationError as error:
         problems += _explain(error)
     else:
+        problems = problems or _stage_misfits(config, config.promote, config.stages)
         if not problems:
             return config
+    raise _told(problems, source)
+
+
+def parse_stages(data: dict[str, Any], source: str, config: StudyConfig) -> Pipeline:
+    """Check the keys and values of stages for a study; `source` is what messages call them by.
+
+    Raises:
+        UserError: A key or value is wrong.
+    """
+    values, problems = _with_known_keys(Pipeline, data, "")
+    try:
+        pipeline = Pipeline.model_validate(values)
+    except ValidationError as error:
+        problems += _explain(error)
+    else:
+        problems = problems or _stage_misfits(config, pipeline.promote, pipeline.stages)
+        if not problems:
+            return pipeline
+    raise _told(problems, source)
+
+
+def _told(problems: Sequence[str], source: str) -> UserError:
     lines = [f"{source}: {problem}" for problem in problems[:_MOST_ERRORS]]
     lines += [f"… and {len(problems) - _MOST_ERRORS} more"] if len(problems) > _MOST_ERRORS else []
-    raise UserError("\n".join(lines)) from None
+    return UserError("\n".join(lines))
 
 
 def _with_known_keys(
@@ -174,15 +231,17 @@ def _with_known_keys(
             values[key], wrong = _with_known_keys(inner, values[key], f"{key}.")
             problems += wrong
     for key, inner in (("rates", RatesConfig), ("screening", ScreeningConfig)):
-        if model in (EvaluationConfig, ScreeningConfig) and isinstance(values.get(key), dict):
+        evaluates = model in (EvaluationConfig, ScreeningConfig, StageConfig)
+        if evaluates and isinstance(values.get(key), dict):
             values[key], wrong = _with_known_keys(inner, values[key], f"{where}{key}.")
             problems += wrong
-    if "tasks" in fields and isinstance(tasks := values.get("tasks"), (list, tuple)):
-        values["tasks"] = list(tasks)
-        for i, task in enumerate(tasks):
-            if isinstance(task, dict):
-                values["tasks"][i], wrong = _with_known_keys(TaskConfig, task, f"{where}tasks.{i}.")
-                problems += wrong
+    for key, inner in (("tasks", TaskConfig), ("stages", StageConfig)):
+        if key in fields and isinstance(several := values.get(key), (list, tuple)):
+            values[key] = list(several)
+            for i, one in enumerate(several):
+                if isinstance(one, dict):
+                    values[key][i], wrong = _with_known_keys(inner, one, f"{where}{key}.{i}.")
+                    problems += wrong
     return values, problems
 
 
@@ -252,6 +311,27 @@ def _misfits(space_section: Any, sampler: Any, evaluation: Any) -> list[str]:
             f"key 'evaluation.rates' is missing: of the space {space.name!r}, candidates have no learning "
             "rate of their own; the table says how each run looks for one, and {} has the published numbers"
         )
+    return problems
+
+
+def _stage_misfits(config: StudyConfig, promote: int | None, stages: Sequence[StageConfig]) -> list[str]:
+    """What of stages, right in themselves, does not go together, or not with the study."""
+    if promote is None:
+        missing = "key 'promote' is missing: it says how many of the search's best enter the first stage"
+        return [missing] if stages else []
+    if not stages:
+        return [f"promote = {promote}: there are no [[stages]] that they could enter"]
+    problems, space, entering = list[str](), config.make_space(), promote
+    for i, stage in enumerate(stages):
+        if stage.keep > entering:
+            problems.append(f"stages.{i}.keep = {stage.keep}: no more than {entering} enter this stage")
+        entering = stage.keep
+        if stage.rates is not None and space.own_rate:
+            problems.append(f"stages.{i}.rates: of the space {space.name!r}, {space.own_rate}")
+        try:
+            stage.evaluation(config.evaluation)
+        except ValidationError as error:
+            problems += _explain(error, "stages", str(i))
     return problems
 
 

@@ -105,7 +105,8 @@ def _tasks_by_name(tasks: Any) -> Any:
     return tuple({"name": task} if isinstance(task, str) else task for task in tasks)
 
 
-def _tuple(values: Any) -> Any:
+def as_tuple(values: Any) -> Any:
+    """A list, as TOML has it, for a field that is a tuple."""
     return tuple(values) if isinstance(values, list) else values
 
 
@@ -128,7 +129,7 @@ class RatesConfig(Section):
     full_epochs: int = Field(default=40, ge=1, le=100_000)  # of the whole run
     full_patience: int = Field(default=5, ge=1, le=100_000)
 
-    _lists = field_validator("first", "more", mode="before")(_tuple)
+    _lists = field_validator("first", "more", mode="before")(as_tuple)
 
     @field_validator("more")
     @classmethod
@@ -173,7 +174,7 @@ class ScreeningConfig(_OptionalKeys):
     rates: RatesConfig | None = None
 
     _named = field_validator("tasks", mode="before")(_tasks_by_name)
-    _lists = field_validator("seeds", mode="before")(_tuple)
+    _lists = field_validator("seeds", mode="before")(as_tuple)
 
 
 class EvaluationConfig(_OptionalKeys):
@@ -196,7 +197,7 @@ class EvaluationConfig(_OptionalKeys):
     budget: Literal["steps", "flops"] = Field(default="steps", exclude_if=lambda budget: budget == "steps")
 
     _named = field_validator("tasks", mode="before")(_tasks_by_name)
-    _lists = field_validator("seeds", mode="before")(_tuple)
+    _lists = field_validator("seeds", mode="before")(as_tuple)
 
     # Of each field and those before it, so that one that is wrong hides no other's fault.
 

@@ -161,9 +161,11 @@ STUDY: dict[str, TypeAdapter[Any]] = {
     keys.COPY_OF: _TEXT,
     keys.COSTS: TypeAdapter(dict[Text, Number]),
     keys.RERUN: TypeAdapter(Result),
+    keys.STAGES: _TABLE,
 }
 SYSTEM: dict[str, TypeAdapter[Any]] = {
     keys.CLAIM: TypeAdapter(Slot | None),
+    keys.STAGE_CLAIM: TypeAdapter(Slot | None),
     keys.DORMANT: _TABLE,
     keys.LATE: _FLAG,
     keys.BEAT: TypeAdapter(Beat),
@@ -196,6 +198,8 @@ TRIAL: dict[str, TypeAdapter[Any]] = {
     keys.INTERRUPTED: _FLAG,
     keys.SURPLUS: _FLAG,
     keys.WORKER: TypeAdapter(Worker),
+    keys.STAGE: _COUNT,
+    keys.PROMOTED_FROM: _COUNT,
 }
 
 

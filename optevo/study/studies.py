@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, WilcoxonPruner
@@ -33,14 +33,19 @@ def make_sampler(config: StudyConfig, device: str = "") -> SlotSampler:
     """The study's sampler, under which a trial names its process (and `device`) before anything else."""
     make, groups = SAMPLERS[config.sampler.kind].make, config.evaluation.batch_candidates
     sampler = make(config.sampler, config.make_space(), config.seed, groups)
+    sampler.on_trial = naming(device)
+    sampler.lineage_in_user_attrs = True  # of a search of ours, people look at in a dashboard
+    return sampler
+
+
+def naming(device: str) -> Callable[[optuna.Study, FrozenTrial], None]:
+    """What writes the name of this process, on `device`, to a trial that begins."""
 
     def name(study: optuna.Study, trial: FrozenTrial) -> None:
         # A trial killed between this and its claim is known to be dead.
         set_trial_user_attr(study, trial, keys.WORKER, worker_identity(device))
 
-    sampler.on_trial = name
-    sampler.lineage_in_user_attrs = True  # of a search of ours, people look at in a dashboard
-    return sampler
+    return name
 
 
 def make_pruner(config: StudyConfig) -> BasePruner:
@@ -231,13 +236,23 @@ def study_names(storage: BaseStorage) -> list[str]:
 
 
 def is_complete(study: optuna.Study) -> bool:
-    """Whether the search has nothing left to evaluate."""
+    """Whether the search has nothing left to evaluate, or its stages, of a `promotion.staged_study`."""
     return sampler_of(study).slot_table(study).ended
+
+
+def search_trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """A study's trials, in some states or in any, but those in which stages have trained its best.
+
+    Whoever tells of the search reads them here. A trial's place is its number, up to the first of a stage: by
+    number, `study.get_trials` finds any.
+    """
+    trials = study.get_trials(deepcopy=False, states=states or None)
+    return [trial for trial in trials if keys.STAGE_CLAIM not in trial.system_attrs]
 
 
 def counted(study: optuna.Study) -> int:
     """Places at which a trial is complete or pruned; another attempt may follow."""
-    return places(study.get_trials(deepcopy=False, states=COUNTED))
+    return places(search_trials(study, *COUNTED))
 
 
 def contenders(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
@@ -252,9 +267,9 @@ def best_trials(study: optuna.Study, n: int) -> list[FrozenTrial]:
     Raises:
         UserError: No trial is complete.
     """
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = search_trials(study, TrialState.COMPLETE)
     if not trials:
-        pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        pruned = search_trials(study, TrialState.PRUNED)
         why = f": all {len(pruned)} so far were pruned" if pruned else " yet"
         raise UserError(f"study {study.study_name!r} has no complete trial{why}")
     best: dict[str, FrozenTrial] = {}

@@ -7,6 +7,7 @@ import math
 import os
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +16,7 @@ import optuna
 from optevo import keys
 from optevo.errors import UserError
 from optevo.evaluation.objective import Interrupted, Objective
+from optevo.evaluation.stages import StageObjective
 from optevo.liveness.heartbeat import HUNG_SECONDS, Heartbeat
 from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
 from optevo.liveness.processes import STOPS, OwnProcess, handling, orphaned, when_orphaned
@@ -23,6 +25,7 @@ from optevo.samplers import NoSlot, sampler_of
 from optevo.storage.opening import count_states, open_storage
 from optevo.storage.retrying import insist
 from optevo.study.config import StudyConfig
+from optevo.study.promotion import begun_pipeline, staged_study
 from optevo.study.studies import check_environment, counted, load_study
 from optevo.training.benches import ScoredBench, make_worker_bench
 from optevo.workers.pool import EXIT_TERMINATED
@@ -76,6 +79,7 @@ def work(
     parent: int,
     limit: int | None = None,
     sharing: int = 1,
+    stages: bool = False,
 ) -> None:
     """Evaluate trials of a stored study until it is complete, a stop is requested or `limit` trials are done.
 
@@ -87,6 +91,7 @@ def work(
         parent: Number of the process to end with: no worker trains on unseen after `optevo run` was killed.
         limit: The study-wide number of counted trials at which to stop. Default: None, the study's own.
         sharing: Processes that share the device, a GPU. Default: 1.
+        stages: Whether to work on the stages that follow the search, which is complete. Default: False.
 
     Raises:
         UserError: The study, its data or the device isn't there, or the study was begun with another optevo
@@ -106,6 +111,7 @@ def work(
             parent=parent,
             limit=limit,
             sharing=sharing,
+            stages=stages,
         )
 
 
@@ -120,15 +126,10 @@ def _work(
     parent: int,
     limit: int | None,
     sharing: int,
+    stages: bool,
 ) -> None:
     monitor = LivenessMonitor()
-
-    def abandon() -> None:
-        stop.requested = True
-        time.sleep(_ABANDONED_SECONDS)
-        os._exit(EXIT_TERMINATED)  # a task that hangs never asks
-
-    when_orphaned(parent, abandon)
+    when_orphaned(parent, lambda: _abandon(stop))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # `optevo run` has just used the storage: one that does not answer now is waited for.
     storage = insist(
@@ -137,11 +138,7 @@ def _work(
     )
     study, config = load_study(storage, name, device, trials="heads")
     check_environment(study)
-    bench = make_worker_bench(config, device, data_root, sharing)
-    check_environment(study, bench.identities())
-    own.check()
-    # A score is one call, which nobody can tell from a hang.
-    heartbeat = Heartbeat(hung_seconds=math.inf if isinstance(bench, ScoredBench) else HUNG_SECONDS)
+    heartbeat = Heartbeat()
 
     def check() -> None:
         own.check()
@@ -152,9 +149,25 @@ def _work(
         if heartbeat.given_away:
             raise Interrupted("this worker was taken for dead and its trial given to another")
 
-    outcome = _Outcome(Objective(bench, config.make_space(), check), heartbeat)
+    def make(evaluated: StudyConfig) -> Objective:
+        bench = make_worker_bench(evaluated, device, data_root, sharing)
+        if evaluated is config:  # of the data of stages nothing is stored
+            check_environment(study, bench.identities())
+        own.check()
+        # A score is one call, which nobody can tell from a hang.
+        heartbeat.hung_seconds = math.inf if isinstance(bench, ScoredBench) else HUNG_SECONDS
+        return Objective(bench, evaluated.make_space(), check)
+
+    staged = None
+    if stages:
+        pipeline = begun_pipeline(study, config)
+        study = staged_study(study, config, pipeline, device)
+        staged = StageObjective(make, [config.staged(stage) for stage in pipeline.stages])
+    outcome = _Outcome(staged or make(config), heartbeat)
     while not stop.requested and _await_slot(study, config, stop, monitor, limit):
         outcome.trial = None
+        if staged is not None:  # its data may take longer to load than a trial may be silent
+            staged.prepare(sampler_of(study).slot_table(study).generation)
         try:
             study.optimize(outcome, n_trials=1, catch=(Exception,))
         except NoSlot:
@@ -173,10 +186,16 @@ def _work(
         raise Stopped  # whoever watches can tell it from a study that is complete
 
 
+def _abandon(stop: Stop) -> None:
+    stop.requested = True
+    time.sleep(_ABANDONED_SECONDS)
+    os._exit(EXIT_TERMINATED)  # a task that hangs never asks
+
+
 class _Outcome:
     """The objective under a heartbeat, and how this worker's last trials went."""
 
-    def __init__(self, objective: Objective, heartbeat: Heartbeat) -> None:
+    def __init__(self, objective: Callable[[optuna.Trial], float], heartbeat: Heartbeat) -> None:
         self.objective, self.heartbeat = objective, heartbeat
         self.error: Exception | None = None
         self.failed_slots: set[tuple[int, int]] = set()  # since the last trial that did not fail
@@ -199,7 +218,9 @@ class _Outcome:
                 trial.set_user_attr(keys.ERROR, traceback.format_exc())
                 error = RuntimeError(f"the task raised {type(error).__name__}")
             self.error = error
-            self.failed_slots.add((trial.user_attrs[keys.GENERATION], trial.user_attrs[keys.SLOT]))
+            slot = sampler_of(trial.study).slot(trial.study, trial)
+            assert slot is not None
+            self.failed_slots.add(slot.place)
             raise error
         self.failed_slots.clear()
         return value

@@ -33,9 +33,10 @@ from optevo.reporting.figures.drawing import (
 from optevo.reporting.figures.lineage import lineage_graph
 from optevo.reporting.figures.rule import rule_curves, rule_graph
 from optevo.reporting.figures.runs import comparison, fitness_by_task, learning_curves, step_sizes
+from optevo.reporting.figures.stages import ranks_by_stage
 from optevo.reporting.figures.sweep import lr_decay_map
 from optevo.study.config import parse_config
-from optevo.study.studies import contenders
+from optevo.study.studies import contenders, search_trials
 
 __all__ = [
     "comparison",
@@ -47,6 +48,7 @@ __all__ = [
     "lineage_graph",
     "lr_decay_map",
     "parts_by_generation",
+    "ranks_by_stage",
     "rule_curves",
     "rule_graph",
     "step_sizes",
@@ -210,7 +212,7 @@ def importances(study: optuna.Study) -> go.Figure | None:
 
     A parameter counts in the trials alone whose candidate uses it. None where it can't say.
     """
-    complete = contenders(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    complete = contenders(search_trials(study, TrialState.COMPLETE))
     if len(complete) < _FEWEST or len({trial.value for trial in complete}) < 2:
         return None  # Optuna calls all parameters alike then
     with warnings.catch_warnings():

@@ -13,7 +13,8 @@ import pandas as pd
 
 from optevo.escaping import printable
 from optevo.reporting.comparison import OVERALL
-from optevo.reporting.text import result_cells, told, told_difference
+from optevo.reporting.stages import Held, funnel_cells, held_cells
+from optevo.reporting.text import result_cells, told, told_difference, told_hours
 
 if TYPE_CHECKING:
     from optevo.measurement.fresh_seeds import Result
@@ -65,6 +66,27 @@ def trial_table(top: pd.DataFrame, config: StudyConfig, winner: int | None) -> s
     found = [int(number) for number in top["number"]]
     place = found.index(winner) if winner in found else None
     return table(header, rows, caption, numbers=(1,), best_row=place)
+
+
+def stage_tables(frame: pd.DataFrame, held: Sequence[Held], config: StudyConfig) -> str:
+    """Who of `optevo.reporting.stages.funnel` fell in which stage, and whether rankings held, as tables."""
+    header, *rows = funnel_cells(frame)
+    spent = frame.loc[frame["stage"] > 0, ["trained_steps", "seconds"]].sum()
+    caption = (
+        "Fitness and, in brackets, rank in each stage. Scores of different stages are on different scales. "
+        f"The stages took {int(spent['trained_steps']):,} training steps and "
+        f"{told_hours(spent['seconds'] / 3600)} of one worker’s time.{badge(config)}"
+    )
+    text = table(header, rows, caption, numbers=range(1, len(header) - 1))
+    if held:
+        header, *rows = held_cells(held)
+        caption = (
+            "Whether a ranking held in the next stage: rank correlations over the candidates that were in "
+            "both, with bootstrap intervals. Only the best of a stage enter the next, which makes them "
+            f"smaller than they would be over all candidates.{badge(config)}"
+        )
+        text += table(header, rows, caption, numbers=range(2, len(header)))
+    return text
 
 
 def comparison_tables(

@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -30,12 +31,20 @@ from optevo.reporting.figures.agreement import ranks
 from optevo.reporting.figures.particles import particle_steps
 from optevo.reporting.frames import best, curves, lineage, runs, trials
 from optevo.reporting.gate import gate_account
-from optevo.reporting.page.html_tables import badge, comparison_tables, escape, result_table, trial_table
+from optevo.reporting.page.html_tables import (
+    badge,
+    comparison_tables,
+    escape,
+    result_table,
+    stage_tables,
+    trial_table,
+)
 from optevo.reporting.page.summary import findings, meta, toml, winner_number
 from optevo.reporting.particles import particles
 from optevo.reporting.particles import told as particles_told
 from optevo.reporting.populations import generations, parts, schedules
 from optevo.reporting.rules import as_trained, candidate_of, runs_of
+from optevo.reporting.stages import correlations, funnel
 
 if TYPE_CHECKING:
     import optuna
@@ -174,6 +183,7 @@ def _study_section(page: _Page, i: int, study: optuna.Study, config: StudyConfig
         "" if (gate := gate_account(study, config)) is None else f"<p>{escape(gate.told())}</p>",
         _rule(page, study, config, frame, result),
         result_table(result, config) if result is not None else "",
+        _stages(page, study, config),
         "<h3>The search</h3>" if len(frame) else "",
         trial_table(top, config, winner) if len(top) else "",
         *(page.figure(figure, f"{caption}{badge(config)}") for figure, caption in drawn),
@@ -204,6 +214,21 @@ def _rule(
     texts = [("In optevo’s notation", candidate.text()), ("LaTeX", candidate.latex())]
     copied = "".join(f"<p>{name}:</p><pre>{escape(text)}</pre>" for name, text in texts if text is not None)
     return drawn + (f"<details><summary>The rule as text</summary>{copied}</details>" if copied else "")
+
+
+def _stages(page: _Page, study: optuna.Study, config: StudyConfig) -> str:
+    """Who fell in which stage and whether rankings held; empty for a study without stages."""
+    frame = funnel(study, config)
+    if frame.empty:
+        return ""
+    held = correlations(frame, np.random.default_rng(0))
+    caption = (
+        "The best of the search in each stage that they entered: a line a candidate, the best on top, and a "
+        "cross where it has no score. Lines that cross are two that changed places. Those of the last stage "
+        f"are coloured; numbers are the search’s trials.{badge(config)}"
+    )
+    drawn = page.figure(figures.ranks_by_stage(frame), caption)
+    return f"<h3>Stages</h3>{stage_tables(frame, held, config)}{drawn}"
 
 
 def _figures(

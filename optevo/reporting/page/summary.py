@@ -13,7 +13,7 @@ from optevo.escaping import printable
 from optevo.reporting.frames import best, cost
 from optevo.reporting.page.html_tables import BADGE, escape, rule_text
 from optevo.reporting.rules import hyperparameters, runs_of
-from optevo.reporting.text import told_budget
+from optevo.reporting.text import told_budget, told_hours
 
 if TYPE_CHECKING:
     import optuna
@@ -117,13 +117,7 @@ def _cost(study: optuna.Study) -> str:
     again = total.steps - search.steps
     text = f"The search took {search.steps:,} training steps"
     text += f" and measuring again {again:,} more, together" if again else " and"
-    return f"{text} {_hours(total.hours)} of one worker’s time."
-
-
-def _hours(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:,.1f} hours"
-    return f"{hours * 60:.1f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.0f} seconds"
+    return f"{text} {told_hours(total.hours)} of one worker’s time."
 
 
 def _earns(row: Row) -> str:

@@ -1,0 +1,85 @@
+"""`optevo promote`: the best of a finished search, trained on in stages."""
+
+from __future__ import annotations
+
+# ruff: noqa: PLC0415, PLR0917
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optevo import keys
+from optevo.cli.options import (
+    DEFAULT_STORAGE,
+    EXIT_STOPPED,
+    DataDir,
+    Storage,
+    console,
+    load_one,
+    print_cells,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optevo.study.config import StudyConfig
+
+
+def promote(
+    study: Annotated[str, typer.Argument(help="The study's name. Its search is complete.")],
+    stages: Annotated[
+        Path, typer.Argument(help="A file with `promote` and [[stages]].", metavar="STAGES.toml")
+    ],
+    storage: Storage = DEFAULT_STORAGE,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    data_dir: DataDir = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Hand the workers to the Dask scheduler at this address.", metavar="ADDRESS"),
+    ] = None,
+    accept_environment: Annotated[
+        bool,
+        typer.Option(
+            "--accept-environment", help="Go on with another optevo or torch than it was begun with."
+        ),
+    ] = False,
+) -> None:
+    """Train a search's best in stages, the best of each going on; the same command resumes."""
+    from optevo.run import promote as train_stages
+    from optevo.tasks.roots import data_root
+
+    try:
+        train_stages(
+            study,
+            stages,
+            storage_url=storage,
+            workers=workers,
+            device=device,
+            data_root=data_root(data_dir, needed=False),
+            console=console,
+            cluster=cluster,
+            own_data_root=data_dir is not None,
+            accept_environment=accept_environment,
+        )
+    except KeyboardInterrupt:
+        console.print("interrupted; what was recorded stays, the same command goes on")
+        raise typer.Exit(EXIT_STOPPED) from None
+    print_funnel(*load_one(storage, study))
+
+
+def print_funnel(study: optuna.Study, config: StudyConfig) -> None:
+    """Who fell in which stage, and whether rankings held; nothing for a study without stages."""
+    if keys.STAGES not in study.user_attrs:
+        return
+    import numpy as np
+
+    from optevo.reporting.stages import correlations, funnel, funnel_cells, held_cells
+
+    frame = funnel(study, config)
+    print_cells("score (and rank) in the search and in each stage", funnel_cells(frame))
+    held = correlations(frame, np.random.default_rng(0))
+    if held:
+        print_cells("did the ranking hold?", held_cells(held))
