@@ -35,18 +35,25 @@ MODERN_PRESETS |= {
     "cautious_ortho_conv": _adamw(5e-3, 1e-2, ("convolution",), cautious=True, warmup=0.1, decay="linear"),
     # As ortho_conv, with a lower rate for all but convolutions.
     "ortho_conv_rates": _adamw(1.5e-3, 0.1, ("convolution",), 5.0, warmup=0.1, decay="linear"),
-    # The winner of studies/modern/search.toml, trial 79 of studies/results/modern/modern_search.json.gz.
+    # The winner of studies/modern/rates.toml, trial 50 of studies/results/modern/modern_rates.json.gz.
     "evolved_modern": ModernGenome(
         terms=("ADAM_TERM",),
-        alphas=(1.0,),
-        lr=0.005,
-        beta1=0.8844990208999294,
-        beta2=0.9357561078635277,
-        weight_decay=0.01,
-        warmup=0.07156022652075933,
+        alphas=(2.0,),
+        lr=0.0011145307417805464,
+        beta1=0.6845490303541117,
+        beta2=0.9818822891239828,
+        eps=7.030585266222369e-08,
+        weight_decay=0.007191227509150623,
+        warmup=0.10619911381037214,
         hold=0.07864909898377845,
         decay="cosine",
         final=0.168627467042066,
-        second=SecondRule(kinds=("convolution",), terms=("ORTHO",), alphas=(1.0,), beta1=0.9267872746786395),
+        second=SecondRule(
+            kinds=("convolution",),
+            terms=("ORTHO",),
+            alphas=(0.9925321818002699,),
+            rate=6.596428463044932,
+            beta1=0.9006779445098673,
+        ),
     ),
 }
