@@ -84,7 +84,7 @@ class CautiousOrthoConvAdamW(OrthoConvAdamW):
 class EvolvedModern(ModernOptimizer):
     """What a search of the modern catalogue found, see docs/results.md; the preset `evolved_modern`.
 
-    Convolutions step along the orthogonal factor of Nesterov's momentum, at 6.5 times lr; everything else takes
+    Convolutions step along the orthogonal factor of Nesterov's momentum, at 6.5 times lr; all else takes
     twice Adam's step.
 
     Its schedule is ``PRESETS["evolved_modern"].scheduler(optimizer, total_steps)``. Kinds of parameters are
