@@ -54,7 +54,8 @@ def test_a_saved_study_loads_complete_and_is_that_of_its_file(path: Path, quiet_
     (file,) = [
         f for f in STUDIES.rglob("*.toml") if f"name = {config.name!r}".replace("'", '"') in f.read_text()
     ]
-    assert load_config(file) == config
+    found = {start.study: start for start in config.warm_starts}
+    assert load_config(file).with_warm_starts(found) == config
     assert config.fingerprint() == study.user_attrs[keys.FINGERPRINT]
 
 

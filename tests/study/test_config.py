@@ -149,7 +149,7 @@ def test_a_wrong_value_names_file_and_key(key: str, value: Any):
         ("space.kind", "trees", "'terms'"),
         ("space.presets", ["lion"], "adamw"),
         ("evaluation.split", "train", "'validation'"),
-        ("evaluation.tasks", ["imagenet"], "digits"),
+        ("evaluation.tasks", ["speech"], "digits"),
         ("evaluation.steps", 0, "greater than or equal to 1"),
         ("sampler.n_elites", 6, "population_size"),
     ],

@@ -204,7 +204,7 @@ def test_a_running_search_shows_printable_text(hostile_study, monkeypatch):
     best.user_attrs = {**best.user_attrs, keys.FORMULA: keys.ours(trial)[keys.FORMULA]}
     progress = Progress(study, parse_config(CONFIG, "test"))
     trials = [best, trial]
-    monkeypatch.setattr(study, "get_trials", lambda deepcopy: trials)
+    monkeypatch.setattr(study, "get_trials", lambda deepcopy, states: trials)
     assert all(line.isprintable() for line in progress.lines())
     for column in progress.table().columns:
         assert all(str(cell).isprintable() for cell in column.cells)
