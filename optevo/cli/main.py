@@ -110,11 +110,10 @@ def run(
 
 
 for command in (
-    *(promote, status.status, trials.show, trials.export),
-    *(results.compare, results.ablate, results.report, status.repair),
+    *(status.status, trials.show, trials.export, results.compare, results.ablate),
+    *(promote, correlate, results.report, status.repair),
 ):
     app.command()(command)
-app.command()(correlate)
 
 
 @app.command()

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("steps = 3", "stepz = 3", ["unknown key", "evaluation.stepz"]),
         ("steps = 3", 'steps = "three"', ["evaluation.steps", "three", "integer"]),
         ("steps = 3", "steps = 0", ["evaluation.steps = 0", "greater than"]),
-        ('["digits"]', '["imagenet"]', ["imagenet", "digits"]),
+        ('["digits"]', '["speech"]', ["speech", "digits"]),
         ('["digits"]', '["nowhere:Task"]', ["nowhere:Task", "module"]),
         ('["digits"]', '["os:nothing"]', ["os:nothing"]),
         ('["digits"]', '["os:getcwd"]', ["os:getcwd", "Task"]),
@@ -171,8 +171,8 @@ def test_an_output_that_cannot_be_written_is_refused(optevo):
 
 
 def test_data_that_is_unknown_is_refused(optevo):
-    said(optevo("data", "check", "imagenet"), "imagenet")
-    said(optevo("data", "get", "imagenet"), "imagenet")
+    said(optevo("data", "check", "speech"), "speech")
+    said(optevo("data", "get", "speech"), "speech")
 
 
 def test_the_hidden_worker_command_without_a_storage_is_refused(optevo):

@@ -180,7 +180,7 @@ def test_a_file_is_utf_8_and_takes_any_text(tmp_path: Path):
 def test_commands_are_listed_in_the_order_of_their_use(typed):
     _, out, _ = typed("utf-8", "--help")
     listed = re.findall(r"^│ ([a-z]+)  ", out, flags=re.MULTILINE)
-    first = ["run", "status", "show", "export", "compare", "ablate", "report"]
+    first = ["run", "status", "show", "export", "compare", "ablate", "promote", "correlate", "report"]
     assert listed == [*first, "repair", "dashboard", "data", "storage"]
 
 
