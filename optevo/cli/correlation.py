@@ -56,7 +56,7 @@ def correlate(
             "Within a study the first evaluation chose whom the second was given to, so it has done harder "
             "work than these numbers say."
         )
-    for file, table in ((csv, frame), (candidates, candidates_frame(found))):
-        if file is not None:
-            write_text(file, table.to_csv(index=False))
-            console.print(f"wrote {file}")
+    for path, table in ((csv, frame), (candidates, candidates_frame(found))):
+        if path is not None:
+            write_text(path, table.to_csv(index=False))
+            console.print(f"wrote {path}")
