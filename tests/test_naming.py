@@ -240,5 +240,5 @@ def test_a_misspelt_study_or_measure_is_answered_by_the_nearest(optevo):
     said(optevo("storage", "save", "nmae", "--output", "x"), "did you mean 'name'?")
     said(optevo("report", "name", "--measure", "metrc"), "did you mean 'metric'?")
     said(optevo("compare", "name", "--reference", "nam"), "did you mean 'name'?")
-    answer = optevo("exprot")
-    assert (answer.status, "Did you mean 'export'?" in answer.err) == (2, True)
+    answer = optevo("abalte")
+    assert (answer.status, "Did you mean 'ablate'?" in answer.err) == (2, True)
