@@ -17,7 +17,15 @@ import typer
 from optevo.cli import data, results, status, trials
 from optevo.cli import storage as databases
 from optevo.cli.correlation import correlate
-from optevo.cli.options import DEFAULT_STORAGE, EXIT_STOPPED, DataDir, Storage, console, load_one
+from optevo.cli.options import (
+    DEFAULT_STORAGE,
+    EXIT_STOPPED,
+    DataDir,
+    Storage,
+    console,
+    load_one,
+    told_when_interrupted,
+)
 from optevo.cli.promote import print_funnel, promote
 from optevo.cli.trials import check_export, print_result, write_export
 from optevo.errors import RunFailed, UserError
@@ -82,7 +90,7 @@ def run(
     if export_to is not None:
         check_export(export_to)
         check_exportable(config)
-    try:
+    with told_when_interrupted():
         result = run_study(
             config,
             storage_url=storage,
@@ -95,9 +103,6 @@ def run(
             own_data_root=data_dir is not None,
             accept_environment=accept_environment,
         )
-    except KeyboardInterrupt:
-        console.print("interrupted; what was recorded stays, the same command goes on")
-        raise typer.Exit(EXIT_STOPPED) from None
     if config.stages:
         print_funnel(*load_one(storage, config.name))
     if result is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 # ruff: noqa: PLC0415
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,6 +78,16 @@ def load_one(storage: str, name: str | None) -> tuple[optuna.Study, StudyConfig]
     from optevo.study.studies import load_study
 
     return load_study(open_storage(storage), name)
+
+
+@contextlib.contextmanager
+def told_when_interrupted() -> Iterator[None]:
+    """Say that nothing is lost, and exit, where SIGINT or SIGTERM stops what runs here."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("interrupted; what was recorded stays, the same command goes on")
+        raise typer.Exit(EXIT_STOPPED) from None
 
 
 def print_cells(title: str, cells: Sequence[Sequence[str]]) -> None:

@@ -11,12 +11,12 @@ import typer
 from optevo import keys
 from optevo.cli.options import (
     DEFAULT_STORAGE,
-    EXIT_STOPPED,
     DataDir,
     Storage,
     console,
     load_one,
     print_cells,
+    told_when_interrupted,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def promote(
     from optevo.run import promote as train_stages
     from optevo.tasks.roots import data_root
 
-    try:
+    with told_when_interrupted():
         train_stages(
             study,
             stages,
@@ -64,9 +64,6 @@ def promote(
             own_data_root=data_dir is not None,
             accept_environment=accept_environment,
         )
-    except KeyboardInterrupt:
-        console.print("interrupted; what was recorded stays, the same command goes on")
-        raise typer.Exit(EXIT_STOPPED) from None
     print_funnel(*load_one(storage, study))
 
 

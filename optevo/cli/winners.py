@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import typer
-
-from optevo.cli.options import console
+from optevo.cli.options import console, told_when_interrupted
 from optevo.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,12 +58,8 @@ class Machine:
         from optevo.reporting.progress import counting
         from optevo.workers.supervisor import terminable
 
-        try:
-            with terminable(), counting(console, what, n_runs) as progress:
-                return measure(progress=progress)
-        except KeyboardInterrupt:
-            console.print("interrupted; what was recorded stays, the same command goes on")
-            raise typer.Exit(130) from None
+        with told_when_interrupted(), terminable(), counting(console, what, n_runs) as progress:
+            return measure(progress=progress)
 
 
 def measured_entries(
