@@ -345,8 +345,9 @@ def test_a_system_that_tells_no_mounts_is_trusted(tmp_path: Path, monkeypatch: p
 # Many at once
 
 
-def test_twelve_processes_make_one_fresh_database_together(tmp_path: Path):
-    made_at_once([url(tmp_path / f"{turn}.db") for turn in range(2)], 12)
+@pytest.mark.parametrize(("databases", "processes"), [(1, 4), pytest.param(2, 12, marks=pytest.mark.slow)])
+def test_processes_make_one_fresh_database_together(tmp_path: Path, databases: int, processes: int):
+    made_at_once([url(tmp_path / f"{turn}.db") for turn in range(databases)], processes)
 
 
 def test_a_database_that_another_process_is_making_is_waited_for(

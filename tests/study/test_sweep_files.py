@@ -16,9 +16,10 @@ from small_studies import config
 
 from optevo.optim.baselines.registry import BASELINES
 from optevo.spaces import SPACES
-from optevo.study.config import load_config, parse_config
+from optevo.study.config import load_config, load_stages, parse_config
 
-STUDIES = sorted((Path(__file__).parents[2] / "studies").rglob("*.toml"))
+FILES = sorted((Path(__file__).parents[2] / "studies").rglob("*.toml"))
+STUDIES = [file for file in FILES if file.parent.name != "stages"]
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda path: str(path.relative_to(STUDIES[0].parents[1])))
@@ -26,6 +27,13 @@ def test_every_study_file_loads(file: Path):
     one = load_config(file)
     assert one.make_space().distributions()
     assert one.n_trials > 0
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name == "stages"], ids=lambda f: f.stem)
+@pytest.mark.parametrize("study", ["quickstart", "joint/quick"])
+def test_every_file_of_stages_loads_for_searches_of_either_kind(file: Path, study: str):
+    pipeline = load_stages(file, load_config(file.parents[1] / f"{study}.toml"))
+    assert len(pipeline.stages) >= 3
 
 
 def test_the_study_files_have_names_of_their_own():

@@ -184,6 +184,15 @@ BASELINES |= {
         weight_decay=_DECOUPLED,
         by_kind=True,
     ),
+    "evolved_modern": Baseline(  # a rule that a search found; its sweep is tuned as a baseline's
+        "optevo.optim.hybrids.EvolvedModern",
+        "what a search of the modern catalogue found: ortho_conv with other numbers, swept like it",
+        "decoupled",
+        {},
+        lr=(7e-4, 1e-3, 1.5e-3, 2.2e-3),
+        weight_decay=_DECOUPLED,
+        by_kind=True,
+    ),
     "lion": Baseline(
         "pytorch_optimizer.Lion",
         "Δ = sign(β₁·m + (1 − β₁)·g); m ← β₂·m + (1 − β₂)·g",
