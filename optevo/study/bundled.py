@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 @functools.cache
 def studies() -> dict[str, Path]:
-    """The files by name: their path in the folder without suffix, as in ``quickstart`` and ``fair/evolved``."""
+    """The files by name, their path in the folder without suffix: ``quickstart``, ``fair/evolved``."""
     # A wheel has the folder inside, a checkout beside the package.
     folders = (_PACKAGE / "studies", _PACKAGE.parent / "studies")
     folder = next((one for one in folders if (one / "quickstart.toml").is_file()), _PACKAGE)
