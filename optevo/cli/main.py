@@ -55,7 +55,7 @@ def options(
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Argument(help="A study file, such as studies/quickstart.toml.")],
+    file: Annotated[Path, typer.Argument(help="A study file, or one that comes with optevo: quickstart.")],
     storage: Storage = DEFAULT_STORAGE,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")

@@ -137,7 +137,7 @@ def ablate(
         console.print(
             "no finished sweep of adamw with these tasks, steps and precision, selected on validation data, "
             "is in the database, so rule, schedule and tuning are not told apart: "
-            "`optevo run studies/baselines/adamw.toml` makes one; --adamw names one"
+            "`optevo run baselines/adamw` makes one; --adamw names one"
         )
     else:
         tuned = trained_winner(*sweep, machine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# ruff: noqa: PLC0415
+# ruff: noqa: PLC0415, PLR0917
 import importlib.machinery
 import keyword
 import site
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optevo.cli.options import DEFAULT_STORAGE, Storage, check_output, console, load_one
+from optevo.cli.presets import class_of, is_preset, print_presets, write_preset
 from optevo.cli.promote import print_funnel
 from optevo.errors import UserError
 from optevo.files import write_text
@@ -46,16 +47,39 @@ def show(which: Which = "best", storage: Storage = DEFAULT_STORAGE, study: Study
 
 
 def export(
-    which: Which = "best",
-    output: Annotated[Path, typer.Option(help="The Python file to write.")] = Path("evolved.py"),
-    class_name: Annotated[str, typer.Option(help="Name of the optimizer's class.")] = "Evolved",
+    which: Annotated[
+        str,
+        typer.Argument(
+            help="`best`, a trial's number, or a preset, such as evolved.", metavar="[best|NUMBER|PRESET]"
+        ),
+    ] = "best",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The Python file to write. Default: evolved.py, or the preset's name."),
+    ] = None,
+    class_name: Annotated[
+        str | None,
+        typer.Option(help="Name of the optimizer's class. Default: Evolved, or the preset's in CamelCase."),
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
     study: Study = None,
+    names: Annotated[bool, typer.Option("--list", help="List the presets, and write nothing.")] = False,
 ) -> None:
-    """Write an optimizer as one file that needs torch alone (of a sweep: the package that has its class)."""
-    check_export(output)
-    loaded, config = load_one(storage, study)
-    write_export(loaded, config, _pick(loaded, config, which), output, class_name)
+    """Write an optimizer as one file that needs torch alone (of a sweep: the package that has its class).
+
+    A preset needs no study: `optevo export evolved` writes the published winner.
+    """
+    if names:
+        print_presets()
+    elif is_preset(which):
+        output = output or Path(f"{which}.py")
+        check_export(output)
+        write_preset(which, output, class_name or class_of(which))
+    else:
+        output = output or Path("evolved.py")
+        check_export(output)
+        loaded, config = load_one(storage, study)
+        write_export(loaded, config, _pick(loaded, config, which), output, class_name or "Evolved")
 
 
 def check_export(output: Path) -> None:

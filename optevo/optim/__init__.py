@@ -1,9 +1,11 @@
 """Optimizers written as genomes. Needs torch alone, and that only once an optimizer is built.
 
 >>> import torch
->>> from optevo.optim import PRESETS
+>>> from optevo.optim import PRESETS, Evolved
 >>> model = torch.nn.Linear(4, 2)
->>> optimizer, scheduler = PRESETS["evolved"].build(model.parameters(), total_steps=1000)
+>>> optimizer = Evolved(model.parameters())
+>>> schedule = optimizer.scheduler(total_steps=1000)
+>>> optimizer, schedule = PRESETS["lion"].build(model.parameters(), total_steps=1000)
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ from optevo.optim.terms.rule import Rule
 from optevo.optim.terms.table import TERMS
 
 if TYPE_CHECKING:
+    from optevo.optim.adam_variants import MARS, CautiousAdamW
+    from optevo.optim.averaged import QHM, AddSign, PowerSign
+    from optevo.optim.evolved import Evolved
     from optevo.optim.graphs.optimizer import GraphOptimizer
+    from optevo.optim.hybrids import CautiousOrthoConvAdamW, EvolvedModern, OrthoConvAdamW
+    from optevo.optim.muon import MuonAdamW, MuonConvAdamW
+    from optevo.optim.schedule_free import ScheduleFreeAdamW
+    from optevo.optim.soap import SOAP
     from optevo.optim.terms.export import export_source
     from optevo.optim.terms.modern_optimizer import ModernOptimizer
     from optevo.optim.terms.optimizer import GenomeOptimizer
@@ -39,17 +48,30 @@ PRESETS |= {**_MODERN_PRESETS, **_TERM_PRESETS, **_GRAPH_PRESETS}
 
 __all__ = [
     "LEARNED",
+    "MARS",
     "PRESETS",
+    "QHM",
+    "SOAP",
     "TERMS",
+    "AddSign",
+    "CautiousAdamW",
+    "CautiousOrthoConvAdamW",
     "Equation",
+    "Evolved",
+    "EvolvedModern",
     "GenomeOptimizer",
     "GraphGenome",
     "GraphOptimizer",
     "LearnedSchedule",
     "ModernGenome",
     "ModernOptimizer",
+    "MuonAdamW",
+    "MuonConvAdamW",
+    "OrthoConvAdamW",
+    "PowerSign",
     "ReferenceOptimizer",
     "Rule",
+    "ScheduleFreeAdamW",
     "SecondRule",
     "TermGenome",
     "UpdateGraph",
@@ -62,6 +84,19 @@ __all__ = [
 __getattr__, __dir__ = lazy.attributes(
     __name__,
     {
+        "CautiousAdamW": "optevo.optim.adam_variants",
+        "MARS": "optevo.optim.adam_variants",
+        "QHM": "optevo.optim.averaged",
+        "PowerSign": "optevo.optim.averaged",
+        "AddSign": "optevo.optim.averaged",
+        "Evolved": "optevo.optim.evolved",
+        "CautiousOrthoConvAdamW": "optevo.optim.hybrids",
+        "EvolvedModern": "optevo.optim.hybrids",
+        "OrthoConvAdamW": "optevo.optim.hybrids",
+        "MuonAdamW": "optevo.optim.muon",
+        "MuonConvAdamW": "optevo.optim.muon",
+        "ScheduleFreeAdamW": "optevo.optim.schedule_free",
+        "SOAP": "optevo.optim.soap",
         "GraphOptimizer": "optevo.optim.graphs.optimizer",
         "GenomeOptimizer": "optevo.optim.terms.optimizer",
         "ModernOptimizer": "optevo.optim.terms.modern_optimizer",

@@ -7,15 +7,21 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from optevo.optim.scheduled import Scheduled
+from optevo.optim.terms.modern import ModernGenome
 from optevo.optim.terms.modern_optimizer import ModernOptimizer
 from optevo.optim.terms.modern_presets import MODERN_PRESETS
 
+_FOUND = MODERN_PRESETS["evolved_modern"]
 
-class OrthoConvAdamW(ModernOptimizer):
+
+class OrthoConvAdamW(Scheduled, ModernOptimizer):
     """Convolutions step along the orthogonal factor of Nesterov's momentum, everything else as in AdamW.
 
     The factor is scaled to the root mean square of AdamW's update, so that one lr does for both. Kinds of
-    parameters are those of `ModernOptimizer`; a group may say its `kind`.
+    parameters are those of `ModernOptimizer`; a group may say its `kind`. By hand; the preset `ortho_conv`.
+
+    Its schedule, `optimizer.scheduler(total_steps)`, is a warmup over a tenth of the run and a cosine to 0.
 
     Args:
         params: Parameters, named parameters or groups.
@@ -31,7 +37,7 @@ class OrthoConvAdamW(ModernOptimizer):
         RuntimeError: In `step`, a gradient is sparse.
     """
 
-    CAUTIOUS: ClassVar[bool] = False
+    PRESET: ClassVar[ModernGenome] = MODERN_PRESETS["ortho_conv"]
     RANGES: ClassVar[Mapping[str, tuple[float, float, int]]] = {
         **ModernOptimizer.RANGES,
         "momentum": ModernOptimizer.RANGES["second_beta1"],
@@ -50,11 +56,10 @@ class OrthoConvAdamW(ModernOptimizer):
     ) -> None:
         given = {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": eps, "momentum": momentum}
         self._check(given)
-        name = "cautious_ortho_conv" if self.CAUTIOUS else "ortho_conv"
         numbers = {"betas": betas, "eps": eps, "second_beta1": momentum}
         super().__init__(
             params,
-            MODERN_PRESETS[name],
+            self.PRESET,
             lr=lr,
             weight_decay=weight_decay,
             maximize=maximize,
@@ -75,39 +80,54 @@ class OrthoConvAdamW(ModernOptimizer):
 class CautiousOrthoConvAdamW(OrthoConvAdamW):
     """`OrthoConvAdamW` without elements whose sign is not the gradient's (Liang et al., arXiv 2411.16085).
 
-    Arguments and errors are those of `OrthoConvAdamW`.
+    Arguments and errors are those of `OrthoConvAdamW`. The preset `cautious_ortho_conv`. Its schedule is a
+    warmup over a tenth of the run and a line to 0.
     """
 
-    CAUTIOUS = True
+    PRESET = MODERN_PRESETS["cautious_ortho_conv"]
 
 
-class EvolvedModern(ModernOptimizer):
+class EvolvedModern(OrthoConvAdamW):
     """What a search of the modern catalogue found, see docs/results.md; the preset `evolved_modern`.
 
     Convolutions step along the orthogonal factor of Nesterov's momentum, at 6.5 times lr; all else takes
-    twice Adam's step.
+    twice Adam's step. Kinds of parameters are those of `ModernOptimizer`; a group may say its `kind`.
 
-    Its schedule is ``PRESETS["evolved_modern"].scheduler(optimizer, total_steps)``. Kinds of parameters are
-    those of `ModernOptimizer`; a group may say its `kind`.
+    Its schedule, `optimizer.scheduler(total_steps)`, warms up over 11 % of the run, holds over 8 %, and falls
+    to 0.17 along a cosine.
 
     Args:
         params: Parameters, named parameters or groups.
         lr: Learning rate. Default: 1.1e-3.
-        weight_decay: Decoupled. Default: 7e-3.
+        weight_decay: Decoupled. Default: 7.2e-3.
+        momentum: Of convolutions. Default: 0.901.
+        betas: Of Adam's moments. Default: (0.685, 0.982).
+        eps: Added to the root of the second moment. Default: 7.03e-8.
         maximize: Ascend instead of descend. Default: False.
 
     Raises:
         ValueError: A hyperparameter is out of range, or a parameter is complex.
         RuntimeError: In `step`, a gradient is sparse.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import EvolvedModern
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+        >>> optimizer = EvolvedModern(model.parameters())
+        >>> schedule = optimizer.scheduler(total_steps=1000)
     """
+
+    PRESET = _FOUND
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = MODERN_PRESETS["evolved_modern"].lr,
-        weight_decay: float = MODERN_PRESETS["evolved_modern"].weight_decay,
+        lr: float | Tensor = _FOUND.lr,
+        weight_decay: float = _FOUND.weight_decay,
         *,
+        momentum: float = _FOUND.second.beta1 if _FOUND.second else 0.0,
+        betas: tuple[float, float] = (_FOUND.beta1, _FOUND.beta2),
+        eps: float = _FOUND.eps,
         maximize: bool = False,
     ) -> None:
-        genome = MODERN_PRESETS["evolved_modern"]
-        super().__init__(params, genome, lr=lr, weight_decay=weight_decay, maximize=maximize)
+        super().__init__(params, lr, weight_decay, momentum=momentum, betas=betas, eps=eps, maximize=maximize)

@@ -21,6 +21,7 @@ from optevo.spaces import SPACES, Space, SpaceSection
 from optevo.spaces.base import Params
 from optevo.spaces.kinds import DEFAULT, make_space
 from optevo.spaces.sections import WHOLE, Section, WarmStart
+from optevo.study.bundled import explain_missing, find_study
 from optevo.study.evaluation import EvaluationConfig, RatesConfig, ScreeningConfig, Seed, TaskConfig, as_tuple
 from optevo.study.stages import Pipeline, Promote, StageConfig, Stages
 
@@ -118,11 +119,12 @@ class StudyConfig(Section):
 
 
 def load_config(path: Path) -> StudyConfig:
-    """Read a study file.
+    """Read a study file, or the one that comes with optevo under a name such as ``quickstart``.
 
     Raises:
         UserError: There is no such file, it isn't TOML, or a key or value in it is wrong.
     """
+    path = find_study(path)
     return parse_config(_read_toml(path, "study file"), str(path))
 
 
@@ -144,7 +146,7 @@ def _read_toml(path: Path, what: str) -> dict[str, Any]:
         return tomllib.loads(read_text(path))
     except FileNotFoundError:
         there = [str(path.with_name(other.name)) for other in path.parent.glob("*.toml")]
-        said = hint(str(path), there, "studies that come with optevo are in studies/")
+        said = hint(str(path), there, explain_missing(path))
         raise UserError(f"no {what} {path}; {said}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {what} {path}: {error}") from None

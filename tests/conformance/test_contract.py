@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from typing import ClassVar
 
 import pytest
+import torch
 from contract import LIBRARYS, Subject, exported_baselines, exported_genomes, parameters, run
 from contract_state import State
 from contract_updates import Updates
@@ -12,6 +14,7 @@ from graph_optimizers import GRAPH_LIBRARYS, exported_graphs
 from modern_optimizers import MODERN_LIBRARYS, exported_moderns
 from torch.optim.lr_scheduler import LambdaLR
 
+from optevo.optim import CautiousOrthoConvAdamW, Evolved, EvolvedModern
 from optevo.optim.terms.presets import PRESETS
 
 
@@ -31,6 +34,16 @@ class TestModern(Updates, State):
     """`ModernOptimizer`."""
 
     subjects = MODERN_LIBRARYS
+
+
+@pytest.mark.slow
+class TestClasses(Updates, State):
+    """The classes with a schedule of their own; tests/optim/test_classes.py has what is tried by default."""
+
+    subjects: ClassVar = {
+        made.__name__: Subject(made, made([torch.nn.Parameter(torch.ones(1))]).defaults["lr"], optional=True)
+        for made in (Evolved, EvolvedModern, CautiousOrthoConvAdamW)
+    }
 
 
 class Exported(Updates, State):

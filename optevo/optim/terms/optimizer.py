@@ -46,6 +46,8 @@ class GenomeOptimizer(CheckedOptimizer):
         compiled: True updates with one `torch.compile`d kernel, False with eager `torch._foreach_*` calls.
             Default: None, the kernel for 500,000 parameters and more where there is a compiler.
         maximize: Ascend instead of descend. Default: False.
+        hyperparameters: What else a group has by default in the place of the genome's, such as `betas`.
+            Default: nothing.
 
     Raises:
         ValueError: A hyperparameter of a group, or of a checkpoint, is out of range, or a parameter is
@@ -70,6 +72,7 @@ class GenomeOptimizer(CheckedOptimizer):
         weight_decay: float | None = None,
         compiled: bool | None = None,
         maximize: bool = False,
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(genome, TermGenome):
             known = f"PRESETS[{nearest(genome, PRESETS) or 'adamw'!r}]"
@@ -87,6 +90,7 @@ class GenomeOptimizer(CheckedOptimizer):
             "clip_value": rule.clip_value,
             "maximize": maximize,
             "compiled": compiled,
+            **(hyperparameters or {}),
         }
         self._layouts: set[Hashable] = set()
         self._check(defaults)

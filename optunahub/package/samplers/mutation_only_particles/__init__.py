@@ -1,0 +1,5 @@
+"""The particle sampler of optevo as an OptunaHub package."""
+
+from optevo.samplers import ParticleSampler
+
+__all__ = ["ParticleSampler"]
