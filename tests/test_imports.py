@@ -199,7 +199,7 @@ WALLS = {
     },
     "cli": {
         *("errors", "keys", "escaping", "files", "tasks", "samplers", "liveness", "study", "training"),
-        *("naming", "measurement", "storage", "workers", "reporting", "run"),
+        *("naming", "measurement", "storage", "workers", "reporting", "run", "optim", "scalars"),
     },
     "__main__": {"cli"},
     "__init__": {"lazy"},
@@ -209,7 +209,6 @@ FOR_TYPES = {
     "__init__": {"errors", "optim", "samplers", "spaces"},
     "training": {"study"},
     "evaluation": {"study"},
-    "cli": {"optim"},
     "reporting": {"optim"},
 }
 NEVER = [("optim", "optuna"), ("tasks", "optuna"), ("training", "optuna"), ("samplers", "torch")]
