@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # ruff: noqa: PLC0415
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,7 @@ def init(
         console.print(f"wrote {folder / path}", highlight=False)
     console.print("next:")
     if folder.resolve() != Path.cwd():
-        console.print(f"  cd {folder}", highlight=False)
+        console.print(f"  cd {shlex.quote(str(folder))}", highlight=False)
     for line in (f"optevo run {STUDY_FILE}", "optevo top", "optevo export best"):
         console.print(f"  {line}", highlight=False)
 

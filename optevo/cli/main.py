@@ -218,7 +218,7 @@ def main() -> None:
     """The console script: a user's mistake ends in a message and status 2, a fault of ours in a traceback."""
     tolerate_any_text()
     try:
-        app()
+        app(prog_name="optevo")  # by whatever name it was started: completion goes by it
     except SystemExit as end:
         if end.code == EXIT_STOPPED:  # a SIGTERM that comes again while Python ends changes nothing
             signal.signal(signal.SIGTERM, lambda signum, frame: None)

@@ -107,7 +107,7 @@ def test_what_a_command_has_done_is_told_in_any_encoding(hostile, typed, encodin
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(("error", "status"), [(UserError, 2), (RunFailed, 1)])
 def test_an_error_is_told_in_any_encoding(typed, monkeypatch, encoding: str, error: Any, status: int):
-    def fail() -> None:
+    def fail(**_: str) -> None:
         raise error(f"no {HOSTILE}\nat all")
 
     monkeypatch.setattr(cli, "app", fail)
@@ -163,7 +163,7 @@ def test_letters_are_spelled_where_there_are_none_and_kept_where_there_are():
 
 
 def test_a_table_stays_straight_where_letters_are_spelled(typed, monkeypatch: pytest.MonkeyPatch):
-    def show() -> None:
+    def show(**_: str) -> None:
         table = Table("Δ", "±")
         table.add_row("1 → 2", "探")
         options.console.print(table)
