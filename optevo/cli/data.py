@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from optevo.cli.completion import complete_data
+from optevo.cli.json_output import Json, print_json
 from optevo.cli.options import DataDir, console
 
 app = typer.Typer(help="Data sets: what is there, and getting what is not.", no_args_is_help=True)
@@ -15,8 +17,11 @@ app = typer.Typer(help="Data sets: what is there, and getting what is not.", no_
 
 @app.command("check")
 def data_check(
-    names: Annotated[list[str] | None, typer.Argument(help="Data sets. Default: all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Data sets. Default: all.", autocompletion=complete_data)
+    ] = None,
     data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """What is there, and its checksums."""
     from optevo.escaping import printable
@@ -24,12 +29,17 @@ def data_check(
     from optevo.tasks.roots import data_root
 
     root = data_root(data_dir, needed=names != ["digits"])
+    found = {name: check(name, root) for name in names or NAMES}
+    if as_json:
+        files = [{"data_set": name, **vars(row)} for name, rows in found.items() for row in rows]
+        print_json({"root": root, "files": files})
+        return
     console.print(f"data root: {printable(str(root))}")
     columns = ("data set", "file or folder", "found", "bytes", "files", "SHA-256")
     table = Table(*(Column(name, overflow="fold") for name in columns))
     notes: list[str] = []
-    for name in names or NAMES:
-        for row in check(name, root):
+    for name, rows in found.items():
+        for row in rows:
             size = "" if row.size is None else str(row.size)
             count = "" if row.count is None else str(row.count)
             digest = row.sha256 or ""
@@ -46,7 +56,9 @@ def data_check(
 
 @app.command("get")
 def data_get(
-    name: Annotated[str, typer.Argument(help="Such as mnist; see `optevo data check`.")],
+    name: Annotated[
+        str, typer.Argument(help="Such as mnist; see `optevo data check`.", autocompletion=complete_data)
+    ],
     data_dir: DataDir = None,
 ) -> None:
     """Download a data set, where there is a network."""

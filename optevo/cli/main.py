@@ -14,9 +14,11 @@ from typing import Annotated
 
 import typer
 
-from optevo.cli import data, results, status, trials
+from optevo.cli import data, helps, results, status, trials
 from optevo.cli import storage as databases
 from optevo.cli.correlation import correlate
+from optevo.cli.doctor import doctor
+from optevo.cli.init import init
 from optevo.cli.options import (
     DEFAULT_STORAGE,
     EXIT_STOPPED,
@@ -27,6 +29,7 @@ from optevo.cli.options import (
     told_when_interrupted,
 )
 from optevo.cli.promote import print_funnel, promote
+from optevo.cli.top import top
 from optevo.cli.trials import check_export, print_result, write_export
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import printable, tolerate_any_text
@@ -35,10 +38,18 @@ app = typer.Typer(
     help="Discover deep-learning optimizers. Every search is an Optuna study in a database.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    epilog=helps.EPILOG,
 )
 app.add_typer(data.app, name="data")
 app.add_typer(databases.app, name="storage")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from optevo import __version__
+
+        print(f"optevo {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -46,8 +57,12 @@ def options(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Tell more, such as the tracebacks of a task's faults.")
     ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
+    ] = False,
 ) -> None:
     """What goes before the command."""
+    console.stderr = False  # until a command's --json says otherwise
     if verbose:
         logging.basicConfig(format="%(name)s: %(message)s")
         logging.getLogger("optevo").setLevel(logging.DEBUG)
@@ -116,7 +131,7 @@ def run(
 
 for command in (
     *(status.status, trials.show, trials.export, results.compare, results.ablate),
-    *(promote, correlate, results.report, status.repair),
+    *(promote, correlate, results.report, status.repair, top, init, doctor),
 ):
     app.command()(command)
 
@@ -191,6 +206,9 @@ def worker(
     sys.exit(status)
 
 
+helps.add_to(app)
+
+
 def _print_refusal(error: Exception) -> None:
     # Line by line: what a message quotes may come from a database.
     print("optevo:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
@@ -200,7 +218,7 @@ def main() -> None:
     """The console script: a user's mistake ends in a message and status 2, a fault of ours in a traceback."""
     tolerate_any_text()
     try:
-        app()
+        app(prog_name="optevo")  # by whatever name it was started: completion goes by it
     except SystemExit as end:
         if end.code == EXIT_STOPPED:  # a SIGTERM that comes again while Python ends changes nothing
             signal.signal(signal.SIGTERM, lambda signum, frame: None)

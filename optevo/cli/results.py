@@ -4,11 +4,14 @@ from __future__ import annotations
 
 # ruff: noqa: PLC0415, PLR0917
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optevo.cli.completion import complete_study
+from optevo.cli.json_output import Json, print_json
 from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, check_output, console, print_cells
 from optevo.cli.winners import (
     Machine,
@@ -22,13 +25,20 @@ from optevo.cli.winners import (
 from optevo.errors import UserError
 from optevo.naming import hint
 
-Studies = Annotated[list[str], typer.Argument(help="Names of studies.", metavar="STUDY...")]
+if TYPE_CHECKING:
+    from optevo.reporting.tables import Reading
+
+Studies = Annotated[
+    list[str],
+    typer.Argument(help="Names of studies.", metavar="STUDY...", autocompletion=complete_study),
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Reference = Annotated[
     str | None,
     typer.Option(
-        help="The study that the others are compared with. Default: a baseline's sweep, else the first."
+        help="The study that the others are compared with. Default: a baseline's sweep, else the first.",
+        autocompletion=complete_study,
     ),
 ]
 Measure = Annotated[str, typer.Option(help="What is compared: `metric` (the tasks' own) or `fitness`.")]
@@ -54,19 +64,13 @@ def compare(
     workers: Workers = None,
     device: Device = "auto",
     data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Compare studies' winners on the test split: trained with the final budget, once a study."""
     from optevo.measurement.test_split import BUDGETS
     from optevo.reporting.caveats import caveats
     from optevo.reporting.comparison import check_comparable, check_reference, reference_of
-    from optevo.reporting.costs import cost_cells
-    from optevo.reporting.tables import (
-        difference_cells,
-        reading_of,
-        study_cells,
-        summary_cells,
-        write_tables,
-    )
+    from optevo.reporting.tables import reading_of, study_cells, write_tables
 
     _check_measure(measure)
     if budget not in BUDGETS:
@@ -81,6 +85,29 @@ def compare(
     *_, found = write_tables(output, entries, against, measure, beside)
     name, said = "metric" if measure == "metric" else "fitness", caveats(entries, measure)
     readings = [reading_of(group, against, measure) for group in (entries, beside) if group]
+    new = [one for one in caveats(beside, measure) if one not in said] if beside else []
+    warned = [*said, *(f"with {readings[-1].budget}: {one}" for one in new)]
+    if as_json:
+        told = {"reference": against, "measure": measure, "studies": found, "caveats": warned}
+        print_json({**told, "readings": [_plain(reading) for reading in readings]})
+    else:
+        _print_readings(readings, name)
+        print_cells("found with", study_cells(found))
+    for caveat in warned:
+        console.print(caveat)
+    names = ("runs", "summary", "differences", "costs")
+    files = [f"{n}{one.ending}.csv" for one in readings for n in names if n != "costs" or len(one.costs)]
+    console.print(f"tables are in {output}/: comparison.md, {', '.join(files)}, studies.csv")
+
+
+def _plain(reading: Reading) -> dict[str, Any]:
+    return {key: value for key, value in reading._asdict().items() if key != "ending"}
+
+
+def _print_readings(readings: Sequence[Reading], name: str) -> None:
+    from optevo.reporting.costs import cost_cells
+    from optevo.reporting.tables import difference_cells, summary_cells
+
     for reading in readings:
         title = f"{name} on the test split, {reading.budget}: mean ± sd over seeds"
         print_cells(title, summary_cells(reading.summary))
@@ -88,17 +115,10 @@ def compare(
             print_cells("paired by task and seed", difference_cells(reading.differences))
         if len(reading.costs):
             print_cells("what a training step costs", cost_cells(reading.costs))
-    print_cells("found with", study_cells(found))
-    new = [one for one in caveats(beside, measure) if one not in said] if beside else []
-    for caveat in [*said, *(f"with {readings[-1].budget}: {one}" for one in new)]:
-        console.print(caveat)
-    names = ("runs", "summary", "differences", "costs")
-    files = [f"{n}{one.ending}.csv" for one in readings for n in names if n != "costs" or len(one.costs)]
-    console.print(f"tables are in {output}/: comparison.md, {', '.join(files)}, studies.csv")
 
 
 def ablate(
-    study: Annotated[str, typer.Argument(help="The study's name.")],
+    study: Annotated[str, typer.Argument(help="The study's name.", autocompletion=complete_study)],
     storage: Storage = DEFAULT_STORAGE,
     adamw: Annotated[
         str | None, typer.Option(help="A sweep of AdamW. Default: the database's, with the same tasks.")
@@ -112,6 +132,7 @@ def ablate(
     workers: Workers = None,
     device: Device = "auto",
     data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
     from optevo.escaping import escaped, markdown_table, printable
@@ -153,16 +174,19 @@ def ablate(
     length = told_budget(budget.evaluation.steps, budget.evaluation.budget)
     said = f"{length}, {seeds} seeds, validation split"
     text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
-    text += [f"**{escaped(mark)}**\n" for mark in warned]
-    text += [f"{escaped(variants.note)}\n"] * bool(variants.note)
-    text += [markdown_table(ablation_cells(frame), entities=False)]
-    print_cells(f"{said}, {measure}", ablation_cells(frame))
+    text += [
+        *(f"**{escaped(mark)}**\n" for mark in warned),
+        *[f"{escaped(variants.note)}\n"] * bool(variants.note),
+        markdown_table(ablation_cells(frame), entities=False),
+    ]
+    show = (lambda title, cells: None) if as_json else print_cells
+    show(f"{said}, {measure}", ablation_cells(frame))
     if variants.note:
         console.print(variants.note)
     if parts:
         text += ["\nThe gain over tuned AdamW, one thing changed at a time:\n"]
         text += [markdown_table(account_cells(parts), entities=False)]
-        print_cells("the gain over tuned AdamW, one thing changed at a time", account_cells(parts))
+        show("the gain over tuned AdamW, one thing changed at a time", account_cells(parts))
     if sweep is not None and tuned is not None:
         text += [f"\nTuned AdamW is the best of study {escaped(sweep[1].name)}: {escaped(tuned.describe())}."]
         console.print(f"tuned AdamW is the best of study {sweep[1].name}: {tuned.describe()}")
@@ -170,6 +194,14 @@ def ablate(
         console.print(mark)
     write_files(output, {"ablation.csv": frame.to_csv(index=False), "ablation.md": "\n".join([*text, ""])})
     console.print(f"tables are in {output}/: ablation.md, ablation.csv")
+    if as_json:
+        print_json(
+            {
+                **{"study": study, "measure": measure, "split": "validation", "seeds": seeds},
+                **{"budget": length, "adamw": sweep and sweep[1].name, "variants": frame, "caveats": warned},
+                "account": [{"what": what, **vars(e), "verdict": found} for what, e, found in parts],
+            }
+        )
 
 
 def report(

@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 # ruff: noqa: PLC0415
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.table import Column, Table
 
 from optevo import keys
+from optevo.cli.completion import complete_study
+from optevo.cli.json_output import Json, print_json
 from optevo.cli.options import DEFAULT_STORAGE, Storage, console, load_one
 from optevo.errors import UserError
 from optevo.escaping import printable
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
 
     from optevo.liveness.status import RunningTrial
     from optevo.storage.counting import Counts
     from optevo.study.config import StudyConfig
 
+#: What is told of a study as JSON, besides its workers.
+KEYS = (
+    *("study", "sampler", "generation", "n_generations", "trials", "n_trials", "pruned", "failed", "lost"),
+    *("running", "gone", "best", "state", "split", "error"),
+)
 
-def status(storage: Storage = DEFAULT_STORAGE) -> None:
+
+def status(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
     """Every study in the database: how far it is, its best so far, and its workers."""
-    from optevo.storage.opening import open_storage
-    from optevo.study.studies import load_study, study_names
+    from optevo.storage.opening import open_storage, shown
+    from optevo.study.studies import study_names
 
     opened = open_storage(storage)
-    names = study_names(opened)
-    if not names:
+    told = [_told(opened, name) for name in study_names(opened)]
+    if as_json:
+        print_json({"storage": shown(storage), "studies": told})
+    elif told:
+        _print_tables(told)
+    else:
         console.print("no study in this database yet")
-        return
+
+
+def _print_tables(told: list[dict[str, Any]]) -> None:
     names_of_columns = ("study", "sampler", "gen.", "trials", "pruned", "failed", "running", "best", "state")
     # Without lines it fits 80 columns, where names and messages may be folded, but figures are not.
     folded = ("study", "state") if console.width >= 80 else names_of_columns
@@ -39,25 +54,19 @@ def status(storage: Storage = DEFAULT_STORAGE) -> None:
     table = Table(*header, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     columns = ("study", "worker", "device", "trial", "gen./slot", "last heard of", "state")
     workers = Table(*(Column(name, overflow="fold") for name in columns))
-    for name in names:
-        try:
-            study, config = load_study(opened, name, trials="none")
-            counts, at_work = _read(study, config)
-        except UserError as error:
-            table.add_row(printable(name), *[""] * 7, printable(str(error).partition(";")[0]))
-            continue
-        table.add_row(*map(printable, _status_row(study, config, counts, at_work)))
-        for one in at_work:
-            heard = f"{one.seconds:.0f} s ago"
-            row = (name, one.name, one.device, str(one.trial.number), one.slot, heard, one.state)
-            workers.add_row(*map(printable, row))
+    for one in told:
+        table.add_row(*map(printable, _cells(one)))
+        for worker in one["workers"]:
+            heard = f"{worker['seconds']:.0f} s ago"
+            row = [worker["worker"], worker["device"], str(worker["trial"]), worker["slot"], heard]
+            workers.add_row(*map(printable, [one["study"], *row, worker["state"]]))
     console.print(table)
     if workers.row_count:
         console.print(workers)
 
 
 def repair(
-    study: Annotated[str, typer.Argument(help="The study's name.")],
+    study: Annotated[str, typer.Argument(help="The study's name.", autocompletion=complete_study)],
     storage: Storage = DEFAULT_STORAGE,
     everything: Annotated[
         bool, typer.Option("--all", help="Take the slots of live workers too; they go on with others.")
@@ -107,9 +116,20 @@ def _stage(study: optuna.Study, config: StudyConfig) -> str | None:
     return None if table.ended else f"stage {table.generation + 1} of {len(pipeline.stages)}"
 
 
-def _status_row(
+def _told(storage: BaseStorage, name: str) -> dict[str, Any]:
+    """How far a study is; all but its name and the reason is None where it can't be read."""
+    from optevo.study.studies import load_study
+
+    try:
+        study, config = load_study(storage, name, trials="none")
+        return _row(study, config, *_read(study, config))
+    except UserError as error:
+        return {**dict.fromkeys(KEYS), "study": name, "workers": [], "error": str(error)}
+
+
+def _row(
     study: optuna.Study, config: StudyConfig, counts: Counts, at_work: list[RunningTrial]
-) -> list[str]:
+) -> dict[str, Any]:
     from optuna.trial import TrialState
 
     from optevo.samplers import sampler_of
@@ -117,7 +137,6 @@ def _status_row(
 
     sampler = sampler_of(study)
     gone = sum(running_trial.state != "live" for running_trial in at_work)
-    generation = "" if counts.generation is None else str(counts.generation)
     state = "running" if len(at_work) > gone else "idle"
     # Where a place has several attempts, its first may have ended and the last not.
     single = sampler.attempts((sampler.n_generations or 1) - 1) == 1
@@ -125,16 +144,49 @@ def _status_row(
         done = keys.RERUN in study.user_attrs or config.rerun.candidates == 0
         state = "complete" if done else "complete, not measured"
         state = _stage(study, config) or state
-    if config.evaluation.split == "test":
-        state += ", on the test split"
+    bred = sampler.has_generations and sampler.n_generations != 1
+    row = {
+        "study": study.study_name,
+        "sampler": config.sampler.kind,
+        "generation": counts.generation if bred else None,
+        "n_generations": sampler.n_generations if bred else None,
+        "trials": counts.decided,
+        "n_trials": config.n_trials,
+        "pruned": counts.states[TrialState.PRUNED],
+        "failed": counts.errors,
+        "lost": counts.lost,
+        "running": len(at_work),
+        "gone": gone,
+        "best": counts.best,
+        "state": state,
+        "split": config.evaluation.split,
+        "error": None,
+    }
+    workers = [
+        {
+            "worker": one.name,
+            "device": one.device,
+            "trial": one.trial.number,
+            "slot": one.slot,
+            "seconds": one.seconds,
+            "state": one.state,
+        }
+        for one in at_work
+    ]
+    return {**row, "workers": workers}
+
+
+def _cells(one: dict[str, Any]) -> list[str]:
+    if one["error"] is not None:
+        return [one["study"], *[""] * 7, one["error"].partition(";")[0]]
     return [
-        study.study_name,
-        config.sampler.kind,
-        generation if sampler.has_generations and sampler.n_generations != 1 else "",
-        f"{counts.decided}/{config.n_trials}",
-        str(counts.states[TrialState.PRUNED]),
-        str(counts.errors) + f", {counts.lost} lost" * (counts.lost > 0),
-        str(len(at_work)) + f", {gone} gone" * (gone > 0),
-        "" if counts.best is None else f"{counts.best:.4f}",
-        state,
+        one["study"],
+        one["sampler"],
+        "" if one["generation"] is None else str(one["generation"]),
+        f"{one['trials']}/{one['n_trials']}",
+        str(one["pruned"]),
+        str(one["failed"]) + f", {one['lost']} lost" * (one["lost"] > 0),
+        str(one["running"]) + f", {one['gone']} gone" * (one["gone"] > 0),
+        "" if one["best"] is None else f"{one['best']:.4f}",
+        one["state"] + ", on the test split" * (one["split"] == "test"),
     ]

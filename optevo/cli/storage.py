@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from optevo.cli.completion import complete_study
 from optevo.cli.options import DEFAULT_STORAGE, Storage, console
 from optevo.errors import UserError
 
@@ -47,7 +48,9 @@ def copy(
 
 @app.command()
 def save(
-    study: Annotated[str, typer.Argument(help="The study.", show_default=False)],
+    study: Annotated[
+        str, typer.Argument(help="The study.", show_default=False, autocompletion=complete_study)
+    ],
     output: Annotated[
         Path,
         typer.Option(

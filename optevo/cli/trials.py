@@ -9,10 +9,12 @@ import site
 import sys
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optevo.cli.completion import complete_study
+from optevo.cli.json_output import Json, print_json
 from optevo.cli.options import DEFAULT_STORAGE, Storage, check_output, console, load_one
 from optevo.cli.presets import class_of, is_preset, print_presets, write_preset
 from optevo.cli.promote import print_funnel
@@ -26,17 +28,31 @@ if TYPE_CHECKING:
     from optevo.measurement.fresh_seeds import Result
     from optevo.study.config import StudyConfig
 
-Study = Annotated[str | None, typer.Option(help="Name of the study; needed where there are several.")]
+Study = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the study; needed where there are several.",
+        autocompletion=complete_study,
+    ),
+]
 Which = Annotated[str, typer.Argument(help="`best`, or a trial's number.", metavar="[best|NUMBER]")]
 
 
-def show(which: Which = "best", storage: Storage = DEFAULT_STORAGE, study: Study = None) -> None:
+def show(
+    which: Which = "best",
+    storage: Storage = DEFAULT_STORAGE,
+    study: Study = None,
+    as_json: Json = False,
+) -> None:
     """A trial: its rule, lineage and runs. `best` is the winner on fresh seeds, once those were measured."""
     from optevo.measurement.fresh_seeds import stored_result
     from optevo.reporting.text import trial_lines
 
     loaded, config = load_one(storage, study)
     result = stored_result(loaded, config)
+    if as_json:
+        print_json(_told(loaded, config, _pick(loaded, config, which), result))
+        return
     if which == "best" and result is not None:
         print_result(loaded, config, result)
     else:
@@ -44,6 +60,37 @@ def show(which: Which = "best", storage: Storage = DEFAULT_STORAGE, study: Study
             console.print(line, highlight=False)
     if which == "best":
         print_funnel(loaded, config)
+
+
+def _told(
+    study: optuna.Study, config: StudyConfig, trial: FrozenTrial, result: Result | None
+) -> dict[str, Any]:
+    """A trial as JSON; with the rows of fresh seeds, the presets first, where it is the study's winner."""
+    from optevo.reporting.frames import record
+
+    rows = result.rows if result is not None and result.winner == trial.number else ()
+    measured = [
+        {
+            "optimizer": row.name,
+            "search": row.search,
+            "mean": row.mean,
+            "sd": row.sd,
+            "n_seeds": len(row.by_seed),
+            "diverged": row.diverged,
+            "metrics": {
+                task: None if found is None else {"mean": found[0], "sd": found[1]}
+                for task in dict.fromkeys(run.task for run in row.runs)
+                for found in [row.metric(task)]
+            },
+        }
+        for row in rows
+    ]
+    return {
+        "study": study.study_name,
+        "split": config.evaluation.split,
+        **record(study, trial),
+        "fresh_seeds": measured,
+    }
 
 
 def export(

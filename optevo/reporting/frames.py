@@ -107,28 +107,11 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     tasks = list(dict.fromkeys(key for t in stored for key in keys.ours(t) if _is_task(key)))
     rows = []
     for trial in stored:
-        attrs = keys.ours(trial)
+        attrs, diverged = keys.ours(trial), _diverged(trial)
         rows.append(
             {
-                **{
-                    name: attrs.get(keys.PREFIX + name) for name in TRIALS
-                },  # most are attributes under these names
-                **{
-                    name: _text(attrs.get(keys.PREFIX + name))
-                    for name, kind in TRIALS.items()
-                    if kind == TEXT
-                },
-                "number": trial.number,
-                "state": trial.state.name,
-                "counted": trial.number in deciders,
-                "parents": tuple(attrs.get(keys.PARENTS, ())),
-                "fitness": _value(trial),
-                "hyperparameters": _text(hyperparameters(trial)),
-                "found_lr": found_rate(runs_of(trial)),
-                "screened": bool(attrs.get(keys.SCREENED)),
-                "seconds": _seconds(trial),
-                "error": _text(attrs.get(keys.ERROR, "").strip().rpartition("\n")[2] or None),
-                **{_task_column(key): attrs.get(key) for key in tasks if key not in _diverged(trial)},
+                **trial_row(trial, counted=trial.number in deciders),
+                **{_task_column(key): attrs.get(key) for key in tasks if key not in diverged},
                 **{_param_column(name): trial.params.get(name) for name in names},
             }
         )
@@ -136,17 +119,47 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
     return frame_of(rows, columns, [_param_column(name) for name in names])
 
 
+def trial_row(trial: FrozenTrial, *, counted: bool) -> dict[str, Any]:
+    """The columns of `TRIALS` for one trial, of a stage too."""
+    attrs = keys.ours(trial)
+    return {
+        # Most are attributes under these names.
+        **{name: attrs.get(keys.PREFIX + name) for name in TRIALS},
+        **{name: _text(attrs.get(keys.PREFIX + name)) for name, kind in TRIALS.items() if kind == TEXT},
+        "number": trial.number,
+        "state": trial.state.name,
+        "counted": counted,
+        "parents": tuple(attrs.get(keys.PARENTS, ())),
+        "fitness": _value(trial),
+        "hyperparameters": _text(hyperparameters(trial)),
+        "found_lr": found_rate(runs_of(trial)),
+        "screened": bool(attrs.get(keys.SCREENED)),
+        "seconds": _seconds(trial),
+        "error": _text(attrs.get(keys.ERROR, "").strip().rpartition("\n")[2] or None),
+    }
+
+
 def runs(study: optuna.Study) -> pd.DataFrame:
     """A row a run (one task with one seed) of every trial; `loss` is missing where the task scores by itself.
 
     `copied` says that another trial trained it: `steps` and `seconds` are that one's.
     """
-    rows = []
-    for trial, run, copied in _runs(study):
-        fitness = run["fitness"] if run["diverged_at"] is None else None
-        own = {"trial": trial.number, "task": printable(run["task"]), "fitness": fitness, "copied": copied}
-        rows.append({**run, **own})
-    return frame_of(rows, RUNS)
+    return frame_of([_run_row(*one) for one in _runs(_stored(study))], RUNS)
+
+
+def record(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    """One trial, of a stage too, for programs: the columns of `TRIALS`, its parameters and its runs."""
+    attrs = keys.ours(trial)
+    return {
+        **trial_row(trial, counted=trial.number in _deciders(_stored(study))),
+        "stage": attrs.get(keys.STAGE),
+        "promoted_from": attrs.get(keys.PROMOTED_FROM),
+        "params": dict(trial.params),
+        "runs": [
+            {name: row.get(name) for name in (*RUNS, "lr", "failure")}
+            for row in (_run_row(*one) for one in _runs([trial]))
+        ],
+    }
 
 
 def curves(study: optuna.Study) -> pd.DataFrame:
@@ -158,7 +171,7 @@ def curves(study: optuna.Study) -> pd.DataFrame:
     rows = []
     evaluation = study.user_attrs.get(keys.CONFIG, {}).get("evaluation", {})
     cheap = {**evaluation, **evaluation.get("screening", {})}
-    for trial, run, _ in _runs(study):
+    for trial, run, _ in _runs(_stored(study)):
         planned = (cheap if keys.ours(trial).get(keys.SCREENED) else evaluation).get("steps")
         steps = planned if isinstance(planned, int) else run["steps"]
         ends: list[float] = list(tenths(steps))
@@ -246,11 +259,17 @@ def _stored(study: optuna.Study) -> list[FrozenTrial]:
     return search_trials(study)
 
 
-def _runs(study: optuna.Study) -> Iterator[tuple[FrozenTrial, Mapping[str, Any], bool]]:
-    for trial in _stored(study):
+def _runs(trials: Iterable[FrozenTrial]) -> Iterator[tuple[FrozenTrial, Mapping[str, Any], bool]]:
+    for trial in trials:
         copied = keys.ours(trial).get(keys.COPIED_RUNS, 0)
         for i, run in enumerate(keys.ours(trial).get(keys.RUNS, [])):
             yield trial, run, i < copied
+
+
+def _run_row(trial: FrozenTrial, run: Mapping[str, Any], copied: bool) -> dict[str, Any]:
+    fitness = run["fitness"] if run["diverged_at"] is None else None
+    own = {"trial": trial.number, "task": printable(run["task"]), "fitness": fitness, "copied": copied}
+    return {**run, **own}
 
 
 def _deciders(stored: Sequence[FrozenTrial]) -> set[int]:

@@ -185,7 +185,7 @@ def _forwarded_signals(pool: WorkerPool, console: Console, received: list[int]) 
 @contextlib.contextmanager
 def _display(console: Console, progress: Progress) -> Iterator[Callable[[], None]]:
     """A live table on a terminal, plain lines elsewhere; yields what to call now and then."""
-    if not console.is_terminal:
+    if not console.is_interactive:  # nor on a dumb terminal, which can move no cursor
 
         def lines() -> None:
             for line in progress.lines():
