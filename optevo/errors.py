@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
+from pathlib import Path
+
+# Where no line is a user's: optevo, the standard library, and what is imported from nowhere.
+_OTHERS = (str(Path(__file__).parent), sysconfig.get_path("stdlib"), "<")
+
 
 class UserError(Exception):
     """Something the user gave us is wrong. The message says what, where, and what to do.
@@ -16,3 +23,14 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """The workers could not complete a search, and what they said of it has been printed. Status 1."""
+
+
+def told(error: BaseException) -> str:
+    """An exception in a line: what it is, and where its author may look."""
+    said = f"{type(error).__name__}: {error}".strip().splitlines()
+    text = f"{said[0]} …" if len(said) > 1 else said[0].removesuffix(":")
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(_OTHERS)]
+    if isinstance(error, SyntaxError) or not theirs:
+        return text  # it names the line itself
+    return f"{text} ({theirs[-1].filename}, line {theirs[-1].lineno})"

@@ -149,7 +149,7 @@ WALLS = {
     "keys": set(),
     "escaping": set(),
     "files": {"errors"},
-    "lazy": set(),
+    "lazy": {"errors", "naming"},
     "naming": set(),
     "scalars": set(),
     "optuna_private": {"keys"},
@@ -159,7 +159,7 @@ WALLS = {
     "samplers": {"keys", "lazy", "naming", "optuna_private", "scalars", "spaces"},
     "liveness": {"keys", "optuna_private"},
     "study": {
-        *("errors", "keys", "escaping", "files", "naming", "optuna_private"),
+        *("errors", "keys", "escaping", "files", "lazy", "naming", "optuna_private"),
         *("optim", "tasks", "spaces", "samplers"),
         "liveness",
     },

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from optevo.cli import data, helps, results, status, trials
+from optevo.cli import data, helps, results, status, task, trials
 from optevo.cli import storage as databases
 from optevo.cli.correlation import correlate
 from optevo.cli.doctor import doctor
@@ -42,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(databases.app, name="storage")
+app.add_typer(task.app, name="task")
 
 
 def _version(wanted: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from optuna.samplers import TPESampler
 
+from optevo.lazy import Extensible
 from optevo.samplers.base import SlotSampler
 from optevo.samplers.genetic import GeneticSampler
 from optevo.samplers.individuals import split
@@ -79,11 +80,16 @@ def _grid(section: GridSection, space: Space, seed: int, group_size: int) -> Slo
     return SeededSampler(lambda _: SlotGridSampler(grid, seed=seed), seed, section.trials(space))
 
 
-#: By the `kind` of a study file's ``[sampler]``; a new kind of sampler is one entry.
-SAMPLERS: dict[str, SamplerKind] = {
-    "genetic": SamplerKind(GeneticSection, _genetic),
-    "particle": SamplerKind(ParticleSection, _particle),
-    "random": SamplerKind(RandomSection, _random),
-    "tpe": SamplerKind(TPESection, _tpe),
-    "grid": SamplerKind(GridSection, _grid),
-}
+#: By the `kind` of a study file's ``[sampler]``; a new kind of sampler is one entry, or another package's.
+SAMPLERS = Extensible(
+    "sampler",
+    "an optevo.samplers.SamplerKind",
+    lambda one: isinstance(one, SamplerKind),
+    {
+        "genetic": SamplerKind(GeneticSection, _genetic),
+        "particle": SamplerKind(ParticleSection, _particle),
+        "random": SamplerKind(RandomSection, _random),
+        "tpe": SamplerKind(TPESection, _tpe),
+        "grid": SamplerKind(GridSection, _grid),
+    },
+)

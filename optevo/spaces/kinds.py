@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from optevo.lazy import Extensible
 from optevo.optim.baselines.registry import BASELINES
 from optevo.spaces.base import Space
 from optevo.spaces.baselines import BaselineSpace
@@ -29,18 +30,23 @@ class SpaceKind(NamedTuple):
     make: Callable[..., Space]
 
 
-def make_terms(catalogue: str = "published", **keys: Any) -> Space:
-    """The space of the term genomes of a catalogue, "published" or "modern"."""
-    return ModernSpace(**keys) if catalogue == "modern" else TermSpace(**keys)
+def make_terms(catalogue: str = "published", terms: tuple[str, ...] = (), **keys: Any) -> Space:
+    """The space of the term genomes of a catalogue, "published" with more terms or "modern"."""
+    return ModernSpace(**keys) if catalogue == "modern" else TermSpace(terms=terms, **keys)
 
 
-#: By the `kind` of a study file's ``[space]``; a new kind of space is one entry.
-SPACES: dict[str, SpaceKind] = {
-    TermSpace.name: SpaceKind(TermsSection, make_terms),
-    GraphSpace.name: SpaceKind(GraphSection, GraphSpace),
-    KnownSpace.name: SpaceKind(KnownSection, KnownSpace),
-    **{name: SpaceKind(BaselineSection, functools.partial(BaselineSpace, name)) for name in BASELINES},
-}
+#: By the `kind` of a study file's ``[space]``; a new kind of space is one entry, or another package's.
+SPACES = Extensible(
+    "space",
+    "an optevo.spaces.SpaceKind",
+    lambda one: isinstance(one, SpaceKind),
+    {
+        TermSpace.name: SpaceKind(TermsSection, make_terms),
+        GraphSpace.name: SpaceKind(GraphSection, GraphSpace),
+        KnownSpace.name: SpaceKind(KnownSection, KnownSpace),
+        **{name: SpaceKind(BaselineSection, functools.partial(BaselineSpace, name)) for name in BASELINES},
+    },
+)
 
 #: The kind of a study file that names none.
 DEFAULT = TermSpace.name

@@ -20,10 +20,12 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from optevo.errors import UserError
 from optevo.naming import hint
 from optevo.optim.baselines.registry import BASELINES, Schedule
 from optevo.optim.terms.modern_presets import MODERN_PRESETS
 from optevo.optim.terms.presets import PRESETS
+from optevo.optim.terms.table import use_term
 
 Catalogue = Literal["published", "modern"]
 
@@ -152,6 +154,24 @@ class TermsSection(SpaceSection):
     presets: tuple[str | WarmStart, ...] = ("sgd", "adam", "adamw", "rmsprop")  # members of generation 0
     # Draw until one passes the gate. Not stored while false: older studies keep their fingerprint.
     viable: bool = Field(default=False, exclude_if=operator.not_)
+    # Of other packages or modules, besides the published catalogue's. Not stored while there are none.
+    terms: Annotated[tuple[str, ...], distinct()] = Field(default=(), exclude_if=operator.not_)
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _usable(cls, names: Any, info: ValidationInfo) -> Any:
+        if not isinstance(names, (list, tuple)):
+            raise ValueError("expected a list of terms")
+        if names and info.data.get("catalogue") == "modern":
+            raise ValueError('terms join the published catalogue: leave out catalogue = "modern"')
+        faults = list[tuple[int | None, Any, str]]()
+        for i, name in enumerate(names):
+            try:
+                use_term(str(name))
+            except (UserError, ValueError) as error:
+                faults.append((i, name, str(error)))
+        refuse(faults)
+        return tuple(names)
 
     @field_validator("presets", mode="before")
     @classmethod

@@ -26,6 +26,7 @@ from optevo.optim.baselines.registry import TunedBaseline
 from optevo.optim.candidate import Candidate, Stacked, Variants
 from optevo.optim.terms.genome import ALPHA_BOUND, BOUNDS, MAX_TERMS, TERMS, TermGenome
 from optevo.optim.terms.presets import PRESETS
+from optevo.optim.terms.table import ALL_TERMS, use_term
 from optevo.optim.terms.variants import variants
 from optevo.spaces.base import Params, Space
 
@@ -61,17 +62,27 @@ class TermSpace(Space):
         presets: Names out of `optevo.optim.PRESETS` that `presets()` offers. Default: all of them.
         viable: Whether random and bred genomes are drawn until one passes its gate, which imports torch.
             Default: False.
+        terms: Terms that genomes may have besides `TERMS`: names of other packages' entry points in the group
+            ``optevo.terms``, or ``module:NAME``. Default: none.
 
     Raises:
         KeyError: A preset is unknown.
+        UserError: A term is not there, or cannot be imported.
+        ValueError: A term is none that a genome can have.
     """
 
     name = "terms"
     title = "term genomes"
     evolves = True
-    part_names = TERMS
 
-    def __init__(self, presets: tuple[str, ...] = tuple(PRESETS), viable: bool = False) -> None:
+    def __init__(
+        self,
+        presets: tuple[str, ...] = tuple(PRESETS),
+        viable: bool = False,
+        terms: tuple[str, ...] = (),
+    ) -> None:
+        self.part_names = *TERMS, *map(use_term, terms)
+        self.package = next(filter(None, map(ALL_TERMS.package, terms)), None)
         self._presets = {name: PRESETS[name] for name in presets}
         self.only_viable = viable
 
@@ -79,7 +90,7 @@ class TermSpace(Space):
         """Twenty-two parameters: the number of terms, four slots, eight numbers, six flags, one length."""
         space: dict[str, BaseDistribution] = {"n_terms": IntDistribution(1, MAX_TERMS)}
         for i in range(MAX_TERMS):
-            space[f"term_{i}"] = CategoricalDistribution(TERMS)
+            space[f"term_{i}"] = CategoricalDistribution(self.part_names)
             space[f"alpha_{i}"] = FloatDistribution(-ALPHA_BOUND, ALPHA_BOUND)
         for gene in LOG_GENES:
             space[gene] = FloatDistribution(*_bounds(gene), log=True)
@@ -133,6 +144,8 @@ class TermSpace(Space):
             candidate = term_genome(candidate, steps)
         if not isinstance(candidate, TermGenome):
             return super().express(candidate, steps)
+        if others := set(candidate.terms) - set(self.part_names):
+            raise ValueError(f"Invalid terms: {min(others)!r}, which space.terms of this study does not name")
         params = self.params(candidate)
         for name in {"clip_value", "warmup_steps"} & self.expressed(params).keys():
             if params[name] != getattr(candidate, name):
@@ -149,7 +162,7 @@ class TermSpace(Space):
     def _random(self, rng: np.random.Generator) -> Params:
         n = int(rng.integers(1, 4))
         genes: dict[str, Any] = {
-            "terms": tuple(TERMS[rng.integers(len(TERMS))] for _ in range(n)),
+            "terms": tuple(self.part_names[rng.integers(len(self.part_names))] for _ in range(n)),
             "alphas": tuple(float(rng.uniform(-1, 1)) for _ in range(n)),
         }
         genes |= {gene: float(10 ** rng.uniform(*prior)) for gene, prior in LOG_GENES.items()}
@@ -200,7 +213,7 @@ class TermSpace(Space):
         )
         terms = genome.terms
         if rng.random() < STRUCTURAL_RATE * decay:
-            terms, alphas = _restructure(terms, alphas, rng)
+            terms, alphas = _restructure(terms, alphas, rng, self.part_names)
         for flag in FLAGS:
             if rng.random() < FLAG_RATE * decay:
                 genes[flag] = not getattr(genome, flag)
@@ -251,16 +264,16 @@ def _bounds(gene: str) -> tuple[float, float]:
 
 
 def _restructure(
-    terms: tuple[str, ...], alphas: tuple[float, ...], rng: np.random.Generator
+    terms: tuple[str, ...], alphas: tuple[float, ...], rng: np.random.Generator, known: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Add a random term, remove one, or change one's kind, uniformly; nothing where that can't be."""
     kind = rng.integers(3)
     if kind == 0 and len(terms) < MAX_TERMS:
-        return (*terms, TERMS[rng.integers(len(TERMS))]), (*alphas, float(rng.uniform(-1, 1)))
+        return (*terms, known[rng.integers(len(known))]), (*alphas, float(rng.uniform(-1, 1)))
     i = int(rng.integers(len(terms)))
     if kind == 1 and len(terms) > 1:
         return terms[:i] + terms[i + 1 :], alphas[:i] + alphas[i + 1 :]
     if kind == 2:
-        others = [term for term in TERMS if term != terms[i]]
+        others = [term for term in known if term != terms[i]]
         return (*terms[:i], others[rng.integers(len(others))], *terms[i + 1 :]), alphas
     return terms, alphas

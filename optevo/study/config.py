@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_va
 
 from optevo.errors import UserError
 from optevo.files import read_text
+from optevo.lazy import Extensible
 from optevo.naming import hint, nearest
 from optevo.samplers import SAMPLERS, SamplerSection
 from optevo.samplers.operators import check_presets
@@ -247,7 +248,7 @@ def _with_known_keys(
     return values, problems
 
 
-def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section | None, list[str]]:
+def _section(key: str, data: Any, kinds: Extensible[Any]) -> tuple[Section | None, list[str]]:
     """A section of the kind that it names, and what is wrong with it."""
     *others, last = map(repr, kinds)
     expected = f"expected {', '.join(others)} or {last}"
@@ -263,13 +264,16 @@ def _section(key: str, data: Any, kinds: Mapping[str, Any]) -> tuple[Section | N
         return None, [*problems, f"key '{key}.kind' is missing: {expected}"]
     if not isinstance(values["kind"], str) or values["kind"] not in kinds:
         kind = values["kind"]
-        meant = nearest(kind, kinds)
-        said = "" if meant is None else f"; did you mean {meant!r}?"
+        meant = nearest(kind, kinds.names())
+        said = f"; {kinds.installable}" if meant is None else f"; did you mean {meant!r}?"
         problems.append(f"{key}.kind = {str(kind)!r}: {expected}{said}")
         if meant is None:
             return None, problems
         values["kind"] = meant
-    model = kinds[values["kind"]].section
+    try:
+        model = kinds[values["kind"]].section
+    except UserError as error:  # another's, which cannot be loaded
+        return None, [*problems, f"{key}.kind: {error}"]
     values, unknown = _with_known_keys(model, values, f"{key}.")
     problems += unknown
     try:

@@ -59,13 +59,16 @@ class TaskConfig(Section):
     @classmethod
     def _known(cls, name: str, info: ValidationInfo) -> str:
         if info.data.get("kind", "") is not None:  # or the kind is wrong
-            if not re.fullmatch(r"\w[\w .+-]{0,99}", name) or name in TASKS:
+            if not re.fullmatch(r"\w[\w .+-]{0,99}", name) or name in [*TASKS]:
                 expected = "expected letters, digits, spaces, '.', '+', '-' and '_'"
                 raise ValueError(f"{expected}, and not the name of a built-in task")
             return name
-        if name not in TASKS and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-            expected = f"expected one of {', '.join(TASKS)} or module:function; one's own data have a kind"
-            raise ValueError(f"unknown task {name!r}: {hint(name, TASKS, expected)}")
+        if name not in TASKS:
+            known = TASKS.names()
+            expected = f"expected one of {', '.join(known)} or module:function; one's own data have a kind"
+            raise ValueError(
+                f"unknown task {name!r}: {hint(name, known, f'{expected}; {TASKS.installable}')}"
+            )
         return name
 
     @field_validator("path")

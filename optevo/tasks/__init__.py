@@ -7,10 +7,7 @@ names below resolve on first use.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +34,8 @@ __all__ = [
     "own_data",
 ]
 
-#: Every built-in task: its name to "module:class", or to something callable that makes one.
-TASKS: dict[str, str | Callable[..., Task | ScoredTask]] = {
+# Each to "module:class", or to something callable that makes one.
+_BUILT_IN: dict[str, str | Callable[..., Task | ScoredTask]] = {
     "digits": "optevo.tasks.vision:Digits",
     "mnist": "optevo.tasks.vision:MNIST",
     "fashion_mnist": "optevo.tasks.vision:FashionMNIST",
@@ -52,6 +49,8 @@ TASKS: dict[str, str | Callable[..., Task | ScoredTask]] = {
     "shakespeare": "optevo.tasks.text:Shakespeare",
     "ptb": "optevo.tasks.text:PennTreebank",
 }
+#: Every task by name: the built-in ones, and those of other packages.
+TASKS = lazy.Extensible("task", "a function or class that makes a task", callable, _BUILT_IN)
 
 #: Kinds of a user's own data to what makes a task of them, given a name, a path and options.
 OWN_DATA: dict[str, str] = {
@@ -76,9 +75,9 @@ def get_task(name: str, **options: Any) -> Task | ScoredTask:
     """Make a task.
 
     Args:
-        name: A key of `TASKS`, or ``"module:function"`` for a user's own: anything in an importable module
-            (the current directory counts) which returns a `Task` or a `ScoredTask` when called, a subclass
-            of either included.
+        name: A key of `TASKS`, the name of an entry point in the group ``optevo.tasks`` of another package,
+            or ``"module:function"`` for a user's own: anything in an importable module (the current directory
+            counts) which returns a `Task` or a `ScoredTask` when called, a subclass of either included.
         **options: Keyword arguments for it, such as ``train_examples=5_000``.
 
     Returns:
@@ -88,13 +87,8 @@ def get_task(name: str, **options: Any) -> Task | ScoredTask:
         UserError: The name is unknown, the module or function doesn't exist, it doesn't take these options,
             what it returns is no task, or a user's module raises; the message says where.
     """
-    target = TASKS.get(name, name)
-    if isinstance(target, str):
-        if ":" not in target:
-            known = f"choose one of {', '.join(sorted(TASKS))}, or give your own as module:function"
-            raise UserError(f"unknown task {name!r}: {hint(name, TASKS, known)}")
-        target = _import(target)
-    return _made(name, target, options)
+    target = TASKS[name]
+    return _made(name, _built_in(target) if isinstance(target, str) else target, options)
 
 
 def own_data(kind: str, name: str, path: str, options: Mapping[str, Any]) -> Task | ScoredTask:
@@ -112,7 +106,12 @@ def own_data(kind: str, name: str, path: str, options: Mapping[str, Any]) -> Tas
     Raises:
         UserError: It doesn't take these options.
     """
-    return _made(name, functools.partial(_import(OWN_DATA[kind]), name, path), options)
+    return _made(name, functools.partial(_built_in(OWN_DATA[kind]), name, path), options)
+
+
+def _built_in(reference: str) -> Callable[..., Any]:
+    made: Callable[..., Any] = lazy.imported(reference, f"task {reference!r}")
+    return made
 
 
 def _made(name: str, target: Callable[..., Any], options: Mapping[str, Any]) -> Task | ScoredTask:
@@ -136,33 +135,3 @@ def _made(name: str, target: Callable[..., Any], options: Mapping[str, Any]) -> 
     if not isinstance(task, Task):
         raise UserError(f"task {name!r} returned a {type(task).__name__}, not an optevo.tasks.Task")
     return task
-
-
-def _import(reference: str) -> Callable[..., Any]:
-    """The callable that ``module:function`` names."""
-    module_name, _, attribute = reference.partition(":")
-    if not module_name or not attribute:
-        raise UserError(f"task {reference!r} is incomplete: write it as module:function")
-    # As `python -m` does: a user's module lies where they stand, not where the command is installed.
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        with users_code(f"task {reference!r}: importing {module_name}", module_name):
-            module = importlib.import_module(module_name)
-    except UserError as error:
-        missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
-        if missing is None or not f"{module_name}.".startswith(f"{missing}."):
-            raise  # the module is there; what it imports itself may not be
-        raise UserError(
-            f"task {reference!r}: there is no module {missing!r} in {os.getcwd()} or among the installed "
-            "packages; run from the folder that holds it"
-        ) from None
-    function = getattr(module, attribute, None)
-    if function is None:
-        said = hint(attribute, dir(module), "write a function that returns the task there")
-        raise UserError(
-            f"task {reference!r}: module {module_name!r} ({module.__file__}) has no {attribute!r}: {said}"
-        )
-    if not callable(function):
-        raise UserError(f"task {reference!r}: {attribute!r} is a {type(function).__name__}, not a function")
-    return function

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from optevo.errors import UserError
+from optevo.errors import UserError, told
 
 logger = logging.getLogger(__name__)
-
-# Where no line is a user's: optevo, the standard library, and what is imported from nowhere.
-_OTHERS = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<")
 
 
 @contextlib.contextmanager
@@ -45,17 +39,6 @@ def is_users(owner: object) -> bool:
     """Whether an instance of a class, or a module of that name, is not optevo's."""
     name = owner if isinstance(owner, str) else type(owner).__module__
     return name.partition(".")[0] != "optevo"
-
-
-def told(error: BaseException) -> str:
-    """An exception in a line: what it is, and where its author may look."""
-    said = f"{type(error).__name__}: {error}".strip().splitlines()
-    text = f"{said[0]} …" if len(said) > 1 else said[0].removesuffix(":")
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(_OTHERS)]
-    if isinstance(error, SyntaxError) or not theirs:
-        return text  # it names the line itself
-    return f"{text} ({theirs[-1].filename}, line {theirs[-1].lineno})"
 
 
 def users_number(what: str, value: object) -> float:

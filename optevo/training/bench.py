@@ -53,10 +53,10 @@ class Bench(BaseBench):
         for task in make_tasks(config) if tasks is None else tasks:
             if not isinstance(task, Task):
                 raise UserError(f"task {task.name!r} scores candidates by itself; `make_bench` takes it")
-            splits = _load(task, data_root)
+            splits = load_splits(task, data_root)
             if config.evaluation.split != "test":
                 splits.pop("test", None)  # nobody can look at what isn't there
-            self.tasks.append((task, _moved(task, splits, self.device)))
+            self.tasks.append((task, moved(task, splits, self.device)))
 
     def rehearse(self) -> dict[str, int]:
         """One forward pass of each task, so that what is wrong with one is found before a study begins.
@@ -136,7 +136,7 @@ def _on_axis(on_point: Callable[[int, float], Any], own: int, steps: int) -> Cal
     return lambda step, loss: on_point(ends.get(step, round(step * steps / own)), loss)
 
 
-def _load(task: Task, data_root: Path) -> dict[str, Split]:
+def load_splits(task: Task, data_root: Path) -> dict[str, Split]:
     with users_code(f"task {task.name!r}: load()", task):
         splits = task.load(data_root)
         if not isinstance(splits, Mapping):
@@ -146,11 +146,11 @@ def _load(task: Task, data_root: Path) -> dict[str, Split]:
     return dict(splits)
 
 
-def _moved(task: Task, splits: Mapping[str, Split], device: torch.device) -> dict[str, Split]:
-    moved = {}
+def moved(task: Task, splits: Mapping[str, Split], device: torch.device) -> dict[str, Split]:
+    there = {}
     for name, split in splits.items():
         if isinstance(split, torch.Tensor) or not hasattr(split, "targets"):
             said = f"load() returned a {type(split).__name__} for split {name!r}, not an optevo.tasks.Split"
             raise UserError(f"task {task.name!r}: {said}")
-        moved[name] = split.to(device)
-    return moved
+        there[name] = split.to(device)
+    return there

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from optevo.optim.terms import genome as genomes
 from optevo.optim.terms import kernels
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.kernels import has_compiler, stacked_update
 from optevo.optim.terms.optimizer import rule_scalars
 from optevo.optim.terms.presets import PRESETS
 from optevo.optim.terms.reference import ReferenceOptimizer
-from optevo.optim.terms.table import BASIS, TABLE, TERMS, Basis, Term
+from optevo.optim.terms.table import BASIS, TABLE, Basis, Term
 
 BOUNDED = Basis(  # reads all that there is to read
     "bounded",
@@ -40,7 +39,6 @@ def _entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BASIS, "bounded", BOUNDED)
     term = Term(lambda beta1: {"bounded": 1.0}, BOUNDED.value)
     monkeypatch.setitem(TABLE, "BOUNDED", term)
-    monkeypatch.setattr(genomes, "TERMS", (*TERMS, "BOUNDED"))
     monkeypatch.setattr(kernels, "_kernels", {})  # compiled for another table
 
 

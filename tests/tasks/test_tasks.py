@@ -322,9 +322,9 @@ def test_a_users_own_task_trains(own: str, attribute: str) -> None:
         ("minst", "unknown task 'minst'.*mnist"),
         ("no_such_module:f", "no module 'no_such_module'"),
         ("own_rings:nothing", "has no 'nothing'"),
-        ("own_rings:number", "is a int, not a function"),
+        ("own_rings:number", "is of type int, not a function"),
         ("own_rings:wrong", "returned a int"),
-        ("own_rings:", "module:function"),
+        ("own_rings:", "module:NAME"),
     ],
 )
 def test_a_wrong_name_is_explained(own: str, reference: str, words: str) -> None:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from optevo.optim.terms.kernels import PROPORTIONAL, stacked_update
+from optevo.optim.terms.kernels import stacked_update
 from optevo.optim.terms.optimizer import rule_scalars
 from optevo.optim.terms.rule import Rule
+from optevo.optim.terms.table import BASIS, FUSED
 
 START = (1.1, 0.9, 1.1, 0.9, 1.0)
 CENTRE = (0.5, 1.5, -0.3, -1.2, 0.75)
@@ -68,7 +69,8 @@ def _follow(
     numbers = [rule_scalars(rule, lr=1.0, weight_decay=0.0, step=k).folded() for k in range(1, steps + 1)]
     columns = torch.tensor(numbers, dtype=torch.float64).unsqueeze(-1).repeat(1, 1, len(x))
     lr = torch.tensor(rates, dtype=torch.float64).repeat(len(x) // len(rates))
-    columns[:, PROPORTIONAL] *= lr
+    proportional = *range(1, 7), *range(17, 17 + len(BASIS) - len(FUSED))  # to the rate, see `Scalars.folded`
+    columns[:, proportional] *= lr
     for scalars in columns.to(x.dtype):
         stacked_update(x, gradient(x), m, v, scalars)
     return x

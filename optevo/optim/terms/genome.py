@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optevo.lazy import is_reference
 from optevo.naming import explain_keywords, hint
 from optevo.optim.candidate import Candidate
 from optevo.optim.schedules import WarmupCosine
 from optevo.optim.terms.rule import Rule, collapse
-from optevo.optim.terms.table import TERMS
+from optevo.optim.terms.table import ALL_TERMS, TABLE, TERMS, use_term
 from optevo.scalars import plain
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class TermGenome(Candidate):
     """An update rule as a weighted sum of one to four primitive terms, with its hyperparameters.
 
     Attributes:
-        terms: One to four of `TERMS`, repeats allowed (`SQRT_GRAD` is read as `UNIT_GRAD`).
+        terms: One to four of `TERMS`, or of other packages' terms, see `optevo.optim.terms.table.use_term`;
+            repeats allowed (`SQRT_GRAD` is read as `UNIT_GRAD`).
         alphas: One weight in [-5, 5] a term.
         lr: Peak learning rate in [1e-5, 1e-1].
         beta1: Decay of the first moment in [0, 0.999].
@@ -99,8 +101,13 @@ class TermGenome(Candidate):
     def _check_terms(self) -> None:
         if not 1 <= len(self.terms) <= MAX_TERMS:
             raise ValueError(f"Invalid terms: {len(self.terms)} of them, a genome has 1 to {MAX_TERMS}")
-        if unknown := [t for t in self.terms if t not in TERMS]:
-            raise ValueError(f"Invalid terms: unknown {unknown[0]!r}, {hint(unknown[0], TERMS)}")
+        for term in self.terms:
+            if term in TABLE:
+                continue
+            if is_reference(term) or term in [*ALL_TERMS] or term not in ALL_TERMS:
+                others = ALL_TERMS.installable
+                raise ValueError(f"Invalid terms: unknown {term!r}, {hint(term, TABLE)}; {others}")
+            use_term(term)
         if len(self.alphas) != len(self.terms):
             raise ValueError(f"Invalid alphas: {len(self.alphas)} weights for {len(self.terms)} terms")
         if bad := [a for a in self.alphas if not abs(a) <= ALPHA_BOUND]:

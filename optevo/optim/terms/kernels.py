@@ -24,10 +24,6 @@ from optevo.optim.terms.table import BASIS, FUSED, Inputs
 logger = logging.getLogger(__name__)
 
 
-#: Which of `Scalars.folded` are proportional to the learning rate, so long as nothing decays the weights.
-PROPORTIONAL = (*range(1, 7), *range(17, 17 + len(BASIS) - len(FUSED)))
-
-
 class Scalars(NamedTuple):
     """What one step multiplies by; the learning rate and bias corrections are folded in already."""
 
@@ -50,6 +46,10 @@ class Scalars(NamedTuple):
     def rates(self) -> tuple[float, ...]:
         """What each entry of the basis is multiplied by, in its order."""
         return self.grad, self.momentum, self.rms, self.adam, self.sign, self.unit, *self.others
+
+    def without_unused(self) -> Scalars:
+        """The same without the entries beyond the first six, where the rule has none of them."""
+        return self if any(self.others) else self._replace(others=())
 
     def folded(self) -> tuple[float, ...]:
         """The numbers that `stacked_update` and the compiled kernel take, in their order.
@@ -296,7 +296,7 @@ def _layout(tensors: Sequence[list[Tensor]], k: Scalars) -> Hashable:
     # Clipping takes a fifth of a step in cache, so rules without it have kernels of their own.
     facts = device, torch.get_num_threads(), torch.is_inference_mode_enabled(), k.clip != float("inf")
     shapes = [tuple([(type(t), t.dtype, t.shape, t.stride()) for t in ts]) for ts in tensors]
-    return facts, *shapes
+    return facts, tuple(BASIS) if k.others else (), *shapes
 
 
 def _no_guards(guards: Sequence[object]) -> list[bool]:
@@ -313,6 +313,7 @@ def compiled_update(
     layout: Hashable = None,
 ) -> None:
     """As `foreach_update`, in one kernel. Compiled once a layout of the tensors, whatever the genome."""
+    k = k.without_unused()
     layout = layout or _layout((params, grads, exp_avgs, exp_avg_sqs), k)
     if len(set(map(id, grads))) < len(grads):  # a compiler that met them as one would keep them as one
         grads = [g.clone() for g in grads]
@@ -355,6 +356,7 @@ def update(
     if compiled:
         return compiled_update(*tensors, k)
     if compiled is None and pays(params):
+        k = k.without_unused()
         layout = _layout(tensors, k)
         if layout in layouts or len(layouts) < _MOST_LAYOUTS:
             layouts.add(layout)

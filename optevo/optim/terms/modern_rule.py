@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from optevo.optim.terms.rule import fold
-from optevo.optim.terms.table import BASIS, LATER, MODERN_TABLE
+from optevo.optim.terms.table import BASIS, FUSED, LATER, MODERN_TABLE
 
-ENTRIES = {**BASIS, **LATER}
+ENTRIES = {**{name: BASIS[name] for name in FUSED}, **LATER}
 #: Entries that see the size of the first moment.
-READS_SIZE = tuple(name for name in BASIS if "m" in BASIS[name].reads)
+READS_SIZE = tuple(name for name in FUSED if "m" in BASIS[name].reads)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.kernels import stacked_update
 from optevo.optim.terms.optimizer import rule_scalars
+from optevo.optim.terms.table import BASIS
 
 
 class StackedTerms:
@@ -26,7 +27,9 @@ class StackedTerms:
         rules = [genome.rule() for genome in genomes]
         self.m = torch.zeros_like(like) if any(rule.reads_m for rule in rules) else None
         self.v = torch.zeros_like(like) if any(rule.reads_v for rule in rules) else None
-        self.scalars = torch.stack([_scalars(genome, steps) for genome in genomes], dim=2).to(like)
+        self.scalars = torch.stack([_scalars(genome, steps, len(BASIS)) for genome in genomes], dim=2).to(
+            like
+        )
         self.work = like.new_empty(4, *like.shape)
         self.taken = 0
 
@@ -43,8 +46,11 @@ class StackedTerms:
 
 
 @functools.lru_cache(maxsize=64)  # a stack trains with several seeds and tasks
-def _scalars(genome: TermGenome, steps: int) -> Tensor:
-    """The numbers of every step of a run, float64 of shape (steps, as many as `Scalars.folded` gives)."""
+def _scalars(genome: TermGenome, steps: int, entries: int) -> Tensor:
+    """The numbers of every step of a run, float64 of shape (steps, as many as `Scalars.folded` gives).
+
+    As many as the basis has entries, which grow when a term of another package is used.
+    """
     rule, schedule = genome.rule(), genome.schedule(steps)
     rows = [
         rule_scalars(rule, lr=genome.lr * schedule(t), weight_decay=genome.weight_decay, step=t + 1).folded()

@@ -13,15 +13,19 @@ as Nesterov's, is an entry of `TABLE` alone.
 see a whole matrix, each a pass of its own in `modern_optimizer`.
 
 The terms are choices of the search space, and Optuna lets no study's choices change: a study that was begun
-with fewer terms goes on under the optevo that began it.
+with fewer terms goes on under the optevo that began it. So terms of other packages are in no study that does
+not name them, see `use_term`.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from optevo.lazy import Extensible
 
 
 class Inputs(NamedTuple):
@@ -224,8 +228,65 @@ MODERN_TABLE: dict[str, Term] = {
 MODERN_TERMS = tuple(MODERN_TABLE)
 
 
-@functools.lru_cache(maxsize=256)
+#: Every term by name: both catalogues', and those of other packages, each a `Basis` or a `Term`.
+ALL_TERMS: Extensible[Basis | Term] = Extensible(
+    "term",
+    "a Basis or a Term of optevo.optim.terms.table",
+    lambda one: isinstance(one, (Basis, Term)),
+    MODERN_TABLE,
+)
+_ADDED: dict[str, Basis | Term] = {}  # of others, as they were found
+_READABLE = {"m", "m-hat", "root", "magnitude", "eps"}  # of what is no part of the modern catalogue
+# What the coefficients of a rule stand beside in its canonical form.
+_TAKEN = {"beta1", "beta2", "eps", "bias_correction", "clip_value", "others"}
+
+
+def use_term(name: str) -> str:
+    """Have genomes know a term that may be another package's: it joins `TABLE`, and its entry `BASIS`.
+
+    Args:
+        name: Of a term, of an entry point in the group ``optevo.terms``, or ``module:NAME``.
+
+    Returns:
+        The term's name in genomes, without the module.
+
+    Raises:
+        UserError: There is no such term, or it cannot be imported.
+        ValueError: It is none that a genome can have.
+    """
+    if name in TABLE:
+        return name
+    short, entry = name.rpartition(":")[2], ALL_TERMS[name]
+    if _ADDED.get(short) == entry:
+        return short
+    if short in {**MODERN_TABLE, **TABLE}:
+        raise ValueError(f"Invalid term {name!r}: there is another of the name {short!r}, rename it")
+    if isinstance(entry, Basis):
+        _check_entry(name, entry)
+        BASIS[entry.name] = entry
+        TABLE[short] = Term(lambda beta1: {entry.name: 1.0}, entry.value)
+    else:
+        if unknown := entry.shares(0.5).keys() - BASIS:
+            raise ValueError(f"Invalid term {name!r}: shares {min(unknown)!r}, expected {', '.join(BASIS)}")
+        TABLE[short] = entry
+    _ADDED[short] = entry
+    return short
+
+
+def _check_entry(term: str, entry: Basis) -> None:
+    name, readable = entry.name, ", ".join(sorted(_READABLE))
+    if not re.fullmatch(r"[a-z]\w*", name) or name in {*BASIS, *LATER, *_TAKEN}:
+        raise ValueError(f"Invalid term {term!r}: the name {name!r} of its entry is taken, or no small word")
+    if unknown := entry.reads - _READABLE:
+        raise ValueError(f"Invalid term {term!r}: reads {min(unknown)!r}, expected some of {readable}")
+
+
 def reads_of(coefficients: tuple[float, ...]) -> frozenset[str]:
     """All that the entries with coefficients other than 0 read."""
-    used = (entry for entry, c in zip(BASIS.values(), coefficients, strict=False) if c != 0)
+    return _reads_of(coefficients, tuple(BASIS))
+
+
+@functools.lru_cache(maxsize=256)
+def _reads_of(coefficients: tuple[float, ...], names: tuple[str, ...]) -> frozenset[str]:
+    used = (BASIS[name] for name, c in zip(names, coefficients, strict=False) if c != 0)
     return frozenset[str]().union(*(entry.reads for entry in used))
