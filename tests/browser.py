@@ -82,15 +82,16 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def open(self, path: Path, *, width: int, dark: bool = False, until: str = "true") -> None:
-        """Load a file at a window's width in CSS pixels, until an expression holds; clears `events`."""
+    def open(self, page: Path | str, *, width: int, dark: bool = False, until: str = "true") -> None:
+        """Load a file or an address at a window's width in CSS pixels, until an expression holds; clears `events`."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url="about:blank")
         self.events.clear()
-        self.call("Page.navigate", url=path.as_uri())
+        address = page if isinstance(page, str) else page.as_uri()
+        self.call("Page.navigate", url=address)
         end = time.monotonic() + _SECONDS
         while not self.value(f"document.readyState === 'complete' && Boolean({until})"):
             assert time.monotonic() < end, f"{until} never held"
