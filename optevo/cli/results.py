@@ -9,18 +9,16 @@ from typing import Annotated
 
 import typer
 
-from optevo.cli.options import DEFAULT_STORAGE, DataDir, Storage, check_output, console, print_cells
-from optevo.cli.winners import (
-    Machine,
-    load_complete,
-    measured_entries,
-    measured_variants,
-    other_entries,
-    trained_winner,
-    tuned_adamw,
+from optevo.cli.options import (
+    DEFAULT_STORAGE,
+    DataDir,
+    Storage,
+    check_output,
+    console,
+    print_cells,
+    told_when_interrupted,
 )
 from optevo.errors import UserError
-from optevo.naming import hint
 
 Studies = Annotated[list[str], typer.Argument(help="Names of studies.", metavar="STUDY...")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")]
@@ -56,44 +54,42 @@ def compare(
     data_dir: DataDir = None,
 ) -> None:
     """Compare studies' winners on the test split: trained with the final budget, once a study."""
-    from optevo.measurement.test_split import BUDGETS
-    from optevo.reporting.caveats import caveats
-    from optevo.reporting.comparison import check_comparable, check_reference, reference_of
+    from optevo.api.comparing import compare as compared
     from optevo.reporting.costs import cost_cells
-    from optevo.reporting.tables import (
-        difference_cells,
-        reading_of,
-        study_cells,
-        summary_cells,
-        write_tables,
-    )
+    from optevo.reporting.tables import difference_cells, study_cells, summary_cells
 
-    _check_measure(measure)
-    if budget not in BUDGETS:
-        raise UserError(f"--budget {budget!r}: {hint(budget, BUDGETS)}")
     _check_folder(output)
-    check_reference(reference, studies)
-    loaded = load_complete(storage, studies)
-    check_comparable([config for _, config in loaded])
-    entries = measured_entries(loaded, steps, seeds, again, Machine(workers, device, data_dir), budget=budget)
-    (other,) = (one for one in BUDGETS if one != budget)
-    beside, against = other_entries(entries, other), reference_of(reference, entries)
-    *_, found = write_tables(output, entries, against, measure, beside)
-    name, said = "metric" if measure == "metric" else "fitness", caveats(entries, measure)
-    readings = [reading_of(group, against, measure) for group in (entries, beside) if group]
-    for reading in readings:
+    with told_when_interrupted():
+        found = compared(
+            *studies,
+            steps=steps,
+            seeds=seeds,
+            reference=reference,
+            measure=measure,
+            budget=budget,
+            again=again,
+            storage=storage,
+            workers=workers,
+            device=device,
+            data_dir=data_dir,
+            progress=console,
+        )
+    name = "metric" if measure == "metric" else "fitness"
+    for reading in found.readings:
         title = f"{name} on the test split, {reading.budget}: mean ± sd over seeds"
         print_cells(title, summary_cells(reading.summary))
         if len(reading.differences):
             print_cells("paired by task and seed", difference_cells(reading.differences))
         if len(reading.costs):
             print_cells("what a training step costs", cost_cells(reading.costs))
-    print_cells("found with", study_cells(found))
-    new = [one for one in caveats(beside, measure) if one not in said] if beside else []
-    for caveat in [*said, *(f"with {readings[-1].budget}: {one}" for one in new)]:
+    print_cells("found with", study_cells(found.found_with))
+    for caveat in found.caveats:
         console.print(caveat)
+    found.write(output)
     names = ("runs", "summary", "differences", "costs")
-    files = [f"{n}{one.ending}.csv" for one in readings for n in names if n != "costs" or len(one.costs)]
+    files = [
+        f"{n}{one.ending}.csv" for one in found.readings for n in names if n != "costs" or len(one.costs)
+    ]
     console.print(f"tables are in {output}/: comparison.md, {', '.join(files)}, studies.csv")
 
 
@@ -114,61 +110,32 @@ def ablate(
     data_dir: DataDir = None,
 ) -> None:
     """Take the winner apart, on the validation split: did its rule, its schedule or its tuning win?"""
-    from optevo.escaping import escaped, markdown_table, printable
-    from optevo.measurement.ablation import variants_config
-    from optevo.measurement.test_split import check_fresh
-    from optevo.reporting.ablation import ablation_cells, ablation_frame, account, account_cells
-    from optevo.reporting.tables import write_files
-    from optevo.reporting.text import TEST_MARK, told_budget
-    from optevo.study.studies import best_trials
+    from optevo.api.comparing import ablate as taken_apart
 
-    _check_measure(measure)
     _check_folder(output)
-    ((loaded, config),) = load_complete(storage, [study])
-    machine = Machine(workers, device, data_dir)
-    space = config.make_space()
-    # Asked before anything is measured, which may take minutes.
-    if space.variants(space.candidate(best_trials(loaded, 1)[0].params), None) is None:
-        raise UserError(f"study {study!r} searches {space.title}: there is no rule to take apart")
-    winner = trained_winner(loaded, config, machine)
-    sweep = tuned_adamw(storage, adamw, config)
-    tuned = None
-    if sweep is None:
-        console.print(
-            "no finished sweep of adamw with these tasks, steps and precision, selected on validation data, "
-            "is in the database, so rule, schedule and tuning are not told apart: "
-            "`optevo run studies/baselines/adamw.toml` makes one; --adamw names one"
+    with told_when_interrupted():
+        found = taken_apart(
+            study,
+            adamw=adamw,
+            steps=steps,
+            seeds=seeds,
+            measure=measure,
+            storage=storage,
+            workers=workers,
+            device=device,
+            data_dir=data_dir,
+            progress=console,
         )
-    else:
-        tuned = trained_winner(*sweep, machine)
-    budget = variants_config(config, steps or config.evaluation.steps, seeds)
-    configs = [config, *([sweep[1]] if sweep else [])]
-    for one in configs:
-        check_fresh(one, budget.evaluation.seeds, "the variants")
-    warned = [printable(f"{one.name}: {TEST_MARK}") for one in configs if one.evaluation.split == "test"]
-    variants = space.variants(winner, tuned)
-    assert variants is not None
-    runs = measured_variants(loaded, budget, variants.candidates, machine)
-    frame, parts = ablation_frame(runs, measure), account(runs, measure, variants.account)
-    length = told_budget(budget.evaluation.steps, budget.evaluation.budget)
-    said = f"{length}, {seeds} seeds, validation split"
-    text = [f"# The winner of {escaped(study)} taken apart\n", f"{said}, {measure}: mean ± sd over seeds.\n"]
-    text += [f"**{escaped(mark)}**\n" for mark in warned]
-    text += [f"{escaped(variants.note)}\n"] * bool(variants.note)
-    text += [markdown_table(ablation_cells(frame), entities=False)]
-    print_cells(f"{said}, {measure}", ablation_cells(frame))
-    if variants.note:
-        console.print(variants.note)
-    if parts:
-        text += ["\nThe gain over tuned AdamW, one thing changed at a time:\n"]
-        text += [markdown_table(account_cells(parts), entities=False)]
-        print_cells("the gain over tuned AdamW, one thing changed at a time", account_cells(parts))
-    if sweep is not None and tuned is not None:
-        text += [f"\nTuned AdamW is the best of study {escaped(sweep[1].name)}: {escaped(tuned.describe())}."]
-        console.print(f"tuned AdamW is the best of study {sweep[1].name}: {tuned.describe()}")
-    for mark in warned:
+    print_cells(f"{found.budget}, {measure}", found.cells)
+    if found.note:
+        console.print(found.note)
+    if found.account is not None:
+        print_cells("the gain over tuned AdamW, one thing changed at a time", found.account)
+    if found.tuned is not None:
+        console.print(found.tuned)
+    for mark in found.marks:
         console.print(mark)
-    write_files(output, {"ablation.csv": frame.to_csv(index=False), "ablation.md": "\n".join([*text, ""])})
+    found.write(output)
     console.print(f"tables are in {output}/: ablation.md, ablation.csv")
 
 
@@ -180,69 +147,11 @@ def report(
     measure: Measure = "metric",
 ) -> None:
     """Write one HTML page about studies, with figures, that opens without a network."""
-    from optevo.measurement.fresh_seeds import stored_result
-    from optevo.measurement.test_split import stored_evaluation
-    from optevo.reporting.caveats import caveats
-    from optevo.reporting.comparison import (
-        OVERALL,
-        Entry,
-        check_budgets,
-        check_comparable,
-        check_reference,
-        differences_frame,
-        reference_of,
-        summary_frame,
-    )
-    from optevo.reporting.page.report import write_report
-    from optevo.storage.opening import open_storage
-    from optevo.study.studies import load_study
+    from optevo.api.reports import report as written
 
-    _check_measure(measure)
     check_output(output)
-    check_reference(reference, studies)
-    opened = open_storage(storage)
-    loaded = [load_study(opened, name) for name in dict.fromkeys(studies)]
-    entries: list[Entry] = []
-    left_out: list[str] = []
-    for study, config in loaded:
-        final, result = stored_evaluation(study, config), stored_result(study, config)
-        if final is not None and result is not None and final.trial == result.winner:
-            entries.append(Entry(study, config, result, final))
-        elif final is not None:
-            left_out.append(
-                f"{config.name} is not compared: trial {final.trial} was measured, and is not its winner now."
-            )
-        else:
-            left_out.append(f"{config.name} is not compared: `optevo compare` has not measured its winner.")
-    summary = differences = None
-    notes: list[str] = []
-    try:
-        check_comparable([entry.config for entry in entries])
-        check_budgets([(e.study, e.steps, e.seeds) for e in (entry.test for entry in entries)])
-    except UserError as error:  # each of them can be told of all the same
-        notes, entries = [f"Not compared: {error}."], []
-    if entries:
-        evaluations = [entry.test for entry in entries]
-        summary, first = summary_frame(evaluations, measure), evaluations[0]
-        if len(first.tasks) == 1:  # the mean over one task is no news
-            summary = summary[summary["task"] == OVERALL]
-        notes = [
-            f"{'The metric' if measure == 'metric' else 'Fitness'} on the test split after {first.steps:,} "
-            f"steps, {len(first.seeds)} seeds; intervals are at 95 %.",
-            *caveats(entries, measure),
-            *left_out,
-        ]
-        if len(evaluations) > 1:
-            differences = differences_frame(evaluations, reference_of(reference, entries), measure)
-    write_report(loaded, output, summary=summary, differences=differences, notes=notes)
+    written(*studies, output=output, reference=reference, measure=measure, storage=storage)
     console.print(f"wrote {output}: open it in a browser")
-
-
-def _check_measure(measure: str) -> None:
-    from optevo.reporting.comparison import MEASURES
-
-    if measure not in MEASURES:
-        raise UserError(f"--measure {measure!r}: {hint(measure, MEASURES)}")
 
 
 def _check_folder(folder: Path) -> None:
