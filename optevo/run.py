@@ -308,22 +308,6 @@ def measure_best(
     return result
 
 
-def check_exportable(config: StudyConfig) -> None:
-    """Refuse to export what a class alone can't be, or what no study names, before a search for it begins.
-
-    Raises:
-        UserError: The study's optimizer wants to know more, or the study names no winner.
-    """
-    if config.rerun.candidates == 0:
-        raise UserError(
-            "--export: a study with [rerun] candidates = 0 names no winner; leave the option out and use "
-            "`optevo export N`, with a trial's number"
-        )
-    reason = config.make_space().not_exportable()
-    if reason is not None:
-        raise UserError(f"--export: {reason}")
-
-
 def _measured(config: StudyConfig, storage_url: str) -> Result | None:
     """The result of a study that has nothing left to do; its data need not be here."""
     try:

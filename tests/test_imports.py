@@ -170,11 +170,13 @@ WALLS = {
     "measurement": {"errors", "keys", "escaping", "study", "training", "liveness", "optim"},
     "storage": {"errors", "keys", "escaping", "files", "naming", "optuna_private", "study", "liveness"},
     "workers": {
+        "live",
         *("errors", "keys", "optuna_private", "evaluation", "training", "study", "samplers", "storage"),
         "liveness",
     },
     "reporting": {
         "errors",
+        "live",
         "optuna_private",
         "keys",
         "lazy",
@@ -197,7 +199,13 @@ WALLS = {
         "workers",
         "reporting",
     },
+    "api": {
+        *("errors", "keys", "escaping", "files", "live", "naming", "tasks", "study", "training"),
+        *("measurement", "storage", "workers", "reporting", "run"),
+    },
+    "live": {"escaping"},
     "cli": {
+        *("live", "api"),
         *("errors", "keys", "escaping", "files", "tasks", "samplers", "liveness", "study", "training"),
         *("naming", "measurement", "storage", "workers", "reporting", "run", "optim", "scalars"),
     },
@@ -206,9 +214,10 @@ WALLS = {
 }
 #: What they may name for type checkers besides.
 FOR_TYPES = {
-    "__init__": {"errors", "optim", "samplers", "spaces"},
+    "__init__": {"api", "errors", "optim", "samplers", "spaces"},
     "training": {"study"},
     "evaluation": {"study"},
+    "api": {"optim"},
     "reporting": {"optim"},
 }
 NEVER = [("optim", "optuna"), ("tasks", "optuna"), ("training", "optuna"), ("samplers", "torch")]

@@ -25,7 +25,6 @@ from optevo.cli.options import (
     DataDir,
     Storage,
     console,
-    load_one,
     told_when_interrupted,
 )
 from optevo.cli.promote import print_funnel, promote
@@ -97,37 +96,33 @@ def run(
     ] = False,
 ) -> None:
     """Create a study, or resume it: the same command. Ctrl-C stops it cleanly."""
-    from optevo.run import check_exportable
-    from optevo.run import run as run_study
+    from optevo.api.exporting import check_exportable
+    from optevo.api.searching import search
     from optevo.study.config import load_config
-    from optevo.tasks.roots import data_root
 
     config = load_config(file)
     if export_to is not None:
         check_export(export_to)
         check_exportable(config)
     with told_when_interrupted():
-        result = run_study(
+        result = search(
             config,
-            storage_url=storage,
+            storage=storage,
             workers=workers,
             device=device,
-            data_root=data_root(data_dir, needed=False),
-            console=console,
-            trials=trials,
+            data_dir=data_dir,
+            progress=console,
+            stop_after=trials,
             cluster=cluster,
-            own_data_root=data_dir is not None,
             accept_environment=accept_environment,
         )
     if config.stages:
-        print_funnel(*load_one(storage, config.name))
-    if result is None:
+        print_funnel(result.study, result.config)
+    if result.measured is None or not result.complete:
         return
-    study, config = load_one(storage, config.name)
-    print_result(study, config, result)
+    print_result(result.study, result.config, result.measured)
     if export_to is not None:
-        winner = study.get_trials(deepcopy=False)[result.winner]
-        write_export(study, config, winner, export_to, "Evolved")
+        write_export(result.study, result.config, result.best, export_to, "Evolved")
 
 
 for command in (

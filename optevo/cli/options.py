@@ -5,40 +5,22 @@ from __future__ import annotations
 # ruff: noqa: PLC0415
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from optevo.errors import UserError
-from optevo.escaping import spelled
+from optevo.live import make_console
 
 if TYPE_CHECKING:
     import optuna
-    from rich.text import Text
 
     from optevo.study.config import StudyConfig
 
 
-class _AnyTextConsole(Console):
-    """Escapes, before it is laid out, whatever the stream can't say or a terminal might obey."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """See rich."""
-        return super().render_str(spelled(text, self.encoding), **options)
-
-
-def _make_console() -> Console:
-    """As wide as COLUMNS says, else as the terminal; elsewhere lines stay whole, and tables are wide."""
-    fits = os.environ.get("COLUMNS", "").isdecimal() or (sys.stdout is not None and sys.stdout.isatty())
-    # Names and messages are not ours to interpret: no markup.
-    return _AnyTextConsole(markup=False, emoji=False, soft_wrap=not fits, width=None if fits else 160)
-
-
-console = _make_console()
+console = make_console()
 
 EXIT_STOPPED = 130  # of a command that SIGINT or SIGTERM stopped
 DEFAULT_STORAGE = "sqlite:///optevo.db"

@@ -193,38 +193,8 @@ def print_result(study: optuna.Study, config: StudyConfig, result: Result) -> No
 def write_export(
     study: optuna.Study, config: StudyConfig, trial: FrozenTrial, output: Path, class_name: str
 ) -> None:
-    from optevo import __version__, keys
-    from optevo.measurement.fresh_seeds import stored_result
-    from optevo.reporting.rules import as_trained, hyperparameters, runs_of
-    from optevo.reporting.text import fresh
-    from optevo.training.run import found_rate
+    from optevo.api.exporting import source_of
 
-    if keys.CANONICAL not in keys.ours(trial):
-        raise UserError(f"trial {trial.number} has no optimizer to export: it is {trial.state.name}")
-    evaluation = config.evaluation
-    provenance = {
-        "study": study.study_name,
-        "trial": str(trial.number),
-        "fitness in search": str(trial.value),
-        "tasks": ", ".join(map(str, evaluation.tasks)),
-        "split": evaluation.split,
-        "steps": str(evaluation.steps),
-        "seeds": ", ".join(map(str, evaluation.seeds)),
-        "environment": str(study.user_attrs[keys.ENVIRONMENT]),
-        "written by": f"optevo {__version__}",
-    }
-    result = stored_result(study, config)
-    runs = runs_of(trial, result)
-    if found_rate(runs) is not None:
-        provenance["hyperparameters"] = str(hyperparameters(trial, runs))
-    if result is not None and result.winner == trial.number:
-        row = result.rows[-1]
-        provenance["fitness on fresh seeds"] = f"{fresh(row)}, n = {len(row.by_seed)}"
-    try:
-        candidate = as_trained(config.make_space().candidate(trial.params), runs)
-        source = candidate.source(class_name, provenance)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    write_text(output, source)
+    write_text(output, source_of(study, config, trial, class_name))
     imported = f": from {output.stem} import {class_name}, scheduler"
     console.print(f"wrote {output}" + imported * (output.suffix == ".py"))

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from optevo import keys
 from optevo.escaping import printable
+from optevo.live import live
 from optevo.reporting.rules import hyperparameters
 from optevo.reporting.text import TEST_MARK, formula
 from optevo.samplers.base import sampler_of
@@ -159,6 +160,10 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[int]
     def line(done: int) -> Text:  # as Text: a study's name is no markup
         return Text(f"{printable(what)}: {min(done, total)} of {total} runs done")
 
+    if console.is_jupyter:
+        with live(console, line(0)) as show:
+            yield lambda done: show(line(done))
+        return
     dots = "dots" if console.encoding.startswith("utf") else "line"
     with console.status(line(0), spinner=dots) as status:
         yield lambda done: status.update(line(done))

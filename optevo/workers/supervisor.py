@@ -11,9 +11,9 @@ from typing import NoReturn, Protocol
 
 import optuna
 from rich.console import Console, RenderableType
-from rich.live import Live
 
 from optevo.errors import RunFailed, UserError
+from optevo.live import live
 from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials
 from optevo.liveness.processes import STOPS, OwnProcess, StopRequests, handling
 from optevo.storage.errors import StorageUnreachable
@@ -67,7 +67,7 @@ def watch(
     """
     monitor, looked, advanced = LivenessMonitor(), time.monotonic(), time.monotonic()
     failed: list[WorkerExit] = []
-    with _forwarded_signals(pool, console, stopped), _display(console, progress) as show:
+    with _forwarded_signals(pool, console, stopped), display(console, progress) as show:
         while pool.working:
             time.sleep(_POLL_SECONDS)
             ended = pool.tend(progress.counted)  # before any question to the database, which may have to wait
@@ -183,9 +183,10 @@ def _forwarded_signals(pool: WorkerPool, console: Console, received: list[int]) 
 
 
 @contextlib.contextmanager
-def _display(console: Console, progress: Progress) -> Iterator[Callable[[], None]]:
-    """A live table on a terminal, plain lines elsewhere; yields what to call now and then."""
-    if not console.is_interactive:  # nor on a dumb terminal, which can move no cursor
+def display(console: Console, progress: Progress) -> Iterator[Callable[[], None]]:
+    """A live table on a terminal or in a notebook, else plain lines; yields what to call now and then."""
+    # A dumb terminal can move no cursor, so it isn't interactive.
+    if not (console.is_interactive or console.is_jupyter):
 
         def lines() -> None:
             for line in progress.lines():
@@ -193,5 +194,5 @@ def _display(console: Console, progress: Progress) -> Iterator[Callable[[], None
 
         yield lines
         return
-    with Live(progress.table(), console=console, auto_refresh=False) as live:
-        yield lambda: live.update(progress.table(), refresh=True)
+    with live(console, progress.table()) as show:
+        yield lambda: show(progress.table())

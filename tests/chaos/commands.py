@@ -14,7 +14,7 @@ from unittest import mock
 
 import optuna_dashboard
 
-import optevo.cli.winners
+import optevo.api.winners
 import optevo.run
 import optevo.storage.proxy
 import optevo.workers.worker
@@ -38,13 +38,13 @@ def untrained() -> Iterator[None]:
     """Within it no command trains, serves or waits; all that it reads before, it reads."""
     with contextlib.ExitStack() as stack:
         for where, name in (
-            (optevo.cli.winners.Machine, "train"),
+            (optevo.api.winners.Machine, "train"),
             (optevo.run, "_worker_pool"),
             (optevo.storage.proxy, "start_server"),
             (optuna_dashboard, "run_server"),
         ):
             stack.enter_context(mock.patch.object(where, name, _would_train))
-        for where, name in ((optevo.cli.winners.Machine, "check"), (optevo.workers.worker, "when_orphaned")):
+        for where, name in ((optevo.api.winners.Machine, "check"), (optevo.workers.worker, "when_orphaned")):
             stack.enter_context(mock.patch.object(where, name))
         # Workers and `run` measure and rehearse before they look at what is stored.
         stack.enter_context(mock.patch.object(optevo.workers.worker, "make_worker_bench", _would_train))

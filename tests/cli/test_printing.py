@@ -25,6 +25,7 @@ from optevo.cli.helps import PANELS
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import spelled, tolerate_any_text
 from optevo.files import write_text
+from optevo.live import make_console
 from optevo.workers.local_pool import LocalPool
 
 HOSTILE = "Δ \ud800 \0 \x1b[2J \u202e 探"
@@ -201,7 +202,7 @@ def test_lines_are_whole_in_a_pipe_and_fit_what_has_a_width(
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
-    console = options._make_console()
+    console = make_console()
     console.print(LONG.strip(), highlight=False)
     table = Table("a", "b")
     table.add_row(LONG, LONG)

@@ -13,8 +13,9 @@ import optuna
 import pytest
 import typer
 
-from optevo.cli import winners
-from optevo.cli.winners import Machine, trained_winner
+from optevo.api import winners
+from optevo.api.winners import Machine, trained_winner
+from optevo.cli.options import told_when_interrupted
 from optevo.errors import UserError
 from optevo.spaces import GraphSpace
 from optevo.training.run import Run
@@ -30,7 +31,7 @@ def test_sigterm_stops_training_and_the_callers_handler_is_back():
     received: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda signum, frame: received.append(signum))
     try:
-        with pytest.raises(typer.Exit) as ended:
+        with pytest.raises(typer.Exit) as ended, told_when_interrupted():
             Machine(1, "cpu", Path()).train(measure, "nothing", 1)
         os.kill(os.getpid(), signal.SIGTERM)
         assert Machine(1, "cpu", Path()).train(lambda progress: "trained", "nothing", 1) == "trained"

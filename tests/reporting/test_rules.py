@@ -14,8 +14,8 @@ from example_studies import Loaded, grid, tamper
 from rule_space import KIND, RATES, rules, with_winner
 
 from optevo import keys
+from optevo.api.winners import Machine, trained_winner
 from optevo.cli.trials import write_export
-from optevo.cli.winners import Machine, trained_winner
 from optevo.measurement import test_split as final
 from optevo.measurement.ablation import variants_config
 from optevo.optim.candidate import Drawing, DrawnEdge, DrawnNode

@@ -1,4 +1,4 @@
-"""What `optevo compare` and `ablate` start from: finished studies, their winners, and where to train."""
+"""What comparisons and ablations start from: finished studies, their winners, and where to train."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from optevo.cli.options import console, told_when_interrupted
 from optevo.errors import UserError
+from optevo.live import make_console
 
 if TYPE_CHECKING:
     import optuna
+    from rich.console import Console
 
     from optevo.measurement.fresh_seeds import Result
     from optevo.optim.candidate import Candidate
@@ -27,9 +28,12 @@ Loaded = tuple["optuna.Study", "StudyConfig"]
 class Machine:
     """Where to train; asked only once something has to be trained."""
 
-    def __init__(self, workers: int | None, device: str, data_dir: Path | None) -> None:
+    def __init__(
+        self, workers: int | None, device: str, data_dir: str | Path | None, console: Console | None = None
+    ) -> None:
         from optevo.tasks.roots import data_root
 
+        self.console = console or make_console()
         self._workers, self._device = workers, device
         self.data_root = data_root(data_dir, needed=False)
 
@@ -58,7 +62,7 @@ class Machine:
         from optevo.reporting.progress import counting
         from optevo.workers.supervisor import terminable
 
-        with told_when_interrupted(), terminable(), counting(console, what, n_runs) as progress:
+        with terminable(), counting(self.console, what, n_runs) as progress:
             return measure(progress=progress)
 
 
@@ -90,7 +94,7 @@ def measured_entries(
     for one, study, config in missing:  # all of them, before the first is read
         machine.check(study, test_config(config, one))
     if any(one.attempt > 1 for one, _, _ in missing):
-        console.print(
+        machine.console.print(
             "--again: a second reading of the test split is no test. Whatever was changed since the first "
             "was changed knowing it; the result carries a mark for good."
         )
