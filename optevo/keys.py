@@ -28,6 +28,10 @@ ABLATION = "optevo:ablation:"  # and budget, candidate, task and seed: a run of 
 LINES = "optevo:lines"  # of a saved file alone: a digest of its lines
 COPY_OF = "optevo:copy_of"  # the storage that a copied study comes from; without a fingerprint it was cut off
 
+# Study system attribute, optuna-dashboard's: what it calls the objectives. Optuna's own `set_metric_names`
+# would rename the column `value` of `study.trials_dataframe()` too: it is `value_fitness` in older studies.
+OBJECTIVE_NAMES = "dashboard:objective_names"
+
 # Trial system attribute: the slot that a trial claims, [generation, index], with the attempt behind it where
 # that is not the first, or None once given up.
 CLAIM = "optevo:slot"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from optuna.distributions import BaseDistribution
+from optuna.samplers._base import _process_constraints_after_trial
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 from optuna.study import Study, StudyDirection
 from optuna.study._frozen import FrozenStudy
@@ -40,9 +41,11 @@ __all__ = [
     "in_optimize_loop",
     "is_whole",
     "reads_parts",
+    "set_study_system_attr",
     "set_trial_system_attr",
     "set_trial_user_attr",
     "storage_of",
+    "store_constraints",
     "stored_trial",
     "study_id",
     "trial_id",
@@ -150,6 +153,18 @@ def set_trial_user_attr(study: Study, trial: AnyTrial, key: str, value: Any) -> 
 def set_trial_system_attr(study: Study, trial: AnyTrial, key: str, value: Any) -> None:
     """Write a system attribute of a trial that need not be this process's."""
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def set_study_system_attr(study: Study, key: str, value: Any) -> None:
+    """Write a system attribute of a study."""
+    study._storage.set_study_system_attr(study._study_id, key, value)
+
+
+def store_constraints(
+    constraints: Callable[[FrozenTrial], Sequence[float]], study: Study, trial: FrozenTrial, state: TrialState
+) -> None:
+    """Store a trial's constraints as Optuna's own samplers do, before its state."""
+    _process_constraints_after_trial(constraints, study, trial, state)
 
 
 def fail_trial(study: Study, trial: AnyTrial) -> None:

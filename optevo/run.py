@@ -12,12 +12,11 @@ import torch
 from rich.console import Console
 
 from optevo.errors import RunFailed, UserError
-from optevo.escaping import fenced
 from optevo.measurement.fresh_seeds import Result, measure, planned_runs, store_result, stored_result
+from optevo.reporting.dashboard.board import Board
 from optevo.reporting.progress import Progress, counting
-from optevo.reporting.rules import candidate_of
 from optevo.reporting.stage_progress import StageProgress
-from optevo.reporting.text import TEST_MARK, result_markdown, trial_lines
+from optevo.reporting.text import trial_lines
 from optevo.storage.opening import open_storage, shown
 from optevo.study.config import StudyConfig, load_stages
 from optevo.study.promotion import begin_stages, check_stages, staged_study, stored_pipeline
@@ -120,6 +119,7 @@ def run(
             "no task of this study gains by stacking here: batch_candidates trains one after another"
         )
     del bench
+    board = Board(study, config)
     if not is_complete(study):
         begun = len(study.get_trials(deepcopy=False))
         action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
@@ -137,7 +137,7 @@ def run(
             if cluster is None
             else (cluster, "cpu" if scored else device, workers, own_data_root),
         )
-        if watch(study, pool, console, Progress(study, config), stopped):
+        if watch(study, pool, console, Progress(study, config), stopped, tend=board.tend):
             raise KeyboardInterrupt
         if not is_complete(study):
             if trials is None:
@@ -145,6 +145,7 @@ def run(
                     "the workers have ended before the search was complete; nothing is lost: "
                     "the same command goes on"
                 )
+            board.refresh()
             console.print(f"paused at {counted(study)} trials; the same command goes on")
             return None
     if pipeline is not None:
@@ -161,6 +162,7 @@ def run(
             stopped=stopped,
         )
     if config.rerun.candidates == 0:
+        board.refresh()
         console.print("the search is complete; nothing is measured again, as [rerun] candidates = 0 says")
         for line in trial_lines(study, config, best_trials(study, 1)[0]):
             console.print(line, highlight=False)
@@ -302,8 +304,7 @@ def measure_best(
 ) -> Result:
     """`fresh_seeds.measure`, with what comes out kept in the study, and as a note and figures there."""
     result = measure(study, config, devices=devices, data_root=data_root, progress=progress)
-    _leave_note(study, config, result)
-    _leave_picture(study, config, result)
+    Board(study, config).refresh(result)
     store_result(study, config, result)
     return result
 
@@ -349,30 +350,3 @@ def _worker_pool(
     command = [sys.executable, *command, *data, "--parent", str(os.getpid())]
     each = [[*command, "--device", d, "--sharing", str(devices.count(d)), "--", name] for d in devices]
     return LocalPool(each, {**os.environ, **env})
-
-
-def _leave_note(study: optuna.Study, config: StudyConfig, result: Result) -> None:
-    """The result as a note that optuna-dashboard shows with the study."""
-    from optuna_dashboard import save_note  # noqa: PLC0415  slow to import, needed once a study
-
-    winner = fenced(trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]))
-    mark = f"**{TEST_MARK}**\n\n" if config.evaluation.split == "test" else ""
-    save_note(study, f"{mark}{winner}\n\nMean ± sd:\n\n{result_markdown(result)}\n")
-
-
-def _leave_picture(study: optuna.Study, config: StudyConfig, result: Result) -> None:
-    """The winner's rule as figures that optuna-dashboard shows with the study, if it can be drawn."""
-    candidate = candidate_of(config, study.get_trials(deepcopy=False)[result.winner])
-    drawing = None if candidate is None else candidate.drawing()
-    if drawing is None:
-        return
-    from optuna_dashboard import save_plotly_graph_object  # noqa: PLC0415  as above
-
-    from optevo.reporting.figures.rule import rule_curves, rule_graph  # noqa: PLC0415  brings plotly in
-
-    for name, figure in (
-        ("rule", rule_graph(drawing)),
-        ("curves", rule_curves(drawing, config.evaluation.steps)),
-    ):
-        if figure is not None:
-            save_plotly_graph_object(study, figure, graph_object_id=f"optevo-{name}")

@@ -17,6 +17,7 @@ import typer
 from optevo.cli import data, helps, results, status, task, trials
 from optevo.cli import storage as databases
 from optevo.cli.correlation import correlate
+from optevo.cli.dashboard import dashboard
 from optevo.cli.doctor import doctor
 from optevo.cli.init import init
 from optevo.cli.options import (
@@ -127,30 +128,9 @@ def run(
 
 for command in (
     *(status.status, trials.show, trials.export, results.compare, results.ablate),
-    *(promote, correlate, results.report, status.repair, top, init, doctor),
+    *(promote, correlate, results.report, status.repair, top, init, doctor, dashboard),
 ):
     app.command()(command)
-
-
-@app.command()
-def dashboard(
-    storage: Storage = DEFAULT_STORAGE,
-    host: Annotated[str, typer.Option(help="Address to bind; the default is seen by this machine alone.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
-) -> None:
-    """Serve optuna-dashboard for the database."""
-    from optuna_dashboard import run_server
-
-    from optevo.storage.opening import open_storage
-
-    opened = open_storage(storage)
-    console.print(f"optuna-dashboard on http://{host}:{port}/ (Ctrl-C ends it)")
-    try:
-        run_server(opened, host=host, port=port)
-    except OSError as error:
-        raise UserError(f"cannot serve on {host}:{port}: {error.strerror}; try another --port") from None
 
 
 @app.command(hidden=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy as copying
 import datetime
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -22,12 +23,14 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.status import running_trial
 from optevo.naming import hint
-from optevo.optuna_private import FrozenStudy, study_id
+from optevo.optuna_private import FrozenStudy, study_id, trial_id
 from optevo.storage.instants import local
 from optevo.storage.opening import open_storage, shown
 from optevo.study.check import check_portable, is_cut_off_copy, readable, stored_studies
 
 logger = logging.getLogger(__name__)
+
+_OF_A_TRIAL = re.compile(r"(dashboard:(?:artifacts:)?)(\d+)(?=:)")
 
 
 def copy_studies(
@@ -143,19 +146,29 @@ def copy_into(
     for trial in copies:
         target.create_new_trial(copy, template_trial=trial)
     # A trial whose creation was tried again after an outage may be there twice.
-    if list(map(content, target.get_all_trials(copy, deepcopy=False))) != list(map(content, copies)):
+    written = target.get_all_trials(copy, deepcopy=False)
+    if list(map(content, written)) != list(map(content, copies)):
         raise UserError(
             f"the copy of study {study.study_name!r} differs from its source, perhaps since the storage went "
             "away for a while; the same command makes it anew"
         )
     # After the trials, and the configuration after the rest: with it a study looks whole to most commands.
+    ids = {trial_id(old): trial_id(new) for old, new in zip(trials, written, strict=True)}
     for key, value in sorted(source.get_study_system_attrs(study_id(study)).items()):
-        target.set_study_system_attr(copy, key, value)
+        target.set_study_system_attr(copy, _renumbered(key, ids), value)
     attrs = source.get_study_user_attrs(study_id(study))
     attrs.pop(keys.COPY_OF, None)
     last = (keys.CONFIG, keys.FINGERPRINT)
     for key in (*sorted(attrs.keys() - last), *last):
         target.set_study_user_attr(copy, key, attrs[key])
+
+
+def _renumbered(key: str, ids: Mapping[int, int]) -> str:
+    """A study's attribute by its name, which of a trial's note or file has the trial's id in it."""
+    found = _OF_A_TRIAL.match(key)
+    if found is None or int(found[2]) not in ids:
+        return key
+    return f"{found[1]}{ids[int(found[2])]}{key[found.end(2) :]}"
 
 
 def is_cut_off(storage: BaseStorage, study: FrozenStudy) -> bool:

@@ -17,7 +17,7 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.liveness.lost import worker_identity
 from optevo.naming import hint
-from optevo.optuna_private import set_trial_user_attr
+from optevo.optuna_private import set_study_system_attr, set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import places
 from optevo.spaces.sections import WarmStart
@@ -102,9 +102,7 @@ def create_or_resume(
             raise UserError(
                 f"study {config.name!r} in this storage was not made by optevo; give yours another name"
             )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(["fitness"])  # what dashboards call the objective
+        set_study_system_attr(study, keys.OBJECTIVE_NAMES, ["fitness"])
         study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
         study.set_user_attr(keys.CONFIG, config.to_dict())
         package = config.make_space().package

@@ -47,7 +47,13 @@ class Progress(Protocol):
 
 
 def watch(
-    study: optuna.Study, pool: WorkerPool, console: Console, progress: Progress, stopped: list[int]
+    study: optuna.Study,
+    pool: WorkerPool,
+    console: Console,
+    progress: Progress,
+    stopped: list[int],
+    *,
+    tend: Callable[[], None] = lambda: None,
 ) -> bool:
     """Watch the workers until they have ended.
 
@@ -57,6 +63,7 @@ def watch(
         console: Where to print.
         progress: What to show.
         stopped: SIGINT and SIGTERM are noted here as they come.
+        tend: Called as often as `progress` looks, until a stop is requested. Default: nothing.
 
     Returns:
         Whether a stop was requested.
@@ -75,6 +82,8 @@ def watch(
             failed += [one for one in ended if _is_failure(one, bool(stopped))]
             try:
                 show()
+                if not stopped:
+                    tend()
                 if ended or time.monotonic() - looked >= LOOK_SECONDS:
                     fail_lost_trials(study, monitor)
                     looked = time.monotonic()

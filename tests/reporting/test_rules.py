@@ -24,12 +24,12 @@ from optevo.optim.graphs.presets import PRESETS
 from optevo.reporting import schedules, trials
 from optevo.reporting.caveats import caveats
 from optevo.reporting.comparison import Entry, studies_frame
+from optevo.reporting.dashboard import charts
 from optevo.reporting.figures import search as drawn
 from optevo.reporting.figures.rule import rule_curves, rule_graph
 from optevo.reporting.page.report import write_report
 from optevo.reporting.progress import Progress
 from optevo.reporting.text import trial_lines
-from optevo.run import _leave_picture
 from optevo.spaces import SPACES
 from optevo.training.run import found_rate, read_run
 
@@ -181,14 +181,14 @@ def test_a_candidate_without_a_drawing_has_no_such_figures(tmp_path):
 
 def test_the_dashboard_gets_the_rule_s_figures(loaded):
     study, config = loaded
-    _leave_picture(study, config, with_winner(loaded, winner(loaded)))
+    charts.write(study, config, with_winner(loaded, winner(loaded)))
     attrs = study._storage.get_study_system_attrs(study._study_id)
     for name in ("rule", "curves"):
         parts = [key for key in attrs if key.startswith(f"dashboard:plot_data:optevo-{name}:")]
         assert json.loads("".join(attrs[key] for key in parts))["data"]
     other, settings = grid()
-    _leave_picture(other, settings, with_winner((other, settings), 0))
-    assert "dashboard:plot" not in str(other._storage.get_study_system_attrs(other._study_id))
+    charts.write(other, settings, with_winner((other, settings), 0))
+    assert "optevo-rule" not in str(other._storage.get_study_system_attrs(other._study_id))
 
 
 @pytest.mark.parametrize("name", PRESETS)

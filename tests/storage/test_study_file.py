@@ -61,7 +61,7 @@ def test_a_file_keeps_everything_and_fails_what_was_running(database: str, secon
     assert content(database) == before == content(study_file.read_study(file)) == content(second)
     study, stored = load_study(open_storage(second), "one")
     assert stored == config()
-    assert study.metric_names == ["fitness"]
+    assert study._storage.get_study_system_attrs(study._study_id)[keys.OBJECTIVE_NAMES] == ["fitness"]
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE"] * 3 + ["PRUNED", "FAIL", "FAIL", "FAIL", "WAITING"]
     assert study.user_attrs[keys.COPY_OF] == str(file)
