@@ -12,7 +12,7 @@ from optevo.optim.terms.modern import ModernGenome
 from optevo.optim.terms.modern_optimizer import ModernOptimizer
 from optevo.optim.terms.modern_presets import MODERN_PRESETS
 
-_FOUND = MODERN_PRESETS["evolved_modern"]
+_FOUND = MODERN_PRESETS["evolved_modern_linear"]
 
 
 class OrthoConvAdamW(Scheduled, ModernOptimizer):
@@ -88,18 +88,18 @@ class CautiousOrthoConvAdamW(OrthoConvAdamW):
 
 
 class EvolvedModern(OrthoConvAdamW):
-    """What a search of the modern catalogue found, see docs/results.md; the preset `evolved_modern`.
+    """What a search of the modern catalogue found, see docs/results.md; the preset `evolved_modern_linear`.
 
     Convolutions step along the orthogonal factor of Nesterov's momentum, at 6.5 times lr; all else takes
     twice Adam's step. Kinds of parameters are those of `ModernOptimizer`; a group may say its `kind`.
 
-    Its schedule, `optimizer.scheduler(total_steps)`, warms up over 11 % of the run, holds over 8 %, and falls
-    to 0.17 along a cosine.
+    Its schedule, `optimizer.scheduler(total_steps)`, warms up over a tenth of the run, then falls along a
+    line to 0. Rate and weight decay are those that its sweep chose with this schedule.
 
     Args:
         params: Parameters, named parameters or groups.
-        lr: Learning rate. Default: 1.1e-3.
-        weight_decay: Decoupled. Default: 7.2e-3.
+        lr: Learning rate. Default: 1.2e-3.
+        weight_decay: Decoupled. Default: 1e-2.
         momentum: Of convolutions. Default: 0.901.
         betas: Of Adam's moments. Default: (0.685, 0.982).
         eps: Added to the root of the second moment. Default: 7.03e-8.

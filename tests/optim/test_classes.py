@@ -25,7 +25,7 @@ CLASSES = [
 ]
 SCHEDULED = {
     Evolved: "evolved",
-    EvolvedModern: "evolved_modern",
+    EvolvedModern: "evolved_modern_linear",
     OrthoConvAdamW: "ortho_conv",
     CautiousOrthoConvAdamW: "cautious_ortho_conv",
 }

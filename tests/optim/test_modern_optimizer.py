@@ -12,6 +12,7 @@ import torch
 from pytorch_optimizer import AdEMAMix, Lion
 from torch import Tensor, nn
 
+from optevo.measurement.fresh_seeds import stored_result
 from optevo.optim import orthogonal
 from optevo.optim.hybrids import CautiousOrthoConvAdamW, EvolvedModern
 from optevo.optim.terms import modern_optimizer
@@ -20,6 +21,7 @@ from optevo.optim.terms.modern_optimizer import ModernOptimizer
 from optevo.optim.terms.modern_presets import MODERN_PRESETS
 from optevo.spaces.modern import ModernSpace
 from optevo.storage.study_file import read_study
+from optevo.study.studies import load_study
 
 STEPS = 12
 SHAPES = ((6, 3, 3, 3), (6,), (5, 6), (6, 5), (5,), (3, 5), (3,))
@@ -268,4 +270,18 @@ def test_the_winner_is_the_study_s_and_a_class():
     trial = storage.get_all_trials(study._study_id)[50]
     found = ModernSpace().candidate(trial.params)
     assert found.canonical() == MODERN_PRESETS["evolved_modern"].canonical()
-    close(trained(EvolvedModern), trained(found.optimizer))
+    swept = MODERN_PRESETS["evolved_modern_linear"]
+    assert swept.second == found.second
+    assert swept.rule_of("vector") == found.rule_of("vector")
+    close(trained(EvolvedModern), trained(swept.optimizer))
+
+
+def test_the_winner_has_the_rate_of_its_sweep():
+    study, config = load_study(
+        read_study(Path(__file__).parents[2] / "studies/results/modern/modern_evolved.json"), "modern_evolved"
+    )
+    result = stored_result(study, config)
+    assert result is not None
+    best, swept = study.trials[result.winner].params, MODERN_PRESETS["evolved_modern_linear"]
+    assert (swept.lr, swept.weight_decay) == (best["lr"], best["weight_decay"])
+    assert config.space.schedule == "warmup_linear"
