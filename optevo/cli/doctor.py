@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # ruff: noqa: PLC0415
 import functools
+from collections.abc import Callable, Iterator
 
 import typer
 
@@ -16,7 +17,7 @@ def doctor(storage: Storage = DEFAULT_STORAGE, data_dir: DataDir = None, as_json
     """Look at versions, devices, compiler, data and storage, and say what to mend."""
     from optevo.cli import checkup
 
-    areas = {
+    areas: dict[str, Callable[[], Iterator[checkup.Finding]]] = {
         "versions": checkup.versions,
         "devices": checkup.devices,
         "compiler": checkup.compiler,

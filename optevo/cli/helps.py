@@ -79,4 +79,4 @@ def _commands(app: typer.Typer) -> list[tuple[typer.models.CommandInfo, str]]:
 
 
 def _name(command: typer.models.CommandInfo) -> str:
-    return command.name or getattr(command.callback, "__name__", "")
+    return str(command.name or getattr(command.callback, "__name__", ""))
