@@ -77,7 +77,7 @@ def run(*arguments: str, **environment: str) -> Answer:
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
-        timeout=120,
+        timeout=600,
         check=False,
     )
     return Answer(done.returncode, done.stdout, done.stderr)

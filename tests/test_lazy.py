@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from extensions import published_terms  # noqa: F401  a fixture
 
-from optevo import lazy
+from optevo import keys, lazy
 from optevo.errors import UserError
 from optevo.optim import TermGenome
-from optevo.optim.terms.table import TERMS, use_term
+from optevo.optim.terms.table import TABLE, TERMS, use_term
 from optevo.spaces import SPACES, TermSpace
 from optevo.study.config import StudyConfig, parse_config
+from optevo.study.studies import create_or_resume, load_study
 from optevo.tasks import TASKS, get_task
 
 TERM = """
@@ -208,3 +210,23 @@ def test_faults_name_the_package_and_the_entry_point(package: Package):
         for word in words:
             assert word in str(caught.value)
     assert get_task("digits").name == "digits"
+
+
+def test_a_stored_study_names_the_package_that_is_gone(package: Package, monkeypatch: pytest.MonkeyPatch):
+    package("cubes", TERM, terms=["CUBE = cubes:CUBE"])
+    package("flats", TASK, tasks=["flat = flats:Flat"])
+    storage = optuna.storages.InMemoryStorage()
+    config = study(space={"kind": "terms", "terms": ["CUBE"]}, evaluation={"tasks": ["flat"]})
+    made = create_or_resume(config, storage, device="cpu")
+    assert {"cubes": "1.2", "flats": "1.2"}.items() <= made.user_attrs[keys.ENVIRONMENT].items()
+    assert load_study(storage, "s")[1] == config
+    del TABLE["CUBE"]
+    monkeypatch.setattr(sys, "path", sys.path[1:])  # without the folder that has both
+    with pytest.raises(UserError) as caught:
+        load_study(storage, "s")
+    for words in (
+        "unknown term 'CUBE'",
+        "unknown task 'flat'",
+        "begun with cubes 1.2, flats 1.2, not",
+    ):
+        assert words in str(caught.value)

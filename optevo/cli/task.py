@@ -57,12 +57,12 @@ def task_check(
         for task in tasks:
             found[task.name] = check_task(task, root, device=device, steps=steps, **budget)
     if as_json:
-        rows = {task: [dataclasses.asdict(one) for one in some] for task, some in found.items()}
+        rows = {name: [dataclasses.asdict(one) for one in some] for name, some in found.items()}
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
-        for task, some in found.items():
-            _print(task, some)
-    if any(one.verdict == "wrong" for some in found.values() for one in some):
+        for one, some in found.items():
+            _print(one, some)
+    if any(finding.verdict == "wrong" for some in found.values() for finding in some):
         raise typer.Exit(1)
 
 

@@ -264,7 +264,7 @@ def _bounds(gene: str) -> tuple[float, float]:
 
 
 def _restructure(
-    terms: tuple[str, ...], alphas: tuple[float, ...], rng: np.random.Generator, known: Sequence[str]
+    terms: tuple[str, ...], alphas: tuple[float, ...], rng: np.random.Generator, known: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Add a random term, remove one, or change one's kind, uniformly; nothing where that can't be."""
     kind = rng.integers(3)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optevo import __version__
+from optevo.errors import UserError
+from optevo.samplers import SAMPLERS
+from optevo.spaces import SPACES
+from optevo.tasks import TASKS
+
+if TYPE_CHECKING:
+    from optevo.study.config import StudyConfig
+
+_NO_PACKAGES = ("python", "machine", "device", "git_commit", "data")
 
 
 def environment(
@@ -64,6 +74,30 @@ def deciding(environment: dict[str, Any], package: str | None = None) -> dict[st
     if package in environment:  # earlier versions did not record it
         found[package] = str(environment[package])
     return found
+
+
+def packages(config: StudyConfig) -> dict[str, str]:
+    """The packages whose tasks, space and sampler a study has by their entry points, and their versions."""
+    named = [SPACES.package(config.space.kind), SAMPLERS.package(config.sampler.kind)]
+    named += [TASKS.package(task.name) for task in config.evaluation.tasks if task.kind is None]
+    return {name: importlib.metadata.version(name) for name in named if name is not None}
+
+
+@contextlib.contextmanager
+def missing_told(stored: object) -> Iterator[None]:
+    """Errors within say which packages of a stored `environment` are not installed here."""
+    try:
+        yield
+    except UserError as error:
+        gone = []
+        for name, version in (stored if isinstance(stored, dict) else {}).items():
+            try:
+                importlib.metadata.version(name if name not in _NO_PACKAGES else "optuna")
+            except (importlib.metadata.PackageNotFoundError, ValueError):
+                gone.append(f"{name} {version}")
+        if not gone:
+            raise
+        raise UserError(f"{error}\nIt was begun with {', '.join(gone)}, not installed here.") from error
 
 
 def git_commit() -> str | None:

@@ -24,7 +24,7 @@ from optevo.spaces.sections import WarmStart
 from optevo.study.check import Reading, check_study, checked, readable, stored_studies
 from optevo.study.config import StudyConfig, differences, parse_config
 from optevo.study.environment import differences as environment_differences
-from optevo.study.environment import environment
+from optevo.study.environment import environment, missing_told, packages
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -106,7 +106,7 @@ def create_or_resume(
         study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
         study.set_user_attr(keys.CONFIG, config.to_dict())
         package = config.make_space().package
-        study.set_user_attr(keys.ENVIRONMENT, environment(device, package, data))
+        study.set_user_attr(keys.ENVIRONMENT, environment(device, package, data) | packages(config))
         study.set_user_attr(keys.COSTS, dict(costs or {}))
         study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
         return study
@@ -223,7 +223,8 @@ def load_study(
         there = f"there is {', '.join(names) or 'none at all'}"
         raise UserError(f"there is no study {name!r} here; {hint(name, names, there)}")
     study = readable(f"study {name!r}", lambda: optuna.load_study(study_name=name, storage=storage))
-    config = checked(study, trials=trials)
+    with missing_told(study.user_attrs.get(keys.ENVIRONMENT)):
+        config = checked(study, trials=trials)
     study.sampler, study.pruner = make_sampler(config, device), make_pruner(config)
     return study, config
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from optevo.optim import PRESETS
+from optevo.optim.terms.presets import PRESETS
 from optevo.tasks.base import Split, Task
 from optevo.tasks.scoring import METRICS, canonical
 from optevo.training.check_data import Finding

@@ -139,7 +139,7 @@ def _trained(task: Task, data_root: Path, budget: _Budget, generators: GlobalGen
         with _checking("training", task, "training"):
             runs.append(_run(task, splits, budget, seconds))
     del known
-    yield repeats(*runs, budget.device)
+    yield repeats(runs[0], runs[1], budget.device)
     if digests({"train": splits["train"]})["train"] != before:
         remedy = "change a copy in augment(), prepare() and loss(): inputs.clone()"
         yield Finding("load", "wrong", "training changed the examples of 'train' in place", remedy)
@@ -241,8 +241,16 @@ def _run(task: Task, splits: dict[str, Split], budget: _Budget, durations: list[
         durations.append(now - at[0])
         at[0] = now
 
-    options = {"steps": budget.steps, "batch_size": budget.batch_size, "precision": budget.precision}
-    run = train(task, splits, ADAM, seed=0, check=check, **options)
+    run = train(
+        task,
+        splits,
+        ADAM,
+        seed=0,
+        steps=budget.steps,
+        batch_size=budget.batch_size,
+        precision=budget.precision,
+        check=check,
+    )
     return dataclasses.replace(run, seconds=0.0)
 
 
