@@ -83,7 +83,7 @@ class Browser:
         return answer["result"].get("value")
 
     def open(self, page: Path | str, *, width: int, dark: bool = False, until: str = "true") -> None:
-        """Load a file or an address at a width in CSS pixels, until an expression holds; clears `events`."""
+        """Load a file or an address in a window so wide, until an expression holds; clears `events`."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)

@@ -216,6 +216,24 @@ def test_a_command_that_is_named_exists(page: Path):
         parsed([word.split("\\|")[0] for word in words], arguments=False)
 
 
+@pytest.mark.parametrize(
+    "call", ["rum", "run study.toml --worker 2", "run", "--verbos run a", "data fetch x"]
+)
+def test_a_wrong_command_would_be_found(call: str):
+    with pytest.raises(Exception, match=r"there is no|: no --|run study.toml --worker|Missing"):
+        parsed(call.split(), arguments=True)
+
+
+def test_a_block_knows_its_file_and_its_line(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A\n\nSave this as\n`a.toml`:\n\n```toml\nx = 1\n```\n\n```console\n$ b \\\n>   --c 1  # d\n```\n"
+    )
+    one, two = fenced(page)
+    assert one == (page, 6, "toml", "x = 1\n", "a.toml")
+    assert (two.line, two.file, [line.split() for line in typed(two)]) == (10, "", [["b", "--c", "1"]])
+
+
 def cheap(words: list[str]) -> bool:
     call = " ".join(words)
     if "--help" in words or "--version" in words:
@@ -232,7 +250,8 @@ def test_commands_that_only_look_do(optevo: Callable[..., Any]):
     looking = {shlex.join(words): words for block in here for words in calls(block) if cheap(words)}
     assert {"status", "show best --study quickstart"} <= set(looking)
     for call, words in looking.items():
-        answer = optevo(*words)
+        which = ["--study", STUDIES[0]] if "best" in words and "--study" not in words else []
+        answer = optevo(*words, *which)
         assert answer.status == 0, (call, answer)
         assert (answer.out + answer.err).strip(), call
 

@@ -61,6 +61,7 @@ def test_the_reference_has_every_public_name(site: Path):
         text = (site / "reference" / f"{page}.html").read_text("utf-8")
         for name in importlib.import_module(module).__all__:
             assert f'id="{module}.{name}"' in text or f"<code>{name}</code>" in text, f"{module}.{name}"
+        assert "<blockquote>" not in text, f"{module}: a session of Python that is not read as code"
 
 
 def test_nothing_in_it_is_asked_from_another_machine(site: Path):
