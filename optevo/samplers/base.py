@@ -16,6 +16,7 @@ from optevo.optuna_private import (
     in_optimize_loop,
     set_trial_system_attr,
     set_trial_user_attr,
+    store_constraints,
     stored_trial,
     trial_id,
     written_together,
@@ -62,12 +63,15 @@ class SlotSampler(BaseSampler):
             `n_generations`; the surplus trial is marked FAIL. Default: True.
         asynchronous: The next generation begins as soon as a generation's slots are all taken, and its
             children are bred from whoever has finished. Such a search cannot be repeated. Default: False.
+        constraints_func: As in Optuna's samplers: the values of a trial's constraints, each kept where it is
+            at most 0. Those that `trial.set_constraint` names count alike. Default: None.
 
     Attributes:
         has_generations: Whether later generations are bred from earlier ones, so that racing and copies can
             look back. Default: True.
         races: Whether those that fall behind the generation before are of no use, so that racing may stop
             them. Default: True.
+        ranks_fronts: Whether it ranks by several objectives, where a study has them. Default: False.
         origin: What a trial's attribute `origin` says that is no preset.
         claim_key: The system attribute in which trials claim slots. Default: `keys.CLAIM`.
         lineage_in_user_attrs: Whether to write where trials come from to user attributes instead, which
@@ -82,6 +86,7 @@ class SlotSampler(BaseSampler):
 
     has_generations = True
     races = True
+    ranks_fronts = False
     origin = "sampled"
     claim_key = keys.CLAIM
 
@@ -98,6 +103,7 @@ class SlotSampler(BaseSampler):
         patience: float = 600.0,
         endless: bool = True,
         asynchronous: bool = False,
+        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ) -> None:
         self.population_size = whole_number("population_size", population_size, 1)
         self.n_elites = whole_number("n_elites", n_elites, 0)
@@ -117,6 +123,7 @@ class SlotSampler(BaseSampler):
         self.patience = patience
         self.endless = endless
         self.asynchronous = asynchronous
+        self.constraints_func = constraints_func
         self.lineage_in_user_attrs = False
         self.on_trial: Callable[[Study, FrozenTrial], None] | None = None
         self._reset()
@@ -153,7 +160,9 @@ class SlotSampler(BaseSampler):
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Mark a trial late whose slot another has decided meanwhile."""
+        """Store its constraints, and mark a trial late whose slot another has decided meanwhile."""
+        if self.constraints_func is not None:
+            store_constraints(self.constraints_func, study, trial, state)
         slot = self.slot(study, trial)
         self._cache(study).slots.pop(trial_id(trial), None)
         if slot is not None and self.is_preset(slot) and state == TrialState.COMPLETE:
@@ -173,7 +182,7 @@ class SlotSampler(BaseSampler):
         with self._lock:
             trials = all_trials(study)
             table = self._cache(study, trials).table
-            table.update(trials, study.direction)
+            table.update(trials, *study.directions)
             return table
 
     def slot(self, study: Study, trial: AnyTrial) -> Slot | None:
@@ -266,7 +275,7 @@ class SlotSampler(BaseSampler):
         return self._caches.get(study, self._make_table, trials)
 
     def _check(self, study: Study) -> None:
-        if len(study.directions) > 1:
+        if len(study.directions) > 1 and not self.ranks_fronts:
             raise ValueError(f"{type(self).__name__} has one objective, the study has several")
 
     def _check_used(self, study: Study, trial: FrozenTrial, preset: Mapping[str, Any]) -> None:

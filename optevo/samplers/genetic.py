@@ -22,6 +22,8 @@ from optevo.samplers.operators import (
 from optevo.samplers.slots import Member, Slot
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from optevo.spaces.base import Space
 
 
@@ -47,6 +49,9 @@ class GeneticSampler(BreedingSampler):
     children are bred from whoever has finished, the `n_elites` best of all and the latest of the others. What
     is bred then depends on who finishes when: such a search cannot be repeated.
 
+    Of several objectives, members are ranked as NSGA-II ranks: by front, and in a front by crowding distance.
+    There, let the elites be half of the population.
+
     `optevo.keys.ours` reads where a trial comes from: generation, slot, parents (trial numbers) and origin.
 
     Args:
@@ -66,11 +71,12 @@ class GeneticSampler(BreedingSampler):
         asynchronous: See above. Default: False.
         anneal: How strongly children are mutated, given their parents' generation, from 0 on, and
             `n_generations`. Default: from 1 down to ½, see `optevo.samplers.operators.annealing`.
+        constraints_func: The values of a trial's constraints, see `SlotSampler`. Default: None.
 
     Raises:
         TypeError: A size is no whole number.
-        ValueError: A size or a preset's value is out of range, or the study has several objectives. Without a
-            space, a preset's fault shows when its trial suggests another value or name.
+        ValueError: A size or a preset's value is out of range. Without a space, a preset's fault shows when
+            its trial suggests another value or name.
 
     Example:
         >>> import optuna
@@ -78,6 +84,7 @@ class GeneticSampler(BreedingSampler):
         >>> study.optimize(lambda trial: trial.suggest_float("x", -5, 5) ** 2, n_trials=100)
     """
 
+    ranks_fronts = True
     origin = "crossover+mutation"
 
     def __init__(
@@ -96,6 +103,7 @@ class GeneticSampler(BreedingSampler):
         endless: bool = True,
         asynchronous: bool = False,
         anneal: Callable[[int, int | None], float] = annealing,
+        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ) -> None:
         super().__init__(
             population_size=population_size,
@@ -109,6 +117,7 @@ class GeneticSampler(BreedingSampler):
             patience=patience,
             endless=endless,
             asynchronous=asynchronous,
+            constraints_func=constraints_func,
         )
         if space is not None and not space.evolves and n_generations != 1:
             raise ValueError(

@@ -92,7 +92,7 @@ class StudyCaches:
             text = f"{study.study_name}\n{start.astimezone(datetime.UTC) if start else None}"
             seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
             known = SamplerCache(make_table(), seed, start)
-            known.table.update(trials, study.direction)
+            known.table.update(trials, *study.directions)
             if trials:
                 studies[study_id(study)] = known
             return known

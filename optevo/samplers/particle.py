@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from optevo.samplers.slots import Member, Slot, earned
 
 if TYPE_CHECKING:
     from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
     from optevo.spaces.base import Space
 
@@ -81,6 +82,7 @@ class ParticleSampler(BreedingSampler):
             the longest-running trial, which is presumed dead. Default: 600.
         endless: False makes `ask` raise `NoSlot` instead of waiting or starting another step; the surplus
             trial is marked FAIL. Default: True.
+        constraints_func: The values of a trial's constraints, see `SlotSampler`. Default: None.
 
     Raises:
         TypeError: A size is no whole number.
@@ -110,6 +112,7 @@ class ParticleSampler(BreedingSampler):
         max_failures: int | None = 3,
         patience: float = 600.0,
         endless: bool = True,
+        constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ) -> None:
         self.n_particles = whole_number("n_particles", n_particles, 1)
         self.n_steps = whole_number("n_steps", n_steps, 1)
@@ -128,6 +131,7 @@ class ParticleSampler(BreedingSampler):
             max_failures=max_failures,
             patience=patience,
             endless=endless,
+            constraints_func=constraints_func,
         )
 
     # Places

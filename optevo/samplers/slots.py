@@ -11,6 +11,8 @@ A slot is decided by the trial that finishes in it (COMPLETE or PRUNED). After `
 is given up and leaves the population. Should a trial that was presumed dead finish after another has decided
 its slot, it is late and does not count. A generation ends when all its slots have: only then are children
 bred from it. Its members are ranked: first those that completed, then those that were pruned, by value each.
+Who keeps to its constraints is before who does not, and these rank by how much they miss them, as in Optuna's
+NSGA-II; pruned trials without a value are last.
 
 Asynchronous, nobody waits for that: once a generation's slots are all taken, those of the next one are open,
 and children are bred from whoever has finished, see `SlotTable.recent`.
@@ -32,6 +34,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optevo import keys
+from optevo.samplers.fronts import crowding, fronts
 from optevo.samplers.individuals import params_of
 from optevo.samplers.operators import Params
 
@@ -73,6 +76,8 @@ class Member:
         return params_of(self.trial)
 
     complete: bool = True  # pruned otherwise
+    values: tuple[float, ...] = ()  # of several objectives; `value` is the first of them
+    violation: float = 0.0  # by how much it misses its constraints, in all
 
 
 @dataclass
@@ -135,7 +140,7 @@ class SlotTable:
         self._other_keys = {keys.CLAIM, keys.STAGE_CLAIM} - {claim_key}
         self._sizes = sizes
         self._members: dict[Slot, Member] = {}  # of all generations, asynchronous only
-        self._direction = StudyDirection.MINIMIZE
+        self._directions: Sequence[StudyDirection] = [StudyDirection.MINIMIZE]
         self._unsettled: dict[int, FrozenTrial] = {}
         self._read = 0
         self._holders: dict[Slot, _Holders] = {}
@@ -146,9 +151,9 @@ class SlotTable:
             return self._sizes(generation, self.populations)
         return bred_size(generation, self.population_size, self.n_elites)
 
-    def update(self, trials: Sequence[FrozenTrial], direction: StudyDirection) -> None:
+    def update(self, trials: Sequence[FrozenTrial], *directions: StudyDirection) -> None:
         """Take in the storage's present state; `trials` are all of the study's, in order."""
-        self._direction = direction
+        self._directions = directions
         for holders in self._holders.values():
             holders.live.clear()
         fresh = [trials[number] for number in self._unsettled] + list(trials[self._read :])
@@ -166,7 +171,7 @@ class SlotTable:
             if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
                 holders.finished.append(trial)
                 if self.asynchronous:
-                    self._members.setdefault(slot, _member(trial, slot, direction))
+                    self._members.setdefault(slot, _member(trial, slot, directions))
             elif trial.state == TrialState.FAIL:
                 interrupted = keys.ours(trial).get(keys.INTERRUPTED, False)
                 (holders.interrupted if interrupted else holders.failed).append(trial)
@@ -215,10 +220,10 @@ class SlotTable:
 
         A window that slides over the generations; asynchronous only.
         """
-        ranked = sorted(self._members.values(), key=self._order)
+        ranked = self._ranked(list(self._members.values()))
         elites, others = ranked[: self.n_elites], ranked[self.n_elites :]
         others.sort(key=lambda member: member.number, reverse=True)
-        return sorted(elites + others[: self.size(1)], key=self._order)
+        return self._ranked(elites + others[: self.size(1)])
 
     def live(self, generation: int) -> list[FrozenTrial]:
         """Trials at work on undecided slots of a generation, the longest-running first."""
@@ -301,18 +306,39 @@ class SlotTable:
         for last in list(self._current(g)):
             slots = (replace(last, attempt=attempt) for attempt in range(last.attempt + 1))
             held = [(slot, self._holders.pop(slot)) for slot in slots]
-            done = [_member(h.decider, slot, self._direction) for slot, h in held if h.finished]
+            done = [_member(h.decider, slot, self._directions) for slot, h in held if h.finished]
             members = [*members, *done[-1:]]
             earlier += done[:-1]
-        self.populations[g] = sorted(members, key=self._order)
+        self.populations[g] = self._ranked(members)
         self.earlier_attempts[g] = earlier
         self.generation += 1
 
-    def _order(self, member: Member) -> tuple[bool, float, int, int]:
+    def _ranked(self, members: list[Member]) -> list[Member]:
+        """Best first. Of several objectives: front by front, and in a front the loneliest first."""
+        ranked = sorted(members, key=self._order)
+        if len(self._directions) == 1:
+            return ranked
+        whole = [member for member in ranked if member.complete]
+        losses = [self._losses(member) for member in whole]
+        found = fronts(losses, [member.violation for member in whole])
+        by_front: list[Member] = []
+        for front in range(max(found, default=-1) + 1):
+            places = [place for place, one in enumerate(found) if one == front]
+            lonely = crowding([losses[place] for place in places])
+            by_front += [whole[i] for _, i in sorted(zip(lonely, places, strict=True), key=lambda p: -p[0])]
+        return by_front + [member for member in ranked if not member.complete]
+
+    def _losses(self, member: Member) -> list[float]:
+        signs = [-1 if d == StudyDirection.MAXIMIZE else 1 for d in self._directions]
+        return [sign * value for sign, value in zip(signs, member.values, strict=True)]
+
+    def _order(self, member: Member) -> tuple[bool, float, bool, float, int, int]:
         # What a pruned trial earned is of a part of the work, and on any scale: no match for a whole one's.
         # Ties by slot, not by trial number: who evaluated a slot must not change the ranking.
-        best_first = -1 if self._direction == StudyDirection.MAXIMIZE else 1
-        return not member.complete, best_first * member.value, member.slot.generation, member.slot.index
+        loss = -member.value if self._directions[0] == StudyDirection.MAXIMIZE else member.value
+        nothing = not member.complete and loss == math.inf
+        slot = member.slot
+        return nothing, member.violation, not member.complete, loss, slot.generation, slot.index
 
 
 def bred_size(generation: int, population_size: int, n_elites: int) -> int:
@@ -343,11 +369,13 @@ def fate(trial: FrozenTrial) -> str:
     return "was ended by something else"
 
 
-def _member(trial: FrozenTrial, slot: Slot, direction: StudyDirection) -> Member:
-    worst = -math.inf if direction == StudyDirection.MAXIMIZE else math.inf
+def _member(trial: FrozenTrial, slot: Slot, directions: Sequence[StudyDirection]) -> Member:
+    worst = -math.inf if directions[0] == StudyDirection.MAXIMIZE else math.inf
     value = earned(trial)
     complete = trial.state == TrialState.COMPLETE
-    return Member(trial.number, slot, worst if value is None else value, trial, complete)
+    values = tuple(trial.values or ()) if len(directions) > 1 else ()
+    missed = math.fsum(max(0.0, constraint) for constraint in trial.constraints.values())
+    return Member(trial.number, slot, worst if value is None else value, trial, complete, values, missed)
 
 
 def earned(trial: FrozenTrial) -> float | None:
