@@ -9,6 +9,7 @@ import pytest
 from measuring import Memory
 
 import optevo.run  # noqa: F401  it binds what the tests replace, and must not do so while it is replaced
+from optevo.api import reports
 from optevo.storage import opening
 
 
@@ -16,7 +17,8 @@ from optevo.storage import opening
 def in_memory(optevo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """The command line on a database that lies in memory, since making a file takes most of a test's time."""
     memory = Memory()
-    monkeypatch.setattr(opening, "open_storage", lambda url, create=False: memory)
+    for module in (opening, reports):
+        monkeypatch.setattr(module, "open_storage", lambda url, create=False: memory)
     return optevo
 
 

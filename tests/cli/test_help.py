@@ -23,7 +23,7 @@ from optevo.cli import options
 from optevo.cli.completion import complete_study
 from optevo.cli.helps import EPILOG, EXAMPLES
 from optevo.errors import RunFailed, UserError
-from optevo.workers.supervisor import _display
+from optevo.workers.supervisor import display
 
 COLOUR = re.compile(r"\x1b\[[\d;]*\b(3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]")
 
@@ -137,7 +137,7 @@ def test_colours_are_left_out_where_they_are_not_wanted(
     console.print(Table("a", style="red"))
     assert bool(COLOUR.search(out.getvalue())) is coloured
     assert ("\x1b" in out.getvalue()) is steered
-    with _display(console, Shown()) as show:
+    with display(console, Shown()) as show:
         show()
     assert ("\x1b[?25l" in out.getvalue()) is steered  # the cursor of a live table
     assert ("a line" in out.getvalue()) is not steered

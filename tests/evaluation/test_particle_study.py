@@ -17,7 +17,7 @@ from rich.console import Console
 from switch_space import SwitchSpace
 
 from optevo import keys
-from optevo.cli.status import _status_row
+from optevo.cli.status import _row
 from optevo.errors import UserError
 from optevo.evaluation.objective import Objective
 from optevo.optim.terms import gate as integrity
@@ -169,7 +169,7 @@ def test_a_study_file_of_a_define_by_run_space_is_read_by_everybody(tmp_path):
         with study._storage._backend.engine.connect() as connection:
             assert count_rows(connection, study._study_id) == counts
     assert seen[-1] == PLACES
-    assert _status_row(study, study_config, counts, [])[-1] == "complete, not measured"
+    assert _row(study, study_config, counts, [])["state"] == "complete, not measured"
     found = claims(study)
     assert any(len(claim) == 3 for claim in found)  # the gate refuses rates above 5
     check(study, lambda params: (params["kind"], params[params["kind"]]))
@@ -194,7 +194,7 @@ def test_a_search_whose_last_attempts_are_to_come_is_not_complete():
     counts = count_trials(study.trials)
     assert counts.decided == counted(study) == PLACES
     assert not is_complete(study)
-    assert _status_row(study, study_config, counts, [])[-1] == "idle"
+    assert _row(study, study_config, counts, [])["state"] == "idle"
 
 
 @pytest.mark.usefixtures("switches")

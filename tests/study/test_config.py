@@ -243,7 +243,7 @@ def test_toml_that_does_not_parse_is_refused_with_the_file(tmp_path: Path, text:
 
 
 def test_a_missing_file_says_where_studies_are(tmp_path: Path):
-    with pytest.raises(UserError, match=r"no\.toml.*studies/"):
+    with pytest.raises(UserError, match=r"no\.toml.*studies that come with optevo are .*quickstart"):
         load_config(tmp_path / "no.toml")
 
 

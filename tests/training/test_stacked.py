@@ -147,8 +147,8 @@ def test_a_weight_of_nan_in_one_member_reaches_no_other(kind: str, monkeypatch: 
     without = together(task, [MIXED[0], MIXED[0], MIXED[3]])
     real = stacked_terms._scalars
 
-    def poisoned(candidate: TermGenome, steps: int) -> Tensor:
-        scalars = real(candidate, steps).clone()
+    def poisoned(candidate: TermGenome, *given: Any) -> Tensor:
+        scalars = real(candidate, *given).clone()
         return scalars.fill_(math.nan) if candidate is WILD else scalars
 
     monkeypatch.setattr(stacked_terms, "_scalars", poisoned)

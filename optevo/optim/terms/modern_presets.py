@@ -61,5 +61,10 @@ MODERN_PRESETS |= {
 # The same rule as its sweep chose it, under a line down to 0: studies/modern/evolved_modern.toml.
 MODERN_PRESETS["evolved_modern_linear"] = dataclasses.replace(
     MODERN_PRESETS["evolved_modern"],
-    **{"lr": 1.2e-3, "weight_decay": 1e-2, "warmup": 0.1, "hold": 0.0, "decay": "linear", "final": 0.0},
+    lr=1.2e-3,
+    weight_decay=1e-2,
+    warmup=0.1,
+    hold=0.0,
+    decay="linear",
+    final=0.0,
 )
