@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -31,11 +32,12 @@ from optevo.study.studies import (
     resolved,
 )
 from optevo.tasks.base import Task
-from optevo.training.benches import ScoredBench, make_bench
+from optevo.training.benches import BaseBench, ScoredBench, make_bench
 from optevo.training.devices import worker_devices
 from optevo.training.stacked import stacks
 from optevo.workers.dask_client import connect
 from optevo.workers.dask_pool import DaskPool
+from optevo.workers.here import work_here
 from optevo.workers.local_pool import LocalPool
 from optevo.workers.pool import WorkerPool
 from optevo.workers.supervisor import terminable, trying_tasks, watch
@@ -92,7 +94,9 @@ def run(
     with trying_tasks():
         bench = make_bench(config, "cpu", data_root)
         costs, data = bench.rehearse_all(), bench.identities()
-    pipeline = config.pipeline
+    if config.in_process and cluster is not None:
+        raise UserError("a model and data given in Python train in its own process: leave the cluster out")
+    alone, pipeline = int(config.in_process), config.pipeline
     stage_device = device if pipeline is None else _rehearse_stages(config, pipeline, device, data_root)
     scored = isinstance(bench, ScoredBench)
     space = config.make_space()
@@ -101,8 +105,8 @@ def run(
         connect(cluster).close()
         devices = worker_devices("cpu" if scored else "auto", None)  # for measuring the best, in the end
     else:
-        devices = worker_devices("cpu" if scored else device, workers)
-    stage_devices = [] if pipeline is None or cluster else worker_devices(stage_device, workers)
+        devices = worker_devices("cpu" if scored else device, alone or workers)
+    stage_devices = [] if pipeline is None or cluster else worker_devices(stage_device, alone or workers)
     stopped: list[int] = []  # signals received; no outage of the database is waited for after one
     study = create_or_resume(
         config,
@@ -112,33 +116,17 @@ def run(
         data=data,
         accept_environment=accept_environment,
     )
-    if config.evaluation.batch_candidates > 1 and not any(
-        isinstance(task, Task) and stacks(task, torch.device(devices[0])) for task, _ in bench.tasks
-    ):
-        console.print(
-            "no task of this study gains by stacking here: batch_candidates trains one after another"
-        )
+    _tell_of_stacking(bench, devices[0], console)
     del bench
     board = Board(study, config)
+    crew = _Crew(storage_url, devices, data_root, console, stopped)
+    crew = crew.on(cluster, "cpu" if scored else device, workers, own_data_root)
     if not is_complete(study):
         begun = len(study.get_trials(deepcopy=False))
         action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
-        where = (
-            f"{len(devices)} worker{'s' * (len(devices) > 1)}" if cluster is None else f"Dask at {cluster}"
-        )
-        console.print(f"{action} in {shown(storage_url)}, {where}")
-        pool = _worker_pool(
-            config.name,
-            storage_url,
-            devices,
-            options=[] if trials is None else ["--limit", str(counted(study) + trials)],
-            data_root=data_root,
-            cluster=None
-            if cluster is None
-            else (cluster, "cpu" if scored else device, workers, own_data_root),
-        )
-        if watch(study, pool, console, Progress(study, config), stopped, tend=board.tend):
-            raise KeyboardInterrupt
+        console.print(f"{action} in {shown(storage_url)}, {crew.told(config)}")
+        limit = None if trials is None else counted(study) + trials
+        _work(study, config, crew, Progress(study, config), limit, tend=board.tend)
         if not is_complete(study):
             if trials is None:
                 raise RunFailed(
@@ -150,17 +138,8 @@ def run(
             return None
     if pipeline is not None:
         begin_stages(study, config, pipeline)
-        _train_stages(
-            study,
-            config,
-            pipeline,
-            storage_url=storage_url,
-            devices=stage_devices,
-            data_root=data_root,
-            console=console,
-            cluster=None if cluster is None else (cluster, stage_device, workers, own_data_root),
-            stopped=stopped,
-        )
+        crew = replace(crew, devices=stage_devices).on(cluster, stage_device, workers, own_data_root)
+        _train_stages(study, config, pipeline, crew)
     if config.rerun.candidates == 0:
         board.refresh()
         console.print("the search is complete; nothing is measured again, as [rerun] candidates = 0 says")
@@ -170,6 +149,16 @@ def run(
     console.print("the search is complete; measuring its best on fresh seeds …")
     with counting(console, "fresh seeds", planned_runs(study, config)) as progress:
         return measure_best(study, config, devices=devices, data_root=data_root, progress=progress)
+
+
+def _tell_of_stacking(bench: BaseBench, device: str, console: Console) -> None:
+    """Say so where candidates were to train as one model, and none can here."""
+    if bench.config.evaluation.batch_candidates > 1 and not any(
+        isinstance(task, Task) and stacks(task, torch.device(device)) for task, _ in bench.tasks
+    ):
+        console.print(
+            "no task of this study gains by stacking here: batch_candidates trains one after another"
+        )
 
 
 @terminable()
@@ -223,43 +212,76 @@ def promote(
         connect(cluster).close()
     check_environment(study, accept=accept_environment)
     begin_stages(study, config, pipeline)
-    _train_stages(
-        study,
-        config,
-        pipeline,
-        storage_url=storage_url,
-        devices=devices,
-        data_root=data_root,
-        console=console,
-        cluster=None if cluster is None else (cluster, device, workers, own_data_root),
-        stopped=stopped,
-    )
+    crew = _Crew(storage_url, devices, data_root, console, stopped)
+    crew = crew.on(cluster, device, workers, own_data_root)
+    _train_stages(study, config, pipeline, crew)
 
 
-def _train_stages(
+@dataclass(frozen=True)
+class _Crew:
+    """Who works on a study, and where it shows; see `run` for each.
+
+    Attributes:
+        stopped: SIGINT and SIGTERM are noted here as they come.
+    """
+
+    storage_url: str
+    devices: Sequence[str]
+    data_root: Path
+    console: Console
+    stopped: list[int]
+    cluster: Cluster | None = None
+
+    def on(self, address: str | None, device: str, workers: int | None, own_data_root: bool) -> _Crew:
+        """The same on a Dask cluster, if there is one."""
+        return self if address is None else replace(self, cluster=(address, device, workers, own_data_root))
+
+    def told(self, config: StudyConfig) -> str:
+        """In words."""
+        if config.in_process:
+            return "in this process, which alone has its model and data"
+        if self.cluster is not None:
+            return f"Dask at {self.cluster[0]}"
+        return f"{len(self.devices)} worker{'s' * (len(self.devices) > 1)}"
+
+
+def _work(
     study: optuna.Study,
     config: StudyConfig,
-    pipeline: Pipeline,
+    crew: _Crew,
+    progress: Progress | StageProgress,
+    limit: int | None = None,
     *,
-    storage_url: str,
-    devices: Sequence[str],
-    data_root: Path,
-    console: Console,
-    cluster: Cluster | None,
-    stopped: list[int],
+    stages: bool = False,
+    tend: Callable[[], None] = lambda: None,
 ) -> None:
+    """Have a search, or its stages, worked on to the end, or up to `limit` trials; see `watch` for `tend`.
+
+    Raises:
+        KeyboardInterrupt: A stop was requested.
+    """
+    url, data_root, console = crew.storage_url, crew.data_root, crew.console
+    if config.in_process:
+        where = {"device": crew.devices[0], "data_root": data_root, "limit": limit, "stages": stages}
+        stopped = work_here(url, config.name, console, progress, tend=tend, **where)
+    else:
+        options = ["--stages"] * stages + ([] if limit is None else ["--limit", str(limit)])
+        pool = _worker_pool(
+            config.name, url, crew.devices, options=options, data_root=data_root, cluster=crew.cluster
+        )
+        stopped = watch(study, pool, console, progress, crew.stopped, tend=tend)
+    if stopped:
+        raise KeyboardInterrupt
+
+
+def _train_stages(study: optuna.Study, config: StudyConfig, pipeline: Pipeline, crew: _Crew) -> None:
     """Have workers train the best of a complete search in stages that have begun, to their end."""
     staged = staged_study(study, config, pipeline)
     if is_complete(staged):
         return
     progress = StageProgress(staged, pipeline)
-    where = f"{len(devices)} worker{'s' * (len(devices) > 1)}" if cluster is None else f"Dask at {cluster[0]}"
-    console.print(f"study {config.name!r}: {progress.told()}, {where}")
-    pool = _worker_pool(
-        config.name, storage_url, devices, options=["--stages"], data_root=data_root, cluster=cluster
-    )
-    if watch(staged, pool, console, progress, stopped):
-        raise KeyboardInterrupt
+    crew.console.print(f"study {config.name!r}: {progress.told()}, {crew.told(config)}")
+    _work(staged, config, crew, progress, stages=True)
     if not is_complete(staged):
         raise RunFailed(
             "the workers have ended before the stages were complete; nothing is lost: "

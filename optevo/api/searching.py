@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from optevo.api.result import SearchResult
 from optevo.api.settings import Section, Source, configuration
+from optevo.errors import UserError
 from optevo.live import make_console
 from optevo.storage.opening import open_storage
 from optevo.study.studies import load_study
@@ -29,6 +30,12 @@ def search(
     study: Source | None = None,
     *,
     tasks: str | Sequence[str | Mapping[str, Any]] | None = None,
+    model: Callable[[], Any] | None = None,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    loss: str | Callable[..., Any] = "cross_entropy",
+    metric: str | Callable[..., Any] = "accuracy",
     name: str | None = None,
     seed: int | None = None,
     generations: int | None = None,
@@ -58,7 +65,14 @@ def search(
     Args:
         study: A study file, its content, or a configuration. Default: None, the arguments say all.
         tasks: What candidates train on: names of tasks, or tables with name and options.
-        name: Of the study. Default: its tasks'.
+        model: In the place of `tasks`, a function that makes a network of your own. It then trains in this
+            process, with one worker.
+        train: What it trains on: inputs and targets, two tensors or arrays, or a map-style data set of torch.
+        validation: The same, for fitness. Default: a share of 15 % of `train`.
+        test: The same, for `compare`. Default: None.
+        loss: A name, or of outputs and targets their mean loss. Default: "cross_entropy".
+        metric: A name, or of outputs and targets a number, the higher the better. Default: "accuracy".
+        name: Of the study. Default: its tasks', "own" with a model.
         seed: Of the search. Default: 0.
         generations: Of a genetic search. Default: 50.
         population: Members of a generation. Default: 50.
@@ -89,12 +103,30 @@ def search(
 
     Example:
         >>> result = optevo.search(
-        ...     tasks="digits", generations=2, population=3, sampler={"n_elites": 1}, steps=2, seeds=1,
+        ...     tasks="digits", generations=2, population=5, steps=2, seeds=1,
         ...     rerun={"candidates": 1, "seeds": 2}, progress=False,
         ... )
         >>> len(result.study.trials)
-        5
+        7
+
+        With a network and data of one's own:
+
+        >>> x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+        >>> result = optevo.search(
+        ...     model=lambda: torch.nn.Linear(2, 2), train=(x, (x.sum(1) > 0).long()), name="sums",
+        ...     generations=1, population=4, steps=2, seeds=1,
+        ...     rerun={"candidates": 1, "seeds": 2}, progress=False,
+        ... )
+        >>> print(result.name, result.complete)
+        sums True
     """
+    if model is not None or train is not None:
+        if model is None or train is None or tasks is not None:
+            raise UserError("a network of your own takes model and train together, and no tasks beside them")
+        from optevo.tasks.own.given import give  # noqa: PLC0415  imports torch
+
+        name = name or "own"
+        tasks = [give(name, model, train, validation, test, loss=loss, metric=metric)]
     config = configuration(
         study,
         name=name,

@@ -7,12 +7,14 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import sys
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from optevo.errors import RunFailed, UserError
 from optevo.escaping import tolerate_any_text
@@ -80,7 +82,7 @@ class Measurer:
         self,
         study: optuna.Study,
         config: StudyConfig,
-        pool: ProcessPoolExecutor,
+        pool: Executor,
         prefix: str,
         progress: Callable[[int], None] = lambda done: None,
         *,
@@ -106,7 +108,7 @@ class Measurer:
                     if key in stored:
                         self.done += 1
                     elif key not in jobs:  # else two candidates are the same optimizer
-                        with signals_held():  # a process that starts meanwhile is the pool's, or isn't
+                        with spawning():  # a process that starts meanwhile is the pool's, or isn't
                             jobs[key] = self.pool.submit(train, candidate, task, seed)
         keys = {future: key for key, future in jobs.items()}
         for future in as_completed(keys):
@@ -136,7 +138,7 @@ class Measurer:
 
     def count(self, candidate: Candidate) -> list[Operations] | None:
         """Operations of a training step on each task; None where they can't be counted."""
-        with signals_held():
+        with spawning():
             jobs = [self.pool.submit(count, candidate, i) for i in range(len(self.config.evaluation.tasks))]
         errors = [error for job in jobs if (error := job.exception()) is not None]
         for error in errors:
@@ -169,10 +171,14 @@ def again_when_killed(measure: Callable[[], T], attempts: int = 3) -> T:
 
 
 @contextlib.contextmanager
-def processes(config: StudyConfig, devices: Sequence[str], data_root: Path) -> Iterator[ProcessPoolExecutor]:
+def processes(config: StudyConfig, devices: Sequence[str], data_root: Path) -> Iterator[Executor]:
     """A process a device, ready to `train`. None outlives the block: those whose work is done end by
     themselves, those still starting once they have started; on an error or a stop, all are killed.
     """
+    if config.in_process:
+        with _this_process(config, devices[0], data_root) as inline:
+            yield inline
+        return
     context = multiprocessing.get_context("spawn")
     free = context.SimpleQueue()
     for device in devices:
@@ -196,6 +202,48 @@ def processes(config: StudyConfig, devices: Sequence[str], data_root: Path) -> I
             for process in list(begun.values()):
                 process.kill()
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _this_process(config: StudyConfig, device: str, data_root: Path) -> Iterator[Executor]:
+    """The same without processes, where a task lives in this one."""
+    import torch  # noqa: PLC0415  a scored study never needs it
+
+    before = torch.get_num_threads()
+    _here.append(make_worker_bench(config.without_screening(), device, data_root))
+    try:
+        yield _Inline()
+    finally:
+        _here.clear()
+        torch.set_num_threads(before)
+
+
+class _Inline(Executor):
+    """Calls at once what it is given."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """See `concurrent.futures.Executor`."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextlib.contextmanager
+def spawning() -> Iterator[None]:
+    """For whatever may start a process of the pool: signals wait, and it runs no main module of the user's.
+
+    Nothing of ours is in that; a script that searches without `if __name__ == "__main__"` would search there.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        with signals_held():
+            yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 _here: list[BaseBench] = []  # a pool process's own, made once

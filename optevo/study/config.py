@@ -25,6 +25,7 @@ from optevo.spaces.sections import WHOLE, Section, WarmStart
 from optevo.study.bundled import explain_missing, find_study
 from optevo.study.evaluation import EvaluationConfig, RatesConfig, ScreeningConfig, Seed, TaskConfig, as_tuple
 from optevo.study.stages import Pipeline, Promote, StageConfig, Stages
+from optevo.tasks import GIVEN
 
 _MOST_ERRORS = 20  # of one file that a message lists
 _AFTERWARDS = ("rerun", "promote", "stages")  # keys that are no part of the search
@@ -71,6 +72,12 @@ class StudyConfig(Section):
     def without_screening(self) -> StudyConfig:
         """The study with the full evaluation alone, for whoever measures what a search has found."""
         return self.model_copy(update={"evaluation": self.evaluation.model_copy(update={"screening": None})})
+
+    @property
+    def in_process(self) -> bool:
+        """Whether a task lives in the Python program that gave its model, so that no other can train it."""
+        tasks = [*self.evaluation.tasks, *(task for stage in self.stages for task in stage.tasks or ())]
+        return any(task.name == GIVEN for task in tasks)
 
     @property
     def pipeline(self) -> Pipeline | None:

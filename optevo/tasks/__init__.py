@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optevo.tasks.layers import Dropout, build, initialise
 
 __all__ = [
+    "GIVEN",
     "OWN_DATA",
     "TASKS",
     "Dropout",
@@ -58,6 +59,9 @@ OWN_DATA: dict[str, str] = {
     "table": "optevo.tasks.own.tables:Table",
     "text": "optevo.tasks.own.texts:Text",
 }
+
+#: The name of every task that a Python program gives as a model and data; it lives in that process alone.
+GIVEN = "optevo.tasks.own.given:given"
 
 __getattr__, __dir__ = lazy.attributes(
     __name__,

@@ -76,10 +76,11 @@ def work(
     *,
     device: str,
     data_root: Path,
-    parent: int,
+    parent: int | None,
     limit: int | None = None,
     sharing: int = 1,
     stages: bool = False,
+    after: Callable[[], None] = lambda: None,
 ) -> None:
     """Evaluate trials of a stored study until it is complete, a stop is requested or `limit` trials are done.
 
@@ -89,9 +90,11 @@ def work(
         device: Where to train.
         data_root: Where data sets lie.
         parent: Number of the process to end with: no worker trains on unseen after `optevo run` was killed.
+            None: it is the program's own.
         limit: The study-wide number of counted trials at which to stop. Default: None, the study's own.
         sharing: Processes that share the device, a GPU. Default: 1.
         stages: Whether to work on the stages that follow the search, which is complete. Default: False.
+        after: Called after every trial. Default: nothing.
 
     Raises:
         UserError: The study, its data or the device isn't there, or the study was begun with another optevo
@@ -112,6 +115,7 @@ def work(
             limit=limit,
             sharing=sharing,
             stages=stages,
+            after=after,
         )
 
 
@@ -123,13 +127,15 @@ def _work(
     *,
     device: str,
     data_root: Path,
-    parent: int,
+    parent: int | None,
     limit: int | None,
     sharing: int,
     stages: bool,
+    after: Callable[[], None],
 ) -> None:
     monitor = LivenessMonitor()
-    when_orphaned(parent, lambda: _abandon(stop))
+    if parent is not None:
+        when_orphaned(parent, lambda: _abandon(stop))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # `optevo run` has just used the storage: one that does not answer now is waited for.
     storage = insist(
@@ -142,7 +148,7 @@ def _work(
 
     def check() -> None:
         own.check()
-        if orphaned(parent):
+        if parent is not None and orphaned(parent):
             stop.requested = True
         stop.check()
         heartbeat.pulse()
@@ -177,6 +183,7 @@ def _work(
             if not outcome.given_away(study):
                 raise
             logger.warning("this worker was taken for dead and its trial given to another; going on")
+        after()
         if isinstance(outcome.error, UserError):
             raise outcome.error
         if len(outcome.failed_slots) >= 3:

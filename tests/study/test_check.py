@@ -103,7 +103,11 @@ def test_every_field_of_a_run_has_a_shape():
 def test_every_attribute_that_optevo_writes_has_a_shape():
     names = {value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)}
     beginnings = {keys.ACCEPTED, keys.FRESH, keys.FINAL, keys.ABLATION}  # of names; LINES is a file's alone
-    assert names - {keys.PREFIX, keys.SCHEMA, keys.LINES, keys.OBJECTIVE_NAMES, *beginnings} == {*STUDY, *SYSTEM, *TRIAL}
+    assert names - {keys.PREFIX, keys.SCHEMA, keys.LINES, keys.OBJECTIVE_NAMES, *beginnings} == {
+        *STUDY,
+        *SYSTEM,
+        *TRIAL,
+    }
 
 
 @pytest.mark.parametrize("key", sorted({*STUDY, keys.SCHEMA} - {keys.CONFIG, keys.SCHEMA}))
