@@ -85,8 +85,7 @@ def run(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if config.awaited:
         config = resolved(config, open_storage(storage_url))
-    known = _measured(config, storage_url)
-    if known is not None:
+    if (known := _measured(config, storage_url)) is not None:
         console.print(f"study {config.name!r} is complete")
         return known
     _check_stages(config, storage_url)
@@ -99,8 +98,7 @@ def run(
     alone, pipeline = int(config.in_process), config.pipeline
     stage_device = device if pipeline is None else _rehearse_stages(config, pipeline, device, data_root)
     scored = isinstance(bench, ScoredBench)
-    space = config.make_space()
-    space.rehearse()
+    config.make_space().rehearse()
     if cluster is not None:
         connect(cluster).close()
         devices = worker_devices("cpu" if scored else "auto", None)  # for measuring the best, in the end
@@ -262,8 +260,14 @@ def _work(
     """
     url, data_root, console = crew.storage_url, crew.data_root, crew.console
     if config.in_process:
-        where = {"device": crew.devices[0], "data_root": data_root, "limit": limit, "stages": stages}
-        stopped = work_here(url, config.name, console, progress, tend=tend, **where)
+        stopped = work_here(
+            *(url, config.name, console, progress),
+            device=crew.devices[0],
+            data_root=data_root,
+            limit=limit,
+            stages=stages,
+            tend=tend,
+        )
     else:
         options = ["--stages"] * stages + ([] if limit is None else ["--limit", str(limit)])
         pool = _worker_pool(

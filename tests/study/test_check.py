@@ -103,7 +103,8 @@ def test_every_field_of_a_run_has_a_shape():
 def test_every_attribute_that_optevo_writes_has_a_shape():
     names = {value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)}
     beginnings = {keys.ACCEPTED, keys.FRESH, keys.FINAL, keys.ABLATION}  # of names; LINES is a file's alone
-    assert names - {keys.PREFIX, keys.SCHEMA, keys.LINES, keys.OBJECTIVE_NAMES, *beginnings} == {
+    others = {keys.PREFIX, keys.SCHEMA, keys.LINES, keys.OBJECTIVE_NAMES}  # the last is the dashboard's
+    assert names - {*others, *beginnings} == {
         *STUDY,
         *SYSTEM,
         *TRIAL,
