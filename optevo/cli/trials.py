@@ -121,12 +121,18 @@ def export(
     elif is_preset(which):
         output = output or Path(f"{which}.py")
         check_export(output)
-        write_preset(which, output, class_name or class_of(which))
+        write_preset(which, output, class_of(which) if class_name is None else class_name)
     else:
         output = output or Path("evolved.py")
         check_export(output)
         loaded, config = load_one(storage, study)
-        write_export(loaded, config, _pick(loaded, config, which), output, class_name or "Evolved")
+        write_export(
+            loaded,
+            config,
+            _pick(loaded, config, which),
+            output,
+            "Evolved" if class_name is None else class_name,
+        )
 
 
 def check_export(output: Path) -> None:

@@ -279,9 +279,11 @@ def test_recompressing_keeps_every_image_and_loses_detail(tmp_path: Path):
         assert (np.asarray(image) != noise).any()
 
 
-@pytest.mark.parametrize("folder", ["modern", "modern/unseen"])
-def test_the_page_says_what_the_modern_winner_s_runs_say(folder: str):
-    runs = pd.concat(pd.read_csv(RESULTS / folder / f"modern_{name}.csv") for name in ("adamw", "rates"))
+@pytest.mark.parametrize(
+    ("folder", "winner"), [("modern", "rates"), ("modern", "evolved"), ("modern/unseen", "evolved")]
+)
+def test_the_page_says_what_the_modern_winner_s_runs_say(folder: str, winner: str):
+    runs = pd.concat(pd.read_csv(RESULTS / folder / f"modern_{name}.csv") for name in ("adamw", winner))
     found = transfer.differences(runs, "modern_adamw")
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
     for name, part in found[found["difference"].notna()].groupby("set"):
@@ -294,7 +296,7 @@ def test_the_page_says_what_the_modern_winner_s_runs_say(folder: str):
 
 def test_the_page_says_what_the_winner_has_after_half_the_steps():
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
-    halves = pd.read_csv(RESULTS / "modern" / "half" / "modern_rates.csv").groupby("set")["metric"]
+    halves = pd.read_csv(RESULTS / "modern" / "half" / "modern_evolved.csv").groupby("set")["metric"]
     whole = pd.read_csv(RESULTS / "modern" / "modern_adamw.csv").groupby("set")["metric"].mean()
     for name, half in halves:
         assert half.mean() > whole[name]

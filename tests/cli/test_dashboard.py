@@ -99,7 +99,7 @@ def test_who_clicks_through_a_study_reads_what_the_database_has(url: str, addres
     page.value("[...document.querySelectorAll('a')].find(a => a.innerText.includes('browser-study')).click()")
     until(page, says("Best Trial"))
     # History: refused and diverged trials have no value, so its axis is that of those that have one.
-    until(page, "document.querySelector('#plot-history .main-svg')")
+    until(page, "document.querySelector('#plot-history .scatterlayer .trace')")  # before, the axis is empty
     low, high = page.value("document.getElementById('plot-history')._fullLayout.yaxis.range")
     values = [trial.value for trial in study.trials if trial.value is not None]
     assert min(values) - 0.2 <= low < high <= max(values) + 0.2

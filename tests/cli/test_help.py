@@ -17,9 +17,8 @@ import typer.main
 from command_line import stored, told
 from rich.table import Table
 
-from optevo import __version__
+from optevo import __version__, live
 from optevo.cli import main as cli
-from optevo.cli import options
 from optevo.cli.completion import complete_study
 from optevo.cli.helps import EPILOG, EXAMPLES
 from optevo.errors import RunFailed, UserError
@@ -132,7 +131,7 @@ def test_colours_are_left_out_where_they_are_not_wanted(
     out = io.StringIO()
     monkeypatch.setattr(out, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stdout", out)
-    console = options._make_console()
+    console = live.make_console()
     console.print("1 of 2 at https://a.b/", style="bold red")
     console.print(Table("a", style="red"))
     assert bool(COLOUR.search(out.getvalue())) is coloured
@@ -188,5 +187,9 @@ def test_what_is_mistyped_ends_in_status_2(optevo: Callable[..., Any]) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_an_interrupt_ends_in_status_130(optevo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     stored()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
     monkeypatch.setattr("optevo.study.studies.study_names", lambda _: os.kill(os.getpid(), signal.SIGINT))
-    assert optevo("status").status == 130
+    try:
+        assert optevo("status").status == 130
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -159,9 +159,3 @@ def test_a_finite_search_gives_open_slots_away_though_a_process_died_before_it_c
     study.optimize(plain, n_trials=2)
     study._storage.create_new_trial(study._study_id)
     assert ask_slot(study) == (1, 0)
-
-
-def test_several_objectives_are_refused():
-    study = optuna.create_study(directions=["minimize", "minimize"], sampler=ours(4))
-    with pytest.raises(ValueError, match="one objective"):
-        study.ask()

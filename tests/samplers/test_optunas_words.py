@@ -100,6 +100,8 @@ def test_optunas_command_line_reads_a_study_and_goes_on_with_it(
     study = optuna.create_study(study_name="ours", storage=url, sampler=SAMPLERS["genetic"]())
     study.optimize(objective, n_trials=7)
 
+    monkeypatch.setattr("optuna.cli._set_verbosity", lambda args: None)  # of the root logger, for good
+
     def optuna_says(*words: str) -> object:
         monkeypatch.setattr(sys, "argv", ["optuna", words[0], "--storage", url, *words[1:]])
         assert main() in (None, 0)
