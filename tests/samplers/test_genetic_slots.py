@@ -11,7 +11,6 @@ import pytest
 from genetic import (
     ask_slot,
     by_slot,
-    ours,
     plain,
     sizes,
     slot,
