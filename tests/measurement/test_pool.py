@@ -16,40 +16,44 @@ from small_studies import wait_for
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and sessions of POSIX")
 
 # The first process to start does all the work, before the others have read what they are to do.
-SCRIPT = """
-import os, signal, sys, time
+STARTING = """
+import os, sys, time
 from pathlib import Path
-if __name__ == "__mp_main__":
+if "--multiprocessing-fork" in sys.orig_argv:
     try:
         os.close(os.open("first", os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         Path(f"starting-{os.getpid()}").touch()
         time.sleep(float(os.environ["TEST_DELAY"]))
-if __name__ == "__main__":
-    import optuna
-    from optevo.workers.supervisor import terminable
-    from optevo.measurement.pool import Measurer, again_when_killed, processes
-    from optevo.optim import PRESETS
-    from optevo.errors import RunFailed
-    from optevo.study.config import parse_config
+"""
+# Without the usual guard: a process that ran it again would measure again.
+SCRIPT = """
+import signal
+from pathlib import Path
+import optuna
+from optevo.workers.supervisor import terminable
+from optevo.measurement.pool import Measurer, again_when_killed, processes
+from optevo.optim import PRESETS
+from optevo.errors import RunFailed
+from optevo.study.config import parse_config
 
-    seeds = list(range(4))
-    sampler = {"kind": "random", "n_trials": 10}
-    evaluation = {"tasks": ["pool_task:Odd"], "gate": False}
-    config = parse_config({"name": "one", "sampler": sampler, "evaluation": evaluation}, "this test")
-    optuna.logging.disable_default_handler()
-    study = optuna.create_study()
+seeds = list(range(4))
+sampler = {"kind": "random", "n_trials": 10}
+evaluation = {"tasks": ["pool_task:Odd"], "gate": False}
+config = parse_config({"name": "one", "sampler": sampler, "evaluation": evaluation}, "this test")
+optuna.logging.disable_default_handler()
+study = optuna.create_study()
 
-    def once():
-        with processes(config, ["cpu"] * 3, Path()) as pool:
-            return Measurer(study, config, pool, "measured:").measure({"adam": PRESETS["adam"]}, seeds)
+def once():
+    with processes(config, ["cpu"] * 3, Path()) as pool:
+        return Measurer(study, config, pool, "measured:").measure({"adam": PRESETS["adam"]}, seeds)
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
-    try:
-      with terminable():
-        print([run.metric for run in again_when_killed(once)["adam"]])
-    except (RunFailed, KeyboardInterrupt) as error:
-        print(type(error).__name__, error)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
+try:
+  with terminable():
+    print([run.metric for run in again_when_killed(once)["adam"]])
+except (RunFailed, KeyboardInterrupt) as error:
+    print(type(error).__name__, error)
 """
 TASK = """
 import os, sys, time
@@ -67,8 +71,10 @@ SECONDS = 120
 
 def start(folder: Path, body: str = "pass", delay: float = 0.0) -> subprocess.Popen[str]:
     (folder / "script.py").write_text(SCRIPT)
+    (folder / "sitecustomize.py").write_text(STARTING)
     (folder / "pool_task.py").write_text(TASK.replace("{body}", body))
-    env = {**os.environ, "TEST_DELAY": str(delay)}
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "TEST_DELAY": str(delay), "PYTHONPATH": path}
     return subprocess.Popen(
         [sys.executable, "script.py"],
         cwd=folder,
