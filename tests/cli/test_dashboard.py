@@ -105,7 +105,7 @@ def test_who_clicks_through_a_study_reads_what_the_database_has(url: str, addres
     assert min(values) - 0.2 <= low < high <= max(values) + 0.2
     assert page.value("document.getElementById('plot-history')._fullLayout.yaxis.title.text") == "fitness"
     assert page.value(says(f"Best Trial (number={best.number})"))
-    for title in ("Fitness by generation", "Building blocks in the population", "Ancestors of trial"):
+    for title in ("Fitness by generation", "Building blocks in the population"):
         until(page, f"[...document.querySelectorAll('.gtitle')].some(t => t.textContent.includes({title!r}))")
 
     page.value("document.querySelector('a[href$=\"/note\"]').click()")
