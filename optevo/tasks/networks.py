@@ -68,6 +68,7 @@ def classifier(
             model = _torchvisions(name, classes, resolution, generator)
         if weights is not None:
             _take(model, name, trained(name, weights), weights, resolution)
+            _draw_head(model, generator)
         _fit_channels(model, channels, generator, drawn=weights is None)
         if dropout is not None:
             _set_dropout(model, dropout, generator)
@@ -172,6 +173,19 @@ def _take(model: Any, name: str, state: dict[str, Tensor], weights: str, resolut
     model.load_state_dict({key: value for key, value in given.items() if key in own}, strict=False)
     if hasattr(model, "transform_input"):  # as torchvision has it with its weights, of other means
         model.transform_input = True
+
+
+@torch.no_grad()
+def _draw_head(model: nn.Module, generator: torch.Generator) -> None:
+    """Begin the last layer over trained ones as torch begins a dense layer: uniform in ±1/√inputs.
+
+    Some networks draw it by the number of classes, which with few of them makes the first losses large.
+    """
+    last = model.get_submodule(head(model))
+    if isinstance(last, nn.Linear):
+        bound = last.in_features**-0.5
+        for parameter in last.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
 
 
 @torch.no_grad()
