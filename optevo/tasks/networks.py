@@ -182,8 +182,8 @@ def _draw_head(model: nn.Module, generator: torch.Generator) -> None:
     Some networks draw it by the number of classes, which with few of them makes the first losses large.
     """
     last = model.get_submodule(head(model))
-    if isinstance(last, nn.Linear):
-        bound = last.in_features**-0.5
+    if isinstance(last, (nn.Linear, nn.Conv2d)):  # SqueezeNet's is a 1 x 1 convolution
+        bound = last.weight[0].numel() ** -0.5
         for parameter in last.parameters():
             parameter.uniform_(-bound, bound, generator=generator)
 
