@@ -318,3 +318,16 @@ def test_the_page_counts_the_members_with_an_orthogonal_update(quiet_optuna: Non
     }
     assert [counts[generation] for generation in (0, 5, 9)] == [6, 17, 17]
     assert orthogonal(stored_result(study, config).winner)
+
+
+def test_the_page_says_what_the_known_optimizers_and_the_stages_came_to():
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    for name in ("fashion_mnist", "cifar10"):
+        found = pd.read_csv(RESULTS / "joint" / "compare" / f"compare_{name}.csv")
+        for rank, row in enumerate(found.to_dict("records"), 1):
+            if row["optimizer"] in ("opt6", "opt10", "a1", "adam", "muon_conv"):
+                assert f"{row['mean']:.4f} ± {row['sd']:.4f} ({rank})" in page
+    scores = pd.read_csv(RESULTS / "stages" / "quickstart.csv")
+    assert len(scores[scores["stage"] > 0]) == 24
+    best = scores[scores["stage"] == 2]["fitness"].max()
+    assert f"{best:.4f} on CIFAR-10" in page
