@@ -62,6 +62,7 @@ def toys(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
     monkeypatch.setenv("PYTHONPATH", path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toys", "pool")
 def test_a_second_space_and_another_sampler_go_through_every_command(optevo):
     ran = optevo("run", write(STUDY), "--workers", "1", "--export", "winner.py")

@@ -28,7 +28,8 @@ SCRIPTS = sorted(
 
 
 # Their time goes to the processes that they start, or to what they are measured against.
-SLOW = {"ask", "calls", "genomes", "load", "loop", "parameters", "precision", "reader", "search", "startup"}
+SLOW = {"ask", "calls", "genomes", "load", "loop", "modern", "parameters", "precision"}
+SLOW |= {"reader", "search", "stack", "startup"}
 
 
 @pytest.mark.parametrize("script", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SCRIPTS])

@@ -56,6 +56,7 @@ def test_the_regression_of_the_page_goes_from_study_file_to_exported_winner(diab
     assert weight.square().sum() < 3
 
 
+@pytest.mark.slow
 def test_a_regression_without_its_two_words_is_told_before_anything_is_stored(diabetes: str):
     text = Path("diabetes.py").read_text()
     Path("diabetes.py").write_text(re.sub(r' {4}(loss|metric) = ".*"\n', "", text))

@@ -90,6 +90,7 @@ def test_sigterm_to_all_is_one_polite_stop(folder: StudyFolder, again: bool):
     assert keys.LOST not in trial.system_attrs
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once_and_the_slot_is_free(folder: StudyFolder):
     begin(folder, TASK.format(seconds=10 * SECONDS))
     with ending(folder.run("--workers", "1")) as process:
