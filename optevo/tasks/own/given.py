@@ -142,7 +142,8 @@ class _NoTest:
 
 def _make(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        seed = int(torch.randint(2**62, (), generator=generator))
+        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
         model = make()
     if not isinstance(model, nn.Module):
         raise UserError(f"model: the function returned a {type(model).__name__}, not a torch.nn.Module")
@@ -200,7 +201,7 @@ def _split(what: str, data: Any) -> Split:
 def _read(what: str, data: Any) -> Split:
     inputs, targets = [], []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.random.default_generator.manual_seed(0)  # as above
         for i in range(len(data)):
             example = data[i]
             if not isinstance(example, tuple | list) or len(example) != 2:
