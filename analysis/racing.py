@@ -8,13 +8,13 @@ tenth of a run rank candidates: of the searches without racing, and of saved stu
 
 python -m analysis.racing --seeds 0 1 2 3 4 --keep FOLDER --output studies/results/racing
 
-Interrupted, the same command goes on. With --way one of the three is searched and nothing is compared.
+Interrupted, the same command goes on. With --ways only those are searched, and only searches are compared;
+with --generations longer ones.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import os
@@ -52,20 +52,22 @@ WAYS: dict[str, dict[str, Any]] = {
     RACING: {"gate": True, "pruner": "racing"},
     WITHIN: {"gate": True, "pruner": "racing_within_runs"},
 }
-SIZES = {"population_size": 16, "n_generations": 10}
+POPULATION_SIZE, GENERATIONS = 16, 10
 BEST, CHOICE, READ = 3, 5, 10  # candidates that are measured again; fresh seeds that choose one, and read it
 DRAWS = 1000  # of the bootstrap
+FORMATS = {"agreement": "%.4f", "replays": "%.1f"}  # of tables' numbers
 
 
-def variant(way: str, seed: int) -> StudyConfig:
+def variant(way: str, seed: int, generations: int = GENERATIONS) -> StudyConfig:
     """The study of one search."""
+    sizes = {"population_size": POPULATION_SIZE, "n_generations": generations}
     config = load_config(STUDIES / "quickstart.toml")
     evaluation = {**WAYS[way], "seeds": tuple(range(APART * seed, APART * seed + 4))}
     return config.model_copy(
         update={
             "name": f"{way} {seed}",
             "seed": seed,
-            "sampler": config.sampler.model_copy(update=SIZES),
+            "sampler": config.sampler.model_copy(update=sizes),
             "evaluation": config.evaluation.model_copy(update=evaluation),
             "rerun": config.rerun.model_copy(update={"candidates": 0}),
         }
@@ -88,13 +90,13 @@ def steps_of_first(study: optuna.Study) -> int:
     return sum(one.get(keys.TRAINED_STEPS, 0) for one in attrs if one[keys.GENERATION] == 0)
 
 
-def row(way: str, seed: int, folder: Path) -> dict[str, Any]:
+def row(way: str, seed: int, folder: Path, generations: int = GENERATIONS) -> dict[str, Any]:
     """What came of one search; kept in a file beside its database."""
     kept = folder / f"{way} {seed}.json"
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text())
         return found
-    config = variant(way, seed)
+    config = variant(way, seed, generations)
     study = search(config, folder)
     bench, space, trials = Bench(config, "cpu", data_root()), config.make_space(), finished(study)
 
@@ -246,13 +248,13 @@ def said_of_agreement(frame: pd.DataFrame) -> list[str]:
 
 def said(frame: pd.DataFrame) -> list[str]:
     """The searches, a line of Markdown each way: mean ± sd over searches, and against none of it."""
-    names = ("steps", "generation_0", "fresh")
-    tables = {name: frame.pivot(index="search_seed", columns="way", values=name) for name in names}
+    names, ways = ("steps", "generation_0", "fresh"), list(frame["way"].unique())
+    tables = {name: frame.pivot(index="search_seed", columns="way", values=name)[ways] for name in names}
     later = tables["steps"] - tables["generation_0"]
     n = len(later)
     lines = [f"| n = {n} searches each | steps | share | of children | fresh fitness | − without |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
-    for way in WAYS:
+    for way in ways:
         steps, fresh = tables["steps"][way], tables["fresh"][way]
         shares = [table[way] / table[PLAIN] for table in (tables["steps"], later)]
         cells = [way, f"{steps.mean():.0f} ± {steps.std():.0f}"]
@@ -266,33 +268,33 @@ def said(frame: pd.DataFrame) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Search, measure, write `searches.csv` and `agreement.csv` and print both tables."""
+    """Search, measure, write `searches.csv` and, of all ways, two more, and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="search seeds")
     parser.add_argument("--keep", type=Path, required=True, help="folder of the databases")
     parser.add_argument("--output", type=Path, help="folder for the tables")
-    parser.add_argument("--way", choices=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
+    parser.add_argument("--generations", type=int, default=GENERATIONS)
     given = parser.parse_args(arguments)
     given.keep.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if given.way:
+    ways = [way for way in WAYS if way in {PLAIN, *given.ways}]  # shares are of the one without
+    rows = [row(way, seed, given.keep, given.generations) for seed in given.seeds for way in ways]
+    tables, texts = {"searches": pd.DataFrame(rows)}, said(pd.DataFrame(rows))
+    if ways == list(WAYS):
+        studies = [saved(name) for name in SAVED]
         for seed in given.seeds:
-            print(row(given.way, seed, given.keep), flush=True)
-        return
-    frame = pd.DataFrame([row(way, seed, given.keep) for seed, way in itertools.product(given.seeds, WAYS)])
-    studies = [saved(name) for name in SAVED]
-    for seed in given.seeds:
-        config = variant(PLAIN, seed)
-        studies.append((search(config, given.keep), config))
-    ranks = pd.concat([agreement(*one) for one in studies])
-    replays = pd.concat([replay(*one) for one in studies if one[1].name != SAVED[1]])
+            config = variant(PLAIN, seed, given.generations)
+            studies.append((search(config, given.keep), config))
+        tables["agreement"] = pd.concat([agreement(*one) for one in studies])
+        tables["replays"] = pd.concat([replay(*one) for one in studies if one[1].name != SAVED[1]])
+        texts += ["", *said_of_agreement(tables["agreement"]), "", *said_of_replay(tables["replays"])]
     if given.output:
         given.output.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(given.output / "searches.csv", index=False)
-        ranks.to_csv(given.output / "agreement.csv", index=False, float_format="%.4f")
-        replays.to_csv(given.output / "replays.csv", index=False, float_format="%.1f")
-    print("\n".join([*said(frame), "", *said_of_agreement(ranks), "", *said_of_replay(replays)]))
+        for name, table in tables.items():
+            table.to_csv(given.output / f"{name}.csv", index=False, float_format=FORMATS.get(name))
+    print("\n".join(texts))
 
 
 if __name__ == "__main__":
