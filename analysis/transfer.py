@@ -15,6 +15,7 @@ after 1,000.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,21 @@ class ResidualFashion(FashionMNIST):
 
 
 class BreastCancer(Task):
-    """The 569 tumours of scikit-learn's table, 30 numbers each, standardised; a network 30-64-32-2."""
+    """The 569 tumours of scikit-learn's table, 30 numbers each, standardised; a network 30-64-32-2.
+
+    Args:
+        split: Which division into training, validation and test. Default: 0.
+    """
 
     name = "breast_cancer"
 
+    def __init__(self, split: int = 0) -> None:
+        self.split = split
+
     def load(self, root: Path) -> Splits:
         table, labels = load_breast_cancer(return_X_y=True)
-        order = torch.tensor(stratified_order(labels.tolist(), self.name))
+        key = f"{self.name} {self.split}" if self.split else self.name
+        order = torch.tensor(stratified_order(labels.tolist(), key))
         parts = {"train": order[:300], "validation": order[300:400], "test": order[400:]}
         numbers, targets = torch.tensor(table), torch.tensor(labels)
         seen = numbers[parts["train"]]
@@ -113,6 +122,13 @@ SETS: dict[str, tuple[Callable[[], Task], int, int]] = {
     "mnist": (MNIST, 1_000, 128),
 }
 UNSEEN = ("char_lm", "breast_cancer", "residual", "residual_long")
+#: Sets of which every seed has its own division into training and test.
+DIVIDED: dict[str, tuple[Callable[[int], Task], int, int]] = {"breast_cancer_splits": (BreastCancer, 200, 64)}
+
+
+def _divided(name: str, seed: int) -> tuple[Callable[[], Task], int, int]:
+    make, steps, batch_size = DIVIDED[name]
+    return functools.partial(make, seed), steps, batch_size
 
 
 def winner_of(name: str, url: str) -> Candidate:
@@ -144,10 +160,10 @@ def measured(
     loaded: dict[str, tuple[Task, Splits]] = {}
     for seed in seeds:
         for name in sets:
-            make, usual, batch_size = SETS[name]
+            make, usual, batch_size = SETS.get(name) or _divided(name, seed)
             if (name, steps or usual, seed) in done:
                 continue
-            if name not in loaded:
+            if name not in loaded or name in DIVIDED:
                 task = make()
                 loaded[name] = task, task.load(data_root())
             run = train(
@@ -200,7 +216,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="+", help="names, the reference first")
     parser.add_argument("--storage", default="sqlite:///optevo.db")
     parser.add_argument("--seeds", type=int, default=5, help="runs a set and study")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=UNSEEN)
+    parser.add_argument("--sets", nargs="+", choices=[*SETS, *DIVIDED], default=UNSEEN)
     parser.add_argument("--steps", type=int, default=None, help="of a run, instead of the set's own")
     parser.add_argument("--output", type=Path, required=True, help="folder for the tables")
     parser.add_argument("--threads", type=int, default=1)

@@ -74,3 +74,12 @@ def test_the_table_is_standardised_by_its_training_part():
     assert [len(splits[key]) for key in ("train", "validation", "test")] == [300, 100, 169]
     torch.testing.assert_close(splits["train"].inputs.mean(0), torch.zeros(30), rtol=0, atol=1e-5)
     torch.testing.assert_close(splits["train"].inputs.std(0), torch.ones(30))
+
+
+def test_every_seed_has_a_division_of_the_table_of_its_own(tmp_path: Path):
+    divided = [transfer.BreastCancer(split).load(Path())["test"] for split in (0, 2000, 2001)]
+    assert all(len(split.targets) == 169 for split in divided)
+    assert len({split.targets.sum().item() for split in divided}) == 1, "stratified"
+    assert not any(torch.equal(one.inputs, divided[0].inputs) for one in divided[1:])
+    runs = transfer.measured("x", OURS, ["breast_cancer_splits"], seeds=[2000, 2001], folder=tmp_path, steps=2)
+    assert runs["seed"].tolist() == [2000, 2001]
