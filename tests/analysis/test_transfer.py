@@ -81,5 +81,6 @@ def test_every_seed_has_a_division_of_the_table_of_its_own(tmp_path: Path):
     assert all(len(split.targets) == 169 for split in divided)
     assert len({split.targets.sum().item() for split in divided}) == 1, "stratified"
     assert not any(torch.equal(one.inputs, divided[0].inputs) for one in divided[1:])
-    runs = transfer.measured("x", OURS, ["breast_cancer_splits"], seeds=[2000, 2001], folder=tmp_path, steps=2)
+    options = {"seeds": [2000, 2001], "folder": tmp_path, "steps": 2}
+    runs = transfer.measured("x", OURS, ["breast_cancer_splits"], **options)
     assert runs["seed"].tolist() == [2000, 2001]
