@@ -51,7 +51,7 @@ class _Head(nn.Linear):
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    # torch's momentum: after some hundred steps the reference's 0.01 would score with statistics of old weights.
+    # torch's momentum: after some hundred steps the reference's 0.01 scores with statistics of old weights.
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
