@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -55,15 +54,14 @@ class CandidateRuns:
     gate_seconds: float | None = None
     audit: dict[str, Any] | None = None
 
-    def enter(self, making: float = 0.0) -> None:
+    def enter(self, reason: str | None, seconds: float) -> None:
         """Through the gate: a rule that cannot descend ends here, without a fitness.
 
         Args:
-            making: Seconds that making the candidate took. Default: none.
+            reason: What the gate said; None where it lets the candidate pass.
+            seconds: How long making the candidate and asking took.
         """
-        since = time.perf_counter()
-        reason = self.candidate.gate()
-        self.gate_seconds = making + time.perf_counter() - since
+        self.gate_seconds = seconds
         if reason is not None:
             self.refused = True
             self.fail(reason)

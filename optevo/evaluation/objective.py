@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -131,8 +131,25 @@ class Objective:
         since = time.perf_counter()
         return self.space.candidate(params), time.perf_counter() - since
 
-    def _enter(self, state: StudyState, candidate: Candidate, generation: int, making: float) -> _Entry:
-        """The candidate at the start of its runs, as far as what is known carries it."""
+    def _gates(self, candidates: Sequence[Candidate]) -> list[tuple[str | None, float]]:
+        """What the gate says of each, and its share of the seconds that this took."""
+        since = time.perf_counter()
+        reasons = self.space.gates(candidates)
+        seconds = (time.perf_counter() - since) / max(1, len(candidates))
+        return [(reason, seconds) for reason in reasons]
+
+    def _enter(
+        self,
+        state: StudyState,
+        candidate: Candidate,
+        generation: int,
+        making: float,
+        asked: tuple[str | None, float] | None = None,
+    ) -> _Entry:
+        """The candidate at the start of its runs, as far as what is known carries it.
+
+        `asked` is of `_gates`, where the gate has been asked already.
+        """
         fidelity = state.fidelity(generation)
         config, n_runs = fidelity.bench.config.evaluation, len(fidelity.order)
         record = state.archive.record(candidate.canonical(), generation)
@@ -146,7 +163,8 @@ class Objective:
                 member.highest_losses = race.highest_losses
                 member.margins = margins(candidate.schedule(config.steps), config.steps)
         if config.gate:
-            member.enter(making)
+            reason, seconds = asked or self._gates([candidate])[0]
+            member.enter(reason, making + seconds)
         member.take_known()
         return _Entry(member, record.number if record else None, fidelity)
 
@@ -243,11 +261,13 @@ class Objective:
         slot = claimed(frozen)
         assert slot is not None
         members = sampler.group(study, slot)
+        made = {other: self._candidate(params) for other, params in members.items() if other != slot}
+        asked = [None] * len(made)
+        if own.fidelity.bench.config.evaluation.gate:
+            asked = self._gates([candidate for candidate, _ in made.values()])
         others = {
-            other: (params, self._enter(state, candidate, slot.generation, making))
-            for other, params in members.items()
-            if other != slot
-            for candidate, making in [self._candidate(params)]
+            other: (members[other], self._enter(state, candidate, slot.generation, making, answer))
+            for (other, (candidate, making)), answer in zip(made.items(), asked, strict=True)
         }
         stack = [own.member if other == slot else others[other][1].member for other in members]
         bench = own.fidelity.bench

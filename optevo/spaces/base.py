@@ -75,6 +75,10 @@ class Space(abc.ABC):
     def candidate(self, params: Mapping[str, Any]) -> Candidate:
         """The candidate that `params` stand for; ValueError where a stored one is missing or out of range."""
 
+    def gates(self, candidates: Sequence[Candidate]) -> list[str | None]:
+        """`Candidate.gate` of each; a space that can ask many at once does. Default: one after another."""
+        return [candidate.gate() for candidate in candidates]
+
     def whole(self, params: Mapping[str, Any]) -> bool:
         """Whether parameters make a candidate. Default: all of `distributions` are there."""
         return self._names <= params.keys()

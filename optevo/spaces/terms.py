@@ -244,6 +244,12 @@ class TermSpace(Space):
                 unused.add(flag)
         return {name: value for name, value in params.items() if name not in unused}
 
+    def gates(self, candidates: Sequence[Candidate]) -> list[str | None]:
+        """All in one, see `optevo.optim.terms.gate.gates`; imports torch."""
+        from optevo.optim.terms.gate import gates  # noqa: PLC0415  torch only where it is needed
+
+        return gates([genome.rule() for genome in cast("Sequence[TermGenome]", candidates)])
+
     def stack(self, candidates: Sequence[Candidate], steps: int) -> Callable[[Tensor], Stacked]:
         """See `optevo.optim.terms.stacked.StackedTerms`; imports torch."""
         from optevo.optim.terms.stacked import StackedTerms  # noqa: PLC0415  torch only where it is needed

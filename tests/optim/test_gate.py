@@ -64,7 +64,7 @@ def sphere(rule: Rule, lr: float, scale: float) -> float:
 def followed(rule: Rule, lr: float, scale: float) -> float:
     centre = torch.tensor(CENTRE)
     end = integrity._follow(
-        rule, torch.tensor(START).expand(1, -1), lambda x: scale * 2 * (x - centre), [lr], steps=UPDATES
+        [rule], torch.tensor(START).expand(1, -1), lambda x: scale * 2 * (x - centre), [lr], steps=UPDATES
     )
     return float((end - centre).square().sum())
 
@@ -197,6 +197,15 @@ def test_the_verdict_is_that_of_the_loop_at_every_rate_and_scale(one: TermGenome
     best = min(sphere(rule, lr, scale) for lr in RATES for scale in SCALES)
     if not 3.3 < best < 3.7:
         assert (gate(rule) is None) == (best < 3.5)
+
+
+@settings(max_examples=10)
+@given(st.lists(genomes(), min_size=1, max_size=8))
+def test_many_at_once_have_the_verdicts_that_each_has_alone(drawn: list[TermGenome]):
+    rules = [one.rule() for one in drawn]
+    rules += [*map(negated, rules), Rule(), Rule(grad=math.nan), Rule(unit=1.0, eps=0.0)]
+    assert integrity.gates(rules) == [gate(rule) for rule in rules]
+    assert integrity.gates([]) == []
 
 
 @pytest.mark.parametrize("name", ["evolved", "adam"])

@@ -10,6 +10,7 @@ a rule passes that descends with any learning rate at any scale.
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -41,33 +42,65 @@ def gate(rule: Rule) -> str | None:
     Args:
         rule: The canonical update.
     """
-    return sifted(functools.partial(_follow, rule))
+    return gates([rule])[0]
 
 
-def sifted(follow: Follow) -> str | None:
-    """Why what `follow` follows cannot train anything, or None."""
-    probes = torch.tensor(PROBES).expand(1, -1)
-    if not torch.isfinite(follow(torch.ones_like(probes), lambda x: probes, [1.0], 2)).all():
-        return "gate: the update is not finite on ordinary gradients"
-    scale = torch.tensor(SCALES).repeat_interleave(len(RATES)).unsqueeze(1)  # each with all rates
+def gates(rules: Sequence[Rule]) -> list[str | None]:
+    """`gate` of each rule; those that read the same are followed together, in little more time than one."""
+    alike = defaultdict[tuple[object, ...], list[int]](list)
+    for i, rule in enumerate(rules):
+        first = rule_scalars(rule, lr=1.0, weight_decay=0.0, step=1)
+        alike[rule.reads_m, rule.reads_v, len(first.folded())].append(i)
+    found: list[str | None] = [None] * len(rules)
+    for places in alike.values():
+        same = [rules[i] for i in places]
+        for i, reason in zip(places, sifted(functools.partial(_follow, same), len(same)), strict=True):
+            found[i] = reason
+    return found
+
+
+def sifted(follow: Follow, n: int = 1) -> list[str | None]:
+    """Why what `follow` follows cannot train anything, or None.
+
+    Args:
+        follow: Takes n times as many rows as for one: those of the first, of the second and so on.
+        n: How many it follows. Default: 1.
+    """
+    probes = torch.tensor(PROBES).expand(n, -1)
+    finite = torch.isfinite(follow(torch.ones_like(probes), lambda x: probes, [1.0], 2)).all(dim=1)
+    scale = torch.tensor(SCALES).repeat_interleave(len(RATES)).repeat(n).unsqueeze(1)  # each with all rates
     centre, start = torch.tensor(CENTRE), torch.tensor(START).repeat(len(scale), 1)
     end = follow(start, lambda x: scale * 2 * (x - centre), RATES, UPDATES)
-    f = (end - centre).square().sum(dim=1)
-    if (f < PASSED).any():  # NaN compares false
-        return None
-    best = f[torch.isfinite(f)].min().item() if torch.isfinite(f).any() else float("inf")
-    return f"gate: cannot descend; at best the shifted sphere goes from 7.15 to {best:.4g}"
+    f = (end - centre).square().sum(dim=1).view(n, -1)
+    best = torch.where(torch.isfinite(f), f, torch.inf).min(dim=1).values
+    passed = finite & (best < PASSED)
+    return [
+        None
+        if descends
+        else f"gate: cannot descend; at best the shifted sphere goes from 7.15 to {value:.4g}"
+        if usable
+        else "gate: the update is not finite on ordinary gradients"
+        for descends, usable, value in zip(passed.tolist(), finite.tolist(), best.tolist(), strict=True)
+    ]
 
 
 def _follow(
-    rule: Rule, x: Tensor, gradient: Callable[[Tensor], Tensor], rates: Sequence[float], steps: int
+    rules: Sequence[Rule],
+    x: Tensor,
+    gradient: Callable[[Tensor], Tensor],
+    rates: Sequence[float],
+    steps: int,
 ) -> Tensor:
-    """Every row of `x` after `steps` updates, each with its own learning rate."""
+    """Every row of `x` after `steps` updates, each with its own learning rate; as many rows for each rule."""
     x = x.clone()
-    m = torch.zeros_like(x) if rule.reads_m else None
-    v = torch.zeros_like(x) if rule.reads_v else None
-    numbers = [rule_scalars(rule, lr=1.0, weight_decay=0.0, step=k).folded() for k in range(1, steps + 1)]
-    columns = torch.tensor(numbers, dtype=torch.float64).unsqueeze(-1).repeat(1, 1, len(x))
+    m = torch.zeros_like(x) if rules[0].reads_m else None
+    v = torch.zeros_like(x) if rules[0].reads_v else None
+    numbers = [
+        [rule_scalars(rule, lr=1.0, weight_decay=0.0, step=k).folded() for rule in rules]
+        for k in range(1, steps + 1)
+    ]
+    columns = torch.tensor(numbers, dtype=torch.float64).transpose(1, 2)
+    columns = columns.repeat_interleave(len(x) // len(rules), dim=2)
     lr = torch.tensor(rates, dtype=torch.float64).repeat(len(x) // len(rates))
     proportional = *range(1, 7), *range(17, 17 + len(BASIS) - len(FUSED))  # to the rate, see `Scalars.folded`
     columns[:, proportional] *= lr

@@ -33,7 +33,7 @@ def gate(genome: ModernGenome) -> str | None:
         if rule in seen or (kind == "vector" and not rule.coefficients):
             continue
         seen.append(rule)
-        if (reason := published.sifted(functools.partial(_follow, rule))) is not None:
+        if (reason := published.sifted(functools.partial(_follow, rule))[0]) is not None:
             whose = "the second rule: " * (kind in seconds) + "vectors: " * (kind == "vector")
             return reason.replace("gate: ", f"gate: {whose}", 1)
     return None
