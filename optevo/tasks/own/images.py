@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from optevo.errors import UserError
-from optevo.tasks.base import Normalise, Split, Splits
+from optevo.tasks.base import Normalise, Splits
+from optevo.tasks.decoded import read_splits
 from optevo.tasks.image_task import ImageTask
 from optevo.tasks.own.archives import npz_source
-from optevo.tasks.own.image_sources import PARTS, Source, folder_source
-from optevo.tasks.own.mapped import mapped
+from optevo.tasks.own.image_sources import Source, folder_source
 from optevo.tasks.own.options import Shares, refuse, whole
-from optevo.tasks.roots import decoded_root, find
+from optevo.tasks.roots import find
 
-#: Bytes of all images from which on they stay in their file, and a GPU gets them batch by batch.
-RESIDENT = 4 * 1024**3
 _SAMPLE = 1024  # training images whose mean and deviation are taken
 
 
@@ -92,17 +90,10 @@ class Images(ImageTask):
         self.size, self.channels = self.wanted or source.size, self.colours or source.channels
         self.classes = len(source.classes)
         shape = self.channels, self.size, self.size
-        count = sum(map(len, source.labels.values()))
-        key = f"{source.key[:32]}-{self.channels}x{self.size}"
-        kept = decoded_root() / f"{place.stem[:40]}-{key}.pixels"
-        pixels, digest = mapped(kept, key, (count, *shape), lambda: source.blocks(shape))
+        splits, digest = read_splits(
+            place.stem, source.key, source.labels, shape, lambda: source.blocks(shape)
+        )
         self.identity = _identity(digest, source)
-        splits, begin = {}, 0
-        for name in PARTS:
-            targets = torch.tensor(source.labels[name], dtype=torch.int64)
-            inputs = pixels[begin : begin + len(targets)]
-            splits[name] = Split(inputs, targets, streamed=pixels.numel() > RESIDENT)
-            begin += len(targets)
         if self.standard:
             self.normalise = normalising(splits["train"].inputs)
         elif len(self.normalise.mean) > self.channels:

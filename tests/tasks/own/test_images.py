@@ -17,7 +17,7 @@ from small_tasks import seeded
 
 from optevo.errors import UserError
 from optevo.tasks import Split, own_data
-from optevo.tasks.own import images as module
+from optevo.tasks import decoded as module
 
 NOISE = np.random.default_rng(0)
 
