@@ -3,8 +3,8 @@
     python -m analysis.benchmarks.reader [--quick] [--images 4000] [--pixels 128] [--rounds 5]
         [--photographs FOLDER]
 
-JPEGs are made in a temporary folder: of coarse noise at the size that is read, or crops of 200 to 300 pixels
-a side of a folder's photographs. One side is the task of a user's own images, which decodes them once
+JPEGs are made in a temporary folder: of coarse noise at the size that is read, or parts of a folder's
+photographs, at 200 to 300 pixels a side. One side is the task of a user's own images, which decodes them once
 into a file that is mapped. The other is torchvision's ImageFolder in a DataLoader of two workers, which
 decodes them in every epoch. Both crop and mirror at random and give normalised batches of 64; nothing is
 trained. A side is a process with one thread for torch; sides take turns, an epoch each. Memory is that of
@@ -59,18 +59,17 @@ def noise(pixels: int) -> Iterator[Image.Image]:
 
 
 def crops(source: Path) -> Iterator[Image.Image]:
-    """Parts of photographs without end, of 200 to 300 pixels a side where a photograph has as many."""
+    """Parts of photographs without end, enlarged or reduced to 200 to 300 pixels a side."""
     rng, paths = np.random.default_rng(0), sorted(source.rglob("*.jpg"))
     while True:
         for path in paths:
-            with Image.open(path) as opened:
-                photograph = opened.convert("RGB")
-            width, height = (min(int(rng.integers(200, 301)), side) for side in photograph.size)
-            left, top = (
-                int(rng.integers(0, whole - part + 1))
-                for whole, part in zip(photograph.size, (width, height), strict=True)
-            )
-            yield photograph.crop((left, top, left + width, top + height))
+            with Image.open(path) as photograph:
+                width, height = (int(rng.integers(side // 2, side)) for side in photograph.size)
+                left = int(rng.integers(photograph.width - width + 1))
+                top = int(rng.integers(photograph.height - height + 1))
+                size = tuple(rng.integers(200, 301, 2).tolist())
+                part = photograph.convert("RGB").crop((left, top, left + width, top + height))
+            yield part.resize(size, Image.Resampling.BICUBIC)
 
 
 def ours(folder: Path, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
