@@ -60,6 +60,7 @@ def folder_source(place: Path, shares: Shares, remedy: str) -> Source:
         listed = {name: list_images(folder, None) for name, folder in given.items()}
         _check(listed, remedy)
         files = _without_copies(place, listed)
+        _check_left(files, listed, remedy)
     except OSError as error:
         raise UserError(f"{place} can't be read ({error}): {remedy}") from error
     missing = [name for name in ("validation", "test") if name not in files]
@@ -104,6 +105,16 @@ def _check(listed: Mapping[str, ImageFiles], remedy: str) -> None:
     for found in listed.values():
         for note in found.notes:
             warn(note)
+
+
+def _check_left(files: Mapping[str, list[File]], listed: Mapping[str, ImageFiles], remedy: str) -> None:
+    """Refuse a class of which copies left nothing."""
+    for name, found in listed.items():
+        if gone := {*range(len(found.classes))} - {number for _, number, _ in files[name]}:
+            folder = found.folder / found.classes[min(gone)]
+            raise UserError(
+                f"{folder} has no image that isn't in another class or part too, so none of its own: {remedy}"
+            )
 
 
 def _without_copies(place: Path, listed: Mapping[str, ImageFiles]) -> dict[str, list[File]]:
