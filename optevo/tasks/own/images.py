@@ -124,11 +124,13 @@ def normalising(images: Tensor) -> Normalise:
         images: uint8 (N, C, H, W).
     """
     places = torch.linspace(0, len(images) - 1, min(_SAMPLE, len(images)), dtype=torch.float64).long()
-    total, squares = torch.zeros(2, images.shape[1], dtype=torch.float64)
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
     for chosen_places in places.split(32):
-        sample = images[chosen_places].double().div_(255).transpose(0, 1).flatten(1)
-        total += sample.mean(dim=1) * len(chosen_places)
-        squares += sample.square().mean(dim=1) * len(chosen_places)
-    mean = total / len(places)
-    deviation = (squares / len(places) - mean.square()).clamp_min(0).sqrt().clamp_min(1 / 255)
+        # Of each of the 256 levels: sums of doubles took 11 times as long, and 150 MB at 224 pixels.
+        for count, channel in zip(counts, images[chosen_places].unbind(1), strict=True):
+            count.add_(torch.bincount(channel.flatten(), minlength=256))
+    shares = counts.double() / counts.sum(dim=1, keepdim=True)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean = shares @ levels
+    deviation = (shares @ levels.square() - mean.square()).clamp_min(0).sqrt().clamp_min(1 / 255)
     return Normalise(tuple(mean.tolist()), tuple(deviation.tolist()))
