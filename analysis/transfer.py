@@ -34,9 +34,10 @@ from optevo.storage.opening import open_storage
 from optevo.study.studies import load_study
 from optevo.tasks.base import Split, Splits, Task
 from optevo.tasks.layers import build
+from optevo.tasks.orders import stratified_order
 from optevo.tasks.roots import data_root
 from optevo.tasks.text import CharLM
-from optevo.tasks.vision import CIFAR10, MNIST, FashionMNIST, stratified_order
+from optevo.tasks.vision import CIFAR10, MNIST, FashionMNIST
 from optevo.training.single import train
 
 FIRST_SEED = 2000  # those of searches, sweeps and test evaluations lie below

@@ -45,8 +45,8 @@ class Far(ScoredTask):
         return float(-abs(candidate.lr - 0.003) + 1e-3 * steps * candidate.beta1 + 1e-3 * seed)
 
 
-def pipeline(**changes: Any) -> Pipeline:
-    return parse_stages({**STAGES, **changes}, "test", config())
+def pipeline(one: StudyConfig | None = None, **changes: Any) -> Pipeline:
+    return parse_stages({**STAGES, **changes}, "test", one or config())
 
 
 def searched(storage: BaseStorage | None = None, **changes: Any) -> optuna.Study:
@@ -66,10 +66,17 @@ def worker(study: optuna.Study, one: StudyConfig) -> tuple[optuna.Study, StageOb
     return staged_study(study, one, stages), objective
 
 
-def train(study: optuna.Study, *, workers: int = 1, most: int | None = None, **changes: Any) -> None:
+def train(
+    study: optuna.Study,
+    one: StudyConfig | None = None,
+    *,
+    workers: int = 1,
+    most: int | None = None,
+    **changes: Any,
+) -> None:
     """The stages of `STAGES`, to their end or until so many trials have been begun."""
-    one = config()
-    begin_stages(study, one, pipeline(**changes))
+    one = one or config()
+    begin_stages(study, one, pipeline(one, **changes))
 
     def work(number: int) -> None:
         staged, objective = worker(study, one)

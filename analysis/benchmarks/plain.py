@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets, transforms
 
 from optevo.optim import TermGenome
-from optevo.tasks.vision import fixed_order
+from optevo.tasks.orders import fixed_order
 
 THREADS = 2
 # Forked, as a program on Linux has them: one that was itself spawned would spawn them, which takes seconds.

@@ -1,8 +1,10 @@
 """Reading a folder of images: examples a second and peak memory, beside torchvision's.
 
     python -m analysis.benchmarks.reader [--quick] [--images 4000] [--pixels 128] [--rounds 5]
+        [--photographs FOLDER]
 
-JPEGs are made in a temporary folder. One side is the task of a user's own images, which decodes them once
+JPEGs are made in a temporary folder: of coarse noise at the size that is read, or parts of a folder's
+photographs, at 200 to 300 pixels a side. One side is the task of a user's own images, which decodes them once
 into a file that is mapped. The other is torchvision's ImageFolder in a DataLoader of two workers, which
 decodes them in every epoch. Both crop and mirror at random and give normalised batches of 64; nothing is
 trained. A side is a process with one thread for torch; sides take turns, an epoch each. Memory is that of
@@ -40,15 +42,34 @@ SIDES = ("ours", "torchvision")
 NAMES = {"ours": "mapped, one process", "torchvision": "ImageFolder, 2 workers"}
 
 
-def make_images(folder: Path, images: int, pixels: int) -> None:
-    """JPEGs of coarse noise, which pack about as well as photographs."""
-    noise = np.random.default_rng(0)
-    for number in range(images):
+def make_images(folder: Path, images: int, made: Iterator[Image.Image]) -> None:
+    """So many JPEGs in ten classes."""
+    for number, image in zip(range(images), made, strict=False):
         place = folder / f"class {number % CLASSES}"
         place.mkdir(parents=True, exist_ok=True)
-        coarse = noise.integers(0, 256, (pixels // 8, pixels // 8, 3), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize((pixels, pixels), Image.Resampling.BICUBIC)
         image.save(place / f"{number}.jpg", quality=90)
+
+
+def noise(pixels: int) -> Iterator[Image.Image]:
+    """Coarse noise without end, which packs about as well as photographs."""
+    rng = np.random.default_rng(0)
+    while True:
+        coarse = rng.integers(0, 256, (pixels // 8, pixels // 8, 3), dtype=np.uint8)
+        yield Image.fromarray(coarse).resize((pixels, pixels), Image.Resampling.BICUBIC)
+
+
+def crops(source: Path) -> Iterator[Image.Image]:
+    """Parts of photographs without end, enlarged or reduced to 200 to 300 pixels a side."""
+    rng, paths = np.random.default_rng(0), sorted(source.rglob("*.jpg"))
+    while True:
+        for path in paths:
+            with Image.open(path) as photograph:
+                width, height = (int(rng.integers(side // 2, side)) for side in photograph.size)
+                left = int(rng.integers(photograph.width - width + 1))
+                top = int(rng.integers(photograph.height - height + 1))
+                size = tuple(rng.integers(200, 301, 2).tolist())
+                part = photograph.convert("RGB").crop((left, top, left + width, top + height))
+            yield part.resize(size, Image.Resampling.BICUBIC)
 
 
 def ours(folder: Path, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -117,6 +138,7 @@ def main() -> None:
     made.add_argument("--images", type=int, default=4000)
     made.add_argument("--pixels", type=int, default=128)
     made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--photographs", type=Path, metavar="FOLDER", help="of JPEGs to cut images from")
     made.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     arguments = made.parse_args()
     if arguments.side:
@@ -125,12 +147,15 @@ def main() -> None:
     images, pixels, rounds = arguments.images, arguments.pixels, arguments.rounds
     if arguments.quick:
         images, pixels, rounds = 300, 16, 1
+    cut = arguments.photographs
+    size = f"{pixels} x {pixels}" if cut is None else "200 to 300 x 200 to 300"
     print_header(
-        f"{images} JPEGs of {pixels} x {pixels} pixels, epochs of both sides in turn, {rounds} rounds"
+        f"{images} JPEGs of {size} pixels read as {pixels} x {pixels}, epochs of both sides in turn, "
+        f"{rounds} rounds"
     )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "images"
-        make_images(folder, images, pixels)
+        make_images(folder, images, noise(pixels) if cut is None else crops(cut))
         first = measured("ours", folder, pixels)
         console.print(
             f"first start: {first[0]:.1f} s until the first batch, peak {first[2]:,.0f} MB of its own; "

@@ -93,12 +93,15 @@ def _opened(
 @contextlib.contextmanager
 def _told(path: Path, saved: str, remedy: str) -> Iterator[None]:
     """What is wrong with a file is told in a message."""
-    from PIL import Image  # noqa: PLC0415 - as above
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - as above
 
     try:
         yield
     except _Unfit as fault:
         raise UserError(f"{path} {fault}: {saved}, or {remedy}") from None
+    except UnidentifiedImageError as error:
+        said = f"it begins as none of {', '.join(FORMATS)}"
+        raise UserError(f"{path} can't be decoded as an image ({said}): {remedy}") from error
     except (
         *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError),
         *(zlib.error, struct.error, Image.DecompressionBombError),

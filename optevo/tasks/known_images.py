@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from optevo.errors import UserError
 from optevo.tasks.base import Normalise, Split, Splits
 from optevo.tasks.data import load_images
 from optevo.tasks.image_task import SCALES, ImageTask, check_count
+from optevo.tasks.orders import stratified_order
 from optevo.tasks.photographs import PHOTOGRAPHS, load_photographs
-from optevo.tasks.vision import stratified_order
 
 
 class _KnownImages(ImageTask):
@@ -74,21 +73,24 @@ class _KnownImages(ImageTask):
 
     def load(self, root: Path) -> Splits:
         parts = self._parts(root)
-        images, labels = parts["train"]
-        order = torch.tensor(stratified_order(labels.tolist(), self.name))
-        validate = self.validation_examples or round(len(order) / 5)
-        train = self.train_examples or len(order) - validate
-        if train < 1 or train + validate > len(order):
+        whole = parts["train"]
+        validate = self.validation_examples or round(len(whole) / 5)
+        train = self.train_examples or len(whole) - validate
+        if train < 1 or train + validate > len(whole):
             raise UserError(
                 f"task {self.name}: {train} examples to train on and {validate} to validate on, but the "
-                f"train part in {root} has {len(order)} images"
+                f"train part in {root} has {len(whole)} images"
             )
         # Validation comes from the far end: so it stays the same examples when train_examples changes.
-        places = {"train": order[:train], "validation": order[len(order) - validate :]}
-        chosen = {key: Split(images[place], labels[place]) for key, place in places.items()}
-        return chosen | {"test": Split(*parts["test"])}
+        places = {"train": slice(train), "validation": slice(len(whole) - validate, None)}
+        chosen = {
+            key: Split(whole.inputs[place], whole.targets[place], whole.streamed)
+            for key, place in places.items()
+        }
+        return chosen | {"test": parts["test"]}
 
-    def _parts(self, root: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    def _parts(self, root: Path) -> Splits:
+        """ "test" and "train", this in an order whose parts hold each class in proportion."""
         return load_photographs(self.name, root, self.resolution or self.size)
 
 
@@ -100,8 +102,11 @@ class CIFAR100(_KnownImages):
     size = 32
     normalise = Normalise((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
-    def _parts(self, root: Path) -> dict[str, tuple[Tensor, Tensor]]:
-        return {part: load_images(self.name, root, part) for part in ("train", "test")}
+    def _parts(self, root: Path) -> Splits:
+        images, labels = load_images(self.name, root, "train")
+        order = torch.tensor(stratified_order(labels.tolist(), self.name))
+        test = Split(*load_images(self.name, root, "test"))
+        return {"train": Split(images[order], labels[order]), "test": test}
 
 
 class TinyImageNet(_KnownImages):

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from optevo.errors import UserError
 from optevo.tasks import folders
+from optevo.tasks.base import Splits
+from optevo.tasks.decoded import decode, key_of, read_splits
 from optevo.tasks.image_files import SUFFIXES, difference, list_classes, list_images
-from optevo.tasks.image_pixels import fit_pixels
-from optevo.tasks.roots import decoded_root, holds, require_root
+from optevo.tasks.orders import stratified_order
+from optevo.tasks.roots import holds, require_root
 from optevo.tasks.sources import PARTS
 
-_VERSION = 1  # of how images are fitted
 _CALTECH_TRAIN = 30  # images of each class that train, as is the custom
 
 #: The files of a part with their class numbers.
@@ -228,8 +225,8 @@ def remedy(name: str, root: Path) -> str:
     )
 
 
-def load_photographs(name: str, root: Path, resolution: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """ "train" and "test" of a set, its images cut to squares and resized; decoded once, then kept.
+def load_photographs(name: str, root: Path, resolution: int) -> Splits:
+    """ "train" and "test" of a set, its images cut to squares and resized; decoded once, then mapped.
 
     Args:
         name: A key of `PHOTOGRAPHS`.
@@ -237,10 +234,12 @@ def load_photographs(name: str, root: Path, resolution: int) -> dict[str, tuple[
         resolution: Pixels of a side.
 
     Returns:
-        uint8 (N, 3, resolution, resolution) and int64 (N,) of each part, on the CPU, in a fixed order.
+        uint8 (N, 3, resolution, resolution) and int64 (N,) of each part, on the CPU, in a fixed order. That
+        of train is shuffled so that any part of it holds each class in proportion.
 
     Raises:
-        UserError: The set is missing, in part or as a whole, or an image is damaged.
+        UserError: The set is missing, in part or as a whole, an image is damaged, or the decoded images
+            can't be kept.
     """
     require_root(root)
     help_ = remedy(name, root)
@@ -250,32 +249,14 @@ def load_photographs(name: str, root: Path, resolution: int) -> dict[str, tuple[
             raise UserError(f"{found.problems[0]}: {help_}")
         for note in found.notes:
             folders.warn(note)
-        shape, classes = (3, resolution, resolution), PHOTOGRAPHS[name].classes
-        return {
-            part: _read(files, f"{name}-{part}", shape, classes, help_) for part, files in found.files.items()
-        }
+        files = found.files
+        # Train and validation are neighbouring parts of this order, so each is a part of the mapped file.
+        order = stratified_order([number for _, number in files["train"]], name)
+        files["train"] = [files["train"][place] for place in order]
+        paths = [path for part in files.values() for path, _ in part]
+        key = key_of(root, ((path, path.stat()) for path in paths))
     except OSError as error:
         raise UserError(f"the data of {name} in {root} can't be read ({error}): {help_}") from error
-
-
-def _read(
-    files: Files, kept: str, shape: tuple[int, int, int], classes: int, help_: str
-) -> tuple[Tensor, Tensor]:
-    """The images of a part, from the cache where it holds just these files."""
-    digest = hashlib.sha256(f"{_VERSION} {shape}".encode())
-    for path, number in files:
-        status = path.stat()
-        told = f"{number} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-        digest.update(b"\0%b\0%b" % (os.fsencode(path), told.encode()))
-    cache = decoded_root() / f"{kept}-{digest.hexdigest()[:32]}.pt"
-    loaded = folders.load_kept(cache, (len(files), *shape), classes)
-    if loaded is not None:
-        return loaded
-    pixels = np.empty((len(files), *shape), dtype=np.uint8)
-    with ThreadPoolExecutor() as pool:
-        decoded = pool.map(lambda one: fit_pixels(one[0].read_bytes(), one[0], shape, help_), files)
-        for index, image in enumerate(decoded):
-            pixels[index] = image
-    inputs, targets = torch.from_numpy(pixels), torch.tensor([number for _, number in files])
-    folders.keep(cache, inputs, targets)
-    return inputs, targets
+    labels = {part: [number for _, number in of_part] for part, of_part in files.items()}
+    shape = 3, resolution, resolution
+    return read_splits(name, key, labels, shape, lambda: decode(paths, shape, help_))[0]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +14,8 @@ from optevo.tasks.augmentation import crop_and_flip, cut_out
 from optevo.tasks.base import Normalise, Split, Splits, check_batch
 from optevo.tasks.data import load_images
 from optevo.tasks.image_task import ImageTask, check_count, check_option
+from optevo.tasks.orders import fixed_order, stratified_order
 from optevo.tasks.sources import digits_file
-
-
-def fixed_order(count: int, key: str) -> list[int]:
-    """A shuffle of 0 .. count - 1 that is the same everywhere and for ever: by SHA-256 of key and number.
-
-    A seeded generator's stream may change with torch's or NumPy's version, and with it what "the same 15,000
-    examples" are.
-    """
-    return sorted(range(count), key=lambda number: hashlib.sha256(f"{key}:{number}".encode()).digest())
-
-
-def stratified_order(labels: Sequence[int], key: str) -> list[int]:
-    """A fixed shuffle in which any leading part holds each class in proportion, to within one example."""
-    totals: dict[int, int] = {}
-    for label in labels:
-        totals[label] = totals.get(label, 0) + 1
-    seen = dict.fromkeys(totals, 0)
-    share = {}
-    shuffled = fixed_order(len(labels), key)
-    for number in shuffled:
-        seen[labels[number]] += 1
-        share[number] = (seen[labels[number]] - 0.5) / totals[labels[number]]
-    return sorted(shuffled, key=share.__getitem__)
 
 
 class Digits(ImageTask):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from typing import Any
@@ -26,6 +27,13 @@ BOUNDED = Basis(  # reads all that there is to read
     ),
     "torch._foreach_addcdiv_(params, m_hat, [1 + g.abs() + r for g, r in zip(grads, root)], -({rate}))",
     reads=frozenset({"m", "m-hat", "root", "eps"}),
+)
+CUBE = Basis(
+    "cube",
+    "g³",
+    lambda x: x.g**3,
+    lambda t, rate: t.subtract(torch._foreach_pow(t.grads, 3), rate),
+    "torch._foreach_add_(params, torch._foreach_pow(grads, 3), alpha=-({rate}))",
 )
 GENES: dict[str, Any] = {"lr": 1e-2, "beta1": 0.8, "beta2": 0.95, "eps": 1e-6, "weight_decay": 1e-3}
 
@@ -117,10 +125,13 @@ def test_the_gate_judges_it():
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_compiler)])
 def test_a_checkpoint_of_the_smaller_table_goes_on(compiled: bool):
-    """Its groups have six coefficients; a kernel that is compiled for it serves longer rules too."""
+    """Its groups have six coefficients by position; a kernel compiled for it serves longer rules too."""
     w = torch.nn.Parameter(torch.zeros(5, dtype=torch.float64))
     older = PRESETS["sgd"].optimizer([w], compiled=compiled)
-    older.param_groups[0]["coefficients"] = older.param_groups[0]["coefficients"][:6]
+    checkpoint = older.state_dict()
+    checkpoint["param_groups"][0]["coefficients"] = PRESETS["sgd"].rule().coefficients[:6]
+    older.load_state_dict(checkpoint)
+    assert older.state_dict()["param_groups"][0]["coefficients"]["momentum"] == 1.0
     w.grad = torch.ones(5, dtype=torch.float64)
     older.step()
     assert w.tolist() == pytest.approx([-0.001] * 5)
@@ -133,6 +144,42 @@ def test_a_checkpoint_of_the_smaller_table_goes_on(compiled: bool):
         optimizer.step()
         results.append(v.detach())
     torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-15)
+
+
+def test_a_checkpoint_holds_coefficients_by_name(monkeypatch: pytest.MonkeyPatch):
+    """So terms of other packages may have been used in another order; where one is not used, that is told."""
+    monkeypatch.setitem(BASIS, "cube", CUBE)
+    monkeypatch.setitem(TABLE, "CUBE", Term(lambda beta1: {"cube": 1.0}, CUBE.value))
+    genome = TermGenome(terms=("BOUNDED", "CUBE"), alphas=(1.0, 0.5), **GENES)
+    w = torch.nn.Parameter(torch.ones(5, dtype=torch.float64))
+    w.grad = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    first = genome.optimizer([w], compiled=False)
+    first.step()
+    checkpoint, v = copy.deepcopy(first.state_dict()), torch.nn.Parameter(w.detach().clone())
+    first.step()
+
+    monkeypatch.delitem(BASIS, "bounded")
+    monkeypatch.setitem(BASIS, "bounded", BOUNDED)
+    assert list(BASIS)[-2:] == ["cube", "bounded"]
+    second = PRESETS["sgd"].optimizer([v], compiled=False)
+    second.load_state_dict(checkpoint)
+    v.grad = w.grad
+    second.step()
+    torch.testing.assert_close(v, w, rtol=1e-15, atol=0)
+
+    monkeypatch.delitem(BASIS, "cube")
+    with pytest.raises(ValueError, match=r"Invalid coefficients: 'cube', .* use its term first"):
+        second.load_state_dict(checkpoint)
+    checkpoint["param_groups"][0]["coefficients"] = (1.0,) * 8
+    with pytest.raises(ValueError, match="Invalid coefficients: 8 numbers, expected 7 at most"):
+        second.load_state_dict(checkpoint)
+
+
+def test_coefficients_are_a_groups_own():
+    groups = [{"params": [torch.nn.Parameter(torch.ones(1))]} for _ in range(2)]
+    optimizer = PRESETS["adam"].optimizer(groups)
+    optimizer.param_groups[0]["coefficients"]["adam"] = 0.0
+    assert optimizer.param_groups[1]["coefficients"]["adam"] == 1.0
 
 
 def test_an_entry_that_reads_a_corrected_moment_has_to_read_the_moment():

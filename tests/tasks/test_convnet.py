@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from optevo.errors import UserError
 from optevo.tasks import Dropout, Split, get_task, models, vision
-from optevo.tasks.vision import CIFAR10, crop_and_flip, cut_out, fixed_order
+from optevo.tasks.orders import fixed_order
+from optevo.tasks.vision import CIFAR10, crop_and_flip, cut_out
 
 IMAGES = {"digits": (1, 8), "mnist": (1, 28), "fashion_mnist": (1, 28), "cifar10": (3, 32)}
 

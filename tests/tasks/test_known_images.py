@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from optevo.errors import UserError
-from optevo.tasks import get_task
+from optevo.tasks import decoded, get_task
 from optevo.tasks.data import check, get
 from optevo.tasks.photographs import PHOTOGRAPHS, Listed, listed, load_photographs
 
@@ -85,14 +85,13 @@ COUNTS = {"tiny_imagenet": (200, 200), "flowers102": (204, 102), "stanford_cars"
 def test_a_set_is_read_in_its_own_layout(name: str, tmp_path: Path) -> None:
     WRITE[name](tmp_path)
     parts = load_photographs(name, tmp_path, 8)
-    assert tuple(len(labels) for _, labels in parts.values()) == COUNTS[name]
-    for images, labels in parts.values():
+    assert tuple(map(len, parts.values())) == COUNTS[name]
+    for split in parts.values():
+        images, labels = split.inputs, split.targets
         assert images.shape[1:] == (3, 8, 8)
         told = images.float().mean((1, 2, 3)).round() - FIRST[name]
         assert (told - labels).abs().max() <= 1
         assert labels.unique().tolist() == list(range(PHOTOGRAPHS[name].classes))
-    again = load_photographs(name, tmp_path, 8)  # kept
-    assert all(torch.equal(again[part][0], images) for part, (images, _) in parts.items())
     assert [row.count for row in check(name, tmp_path)] == [*COUNTS[name]]
     assert all(row.found for row in get(name, tmp_path))
 
@@ -119,6 +118,36 @@ def test_a_task_splits_the_train_part_by_class(tmp_path: Path) -> None:
     assert torch.equal(rest["validation"].inputs, few["validation"].inputs[-41:])
     with pytest.raises(UserError, match=r"163 examples to train on and 42 to validate on, .* has 204 images"):
         get_task("flowers102", resolution=4, train_examples=163, validation_examples=42).load(tmp_path)
+
+
+def test_a_set_is_decoded_once_and_its_splits_are_parts_of_one_mapped_file(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flowers102(tmp_path)
+    tmp_path.chmod(0o500)  # nothing is written beside the data
+    first = get_task("flowers102", resolution=4).load(tmp_path)
+    (kept,) = cache.rglob("*.pixels")
+    assert kept.name.startswith("flowers102-")
+    assert kept.stat().st_size == 306 * 3 * 4 * 4 + 64
+    assert len({split.inputs.untyped_storage().data_ptr() for split in first.values()}) == 1
+    assert not any(split.streamed for split in first.values())
+    monkeypatch.setattr(decoded, "fit_pixels", None)  # a second decoding would fail
+    monkeypatch.setattr(decoded, "RESIDENT", 0)
+    for name, split in get_task("flowers102", resolution=4, train_examples=99).load(tmp_path).items():
+        assert torch.equal(split.inputs, first[name].inputs[:99] if name == "train" else first[name].inputs)
+        assert split.streamed
+    assert [*cache.rglob("*.pixels")] == [kept]
+
+
+def test_another_resolution_and_a_changed_photograph_are_decoded_anew(tmp_path: Path, cache: Path) -> None:
+    flowers102(tmp_path)
+    first = load_photographs("flowers102", tmp_path, 4)["test"].inputs
+    assert load_photographs("flowers102", tmp_path, 6)["test"].inputs.shape[2:] == (6, 6)
+    image(tmp_path / "flowers-102" / "jpg" / "image_00003.jpg", 200)
+    second = load_photographs("flowers102", tmp_path, 4)["test"].inputs
+    assert (second[0] - 200.0).abs().max() <= 1
+    assert torch.equal(first[1:], second[1:])
+    assert len([*cache.rglob("*.pixels")]) == 3
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------
@@ -150,12 +179,25 @@ def test_a_set_that_is_there_in_part_says_what_lacks(tmp_path: Path) -> None:
     assert "has images of 1 classes in its train part, not of 102" in problem(listed("flowers102", tmp_path))
 
 
-def test_a_damaged_photograph_is_named(tmp_path: Path) -> None:
+def test_all_damaged_photographs_are_named_and_none_is_kept(tmp_path: Path, cache: Path) -> None:
     flowers102(tmp_path)
-    broken = tmp_path / "flowers-102" / "jpg" / "image_00007.jpg"
-    broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"image_00007\.jpg can't be decoded as an image"):
+    for number in (7, 8):
+        broken = tmp_path / "flowers-102" / "jpg" / f"image_{number:05d}.jpg"
+        broken.write_bytes(broken.read_bytes()[:200])
+    said = r"image_0000[78]\.jpg can't be decoded as an image .*\n.*image_0000[78]\.jpg can't be decoded"
+    with pytest.raises(UserError, match=said):
         load_photographs("flowers102", tmp_path, 8)
+    assert not [*cache.rglob("*.pixels")]
+
+
+def test_a_cache_that_cannot_be_written_is_told(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flowers102(tmp_path)
+    (cache / "file").touch()
+    monkeypatch.setenv("OPTEVO_CACHE", str(cache / "file"))
+    with pytest.raises(UserError, match=r"can't keep 0 MB of decoded images in .*: point OPTEVO_CACHE at"):
+        get_task("flowers102", resolution=4).load(tmp_path)
 
 
 def test_an_unknown_class_in_annotations_is_no_crash(tmp_path: Path) -> None:

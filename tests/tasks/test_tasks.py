@@ -18,7 +18,8 @@ from torch import nn
 
 from optevo.errors import UserError
 from optevo.tasks import TASKS, Split, Task, get_task, vision
-from optevo.tasks.vision import crop_and_flip, fixed_order, stratified_order
+from optevo.tasks.orders import fixed_order, stratified_order
+from optevo.tasks.vision import crop_and_flip
 
 #: Options for the small made-up sets below; a task that is registered without a line here fails a test.
 _FEW = {"train_examples": 40, "validation_examples": 20, "width": 4}

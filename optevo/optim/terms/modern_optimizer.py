@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Hashable, Iterable, Mapping
@@ -112,6 +113,8 @@ class ModernOptimizer(CheckedOptimizer):
         """Add a group, also after steps were taken; of a later one no matrix is taken for the head."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        for name in ("coefficients", "second_coefficients", "rates", "second_kinds"):
+            group[name] = copy.copy(group[name])  # its own, so that a change is one of this group alone
         kind = group["kind"]
         group["kinds"] = [
             shape if kind is None or shape == "vector" else kind for shape in kinds_by_shape(group["params"])

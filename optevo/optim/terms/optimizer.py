@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optevo.naming import explain_keywords, nearest
+from optevo.naming import explain_keywords, hint, nearest
 from optevo.optim.checked import CheckedOptimizer, ranges
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.kernels import Scalars, update
 from optevo.optim.terms.presets import PRESETS
-from optevo.optim.terms.table import BASIS, reads_of
+from optevo.optim.terms.table import BASIS, FUSED, reads_of
 
 if TYPE_CHECKING:
     from optevo.optim.terms.rule import Rule
@@ -26,11 +26,12 @@ class GenomeOptimizer(CheckedOptimizer):
 
         w ← (1 − η·λ)·w − η·Δ,   Δ = a·g + b·m̂ + (c·g + d·m̂)/(√v̂ + ε) + s·sign(g) + u·g/(|g| + ε)
 
-    Every group holds its own `lr`, `weight_decay`, `betas`, `eps`, `coefficients` (a, b, c, d, s, u),
-    `bias_correction` and `clip_value`, and each step reads them there, so schedulers and per-group settings
-    work as with any torch optimizer. `coefficients` are what NESTEROV split into under the genome's β₁;
-    cycling `betas` later moves the averages alone. State is kept only for what the rule reads: `exp_avg`,
-    `exp_avg_sq`, and `step` where moments are bias-corrected.
+    Every group holds its own `lr`, `weight_decay`, `betas`, `eps`, `coefficients`, `bias_correction` and
+    `clip_value`, and each step reads them there, so schedulers and per-group settings work as with any torch
+    optimizer. `coefficients` are by name, so that a checkpoint holds whatever terms other packages add: a is
+    "grad", b "momentum", c "rms", d "adam", s "sign", u "unit". They are what NESTEROV split into under the
+    genome's β₁; cycling `betas` later moves the averages alone. State is kept only for what the rule reads:
+    `exp_avg`, `exp_avg_sq`, and `step` where moments are bias-corrected.
 
     float16 and bfloat16 parameters are updated in float32 and rounded once, and their moments are float32:
     4 bytes a number instead of 2, so up to 8 bytes a parameter. In their own dtype, the moments of small
@@ -85,7 +86,7 @@ class GenomeOptimizer(CheckedOptimizer):
             "betas": (rule.beta1 or 0.0, rule.beta2 or 0.0),
             "eps": rule.eps or 0.0,
             "weight_decay": weight_decay,
-            "coefficients": rule.coefficients,
+            "coefficients": {name: getattr(rule, name) for name in FUSED} | dict(rule.others),
             "bias_correction": rule.bias_correction,
             "clip_value": rule.clip_value,
             "maximize": maximize,
@@ -96,14 +97,24 @@ class GenomeOptimizer(CheckedOptimizer):
         self._check(defaults)
         super().__init__(params, defaults)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, also after steps were taken; its coefficients are its own."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        group["coefficients"] = _by_name(group["coefficients"])
+
     def _check(self, group: Mapping[str, Any]) -> None:
         super()._check(group)
         clip_value = group.get("clip_value")
         if clip_value is not None and not self._within(clip_value, 0.0, math.inf):
             raise ValueError(f"Invalid clip_value value: {clip_value}")
-        for index, coefficient in enumerate(group.get("coefficients", ())):
+        for name, coefficient in _by_name(group.get("coefficients", {})).items():
+            if name not in BASIS:
+                raise ValueError(
+                    f"Invalid coefficients: {name!r}, {hint(name, BASIS)}, or use its term first"
+                )
             if not self._within(coefficient, -math.inf, math.inf):
-                raise ValueError(f"Invalid coefficient at index {index}: {coefficient}")
+                raise ValueError(f"Invalid coefficient of {name}: {coefficient}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._layouts = set()
@@ -111,6 +122,7 @@ class GenomeOptimizer(CheckedOptimizer):
         for group in self.param_groups:
             group.setdefault("maximize", False)
             group.setdefault("compiled", None)
+            group["coefficients"] = _by_name(group["coefficients"])
 
     def _step(self) -> None:
         for group in self.param_groups:
@@ -125,7 +137,7 @@ class GenomeOptimizer(CheckedOptimizer):
 
     def _buckets(self, group: dict[str, Any]) -> dict[tuple[torch.device, torch.dtype, int], _Tensors]:
         """What has a gradient by (device, dtype, step count); creates and counts the state."""
-        reads = reads_of(tuple(group["coefficients"]))
+        reads = reads_of(_in_order(group["coefficients"]))
         reads_m, reads_v = "m" in reads, "root" in reads and group["betas"][1] > 0
         counts = group["bias_correction"] and (reads_m or reads_v)
         buckets: dict[tuple[torch.device, torch.dtype, int], _Tensors] = {}
@@ -170,12 +182,28 @@ def _moment(state: dict[str, Any], name: str, p: Tensor) -> Tensor:
     return moment
 
 
+def _by_name(coefficients: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    """Coefficients by the names of the basis's entries; a checkpoint of before has them by position."""
+    if isinstance(coefficients, Mapping):
+        return dict(coefficients)
+    if len(coefficients) > len(BASIS):
+        raise ValueError(
+            f"Invalid coefficients: {len(coefficients)} numbers, expected {len(BASIS)} at most; of terms of "
+            "other packages use those that they were saved with first"
+        )
+    return dict(zip(BASIS, coefficients, strict=False))
+
+
+def _in_order(coefficients: Mapping[str, Any]) -> tuple[float, ...]:
+    """One for each entry of the basis; tensors and NumPy's numbers become Python's."""
+    return tuple(float(coefficients.get(name, 0.0)) for name in BASIS)
+
+
 def _group_scalars(group: dict[str, Any], k: int) -> Scalars:
     beta1, beta2 = group["betas"]
     clip_value = group["clip_value"]
-    # Tensors and NumPy's numbers become Python's.
     return step_scalars(
-        tuple(map(float, group["coefficients"])),
+        _in_order(group["coefficients"]),
         lr=float(group["lr"]),
         betas=(float(beta1), float(beta2)),
         eps=float(group["eps"]),
@@ -198,7 +226,7 @@ def step_scalars(
     """The numbers of one step.
 
     Args:
-        coefficients: Of `Rule.coefficients`; those of an older table are fewer.
+        coefficients: Of `Rule.coefficients`.
         lr: Learning rate η of this step, the schedule's factor included.
         betas: Decays (β₁, β₂) of the moments, 0 where one is not kept.
         eps: ε; anything where nothing is divided.
@@ -223,7 +251,7 @@ def step_scalars(
         beta2=beta2,
         clip=float("inf") if clip_value is None else clip_value,
         correction=1 / first,
-        # A checkpoint of a smaller table has fewer; a kernel's numbers are as many as the table's entries.
+        # A kernel's numbers are as many as the table's entries, which grow when a term is used.
         others=tuple(lr * c for c in (*others, *[0.0] * (len(BASIS) - len(coefficients)))),
     )
 

@@ -14,9 +14,10 @@ from typing import IO, Any
 import numpy as np
 
 from optevo.errors import UserError
+from optevo.tasks.decoded import Shape, key_of
 from optevo.tasks.image_pixels import fitted
-from optevo.tasks.own.image_sources import Shape, Source, key_of
-from optevo.tasks.own.mapped import Block
+from optevo.tasks.mapped import Block
+from optevo.tasks.own.image_sources import Source
 
 #: What the arrays of the parts begin with.
 NAMES = {"train": "train", "validation": "val", "test": "test"}

@@ -1,4 +1,4 @@
-"""Folders of images as a user has them: listed here, decoded block by block."""
+"""Folders of images as a user has them: listed, and of identical files one is kept."""
 
 from __future__ import annotations
 
@@ -7,28 +7,21 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from optevo.errors import UserError
+from optevo.tasks.decoded import Shape, decode, key_of
 from optevo.tasks.folders import warn
 from optevo.tasks.image_files import ImageFiles, difference, list_classes, list_images
-from optevo.tasks.image_pixels import fit_pixels
-from optevo.tasks.own.mapped import Block
+from optevo.tasks.mapped import Block
 from optevo.tasks.own.options import Shares
 from optevo.tasks.roots import decoded_root
 
 #: What the folders of the parts may be called.
 PARTS = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
-VERSION = 1  # of how images are decoded
-_BLOCK = 64  # images that are decoded at a time
 _SHOWN = 12  # faults that a message lists
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -67,6 +60,7 @@ def folder_source(place: Path, shares: Shares, remedy: str) -> Source:
         listed = {name: list_images(folder, None) for name, folder in given.items()}
         _check(listed, remedy)
         files = _without_copies(place, listed)
+        _check_left(files, listed, remedy)
     except OSError as error:
         raise UserError(f"{place} can't be read ({error}): {remedy}") from error
     missing = [name for name in ("validation", "test") if name not in files]
@@ -80,7 +74,7 @@ def folder_source(place: Path, shares: Shares, remedy: str) -> Source:
         key=key_of(place, ((path, status) for path, _, status in ordered)),
         channels=3,
         size=64,
-        blocks=lambda shape: _decode([path for path, _, _ in ordered], shape, remedy),
+        blocks=lambda shape: decode([path for path, _, _ in ordered], shape, remedy),
     )
 
 
@@ -111,6 +105,16 @@ def _check(listed: Mapping[str, ImageFiles], remedy: str) -> None:
     for found in listed.values():
         for note in found.notes:
             warn(note)
+
+
+def _check_left(files: Mapping[str, list[File]], listed: Mapping[str, ImageFiles], remedy: str) -> None:
+    """Refuse a class of which copies left nothing."""
+    for name, found in listed.items():
+        if gone := {*range(len(found.classes))} - {number for _, number, _ in files[name]}:
+            folder = found.folder / found.classes[min(gone)]
+            raise UserError(
+                f"{folder} has no image that isn't in another class or part too, so none of its own: {remedy}"
+            )
 
 
 def _without_copies(place: Path, listed: Mapping[str, ImageFiles]) -> dict[str, list[File]]:
@@ -160,39 +164,3 @@ def _copies(files: list[File], kept: Path) -> tuple[set[str], list[str]]:
         beside.write_text(json.dumps({"dropped": dropped, "notes": notes}), "ascii")
         beside.replace(kept)
     return {*dropped}, notes
-
-
-def key_of(place: Path, files: Iterable[tuple[Path, os.stat_result]]) -> str:
-    """What identifies these very files in this very place, by their sizes, times of change and inodes."""
-    digest = hashlib.sha256(f"{VERSION} {place.resolve()}".encode(errors="surrogateescape"))
-    for path, status in files:
-        times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-        digest.update(b"\0%b\0%b" % (os.fsencode(path), times.encode()))
-    return digest.hexdigest()
-
-
-def _decode(paths: list[Path], shape: Shape, remedy: str) -> Iterator[Block]:
-    """All images in order, by as many threads as there are processors; all faults are told at once."""
-
-    def read(path: Path) -> tuple[np.ndarray[Any, Any], bytes] | UserError:
-        try:
-            content = path.read_bytes()
-            return fit_pixels(content, path, shape, remedy), hashlib.sha256(content).digest()
-        except OSError as error:
-            return UserError(f"{path} can't be read ({error.strerror}): {remedy}")
-        except UserError as error:
-            return error
-
-    faults: list[UserError] = []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), _BLOCK):
-            images = list(pool.map(read, paths[start : start + _BLOCK]))
-            sound = [one for one in images if not isinstance(one, UserError)]
-            faults += [one for one in images if isinstance(one, UserError)]
-            if len(faults) > _SHOWN:
-                break
-            if not faults:
-                yield np.stack([pixels for pixels, _ in sound]), b"".join(digest for _, digest in sound)
-    if faults:
-        more = ["… and there may be more"] if len(faults) > _SHOWN else []
-        raise UserError("\n".join([*map(str, faults[:_SHOWN]), *more]))

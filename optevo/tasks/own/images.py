@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from optevo.errors import UserError
-from optevo.tasks.base import Normalise, Split, Splits
+from optevo.tasks.base import Normalise, Splits
+from optevo.tasks.decoded import read_splits
 from optevo.tasks.image_task import ImageTask
 from optevo.tasks.own.archives import npz_source
-from optevo.tasks.own.image_sources import PARTS, Source, folder_source
-from optevo.tasks.own.mapped import mapped
+from optevo.tasks.own.image_sources import Source, folder_source
 from optevo.tasks.own.options import Shares, refuse, whole
-from optevo.tasks.roots import decoded_root, find
+from optevo.tasks.roots import find
 
-#: Bytes of all images from which on they stay in their file, and a GPU gets them batch by batch.
-RESIDENT = 4 * 1024**3
 _SAMPLE = 1024  # training images whose mean and deviation are taken
 
 
@@ -92,17 +90,10 @@ class Images(ImageTask):
         self.size, self.channels = self.wanted or source.size, self.colours or source.channels
         self.classes = len(source.classes)
         shape = self.channels, self.size, self.size
-        count = sum(map(len, source.labels.values()))
-        key = f"{source.key[:32]}-{self.channels}x{self.size}"
-        kept = decoded_root() / f"{place.stem[:40]}-{key}.pixels"
-        pixels, digest = mapped(kept, key, (count, *shape), lambda: source.blocks(shape))
+        splits, digest = read_splits(
+            place.stem, source.key, source.labels, shape, lambda: source.blocks(shape)
+        )
         self.identity = _identity(digest, source)
-        splits, begin = {}, 0
-        for name in PARTS:
-            targets = torch.tensor(source.labels[name], dtype=torch.int64)
-            inputs = pixels[begin : begin + len(targets)]
-            splits[name] = Split(inputs, targets, streamed=pixels.numel() > RESIDENT)
-            begin += len(targets)
         if self.standard:
             self.normalise = normalising(splits["train"].inputs)
         elif len(self.normalise.mean) > self.channels:
@@ -133,11 +124,13 @@ def normalising(images: Tensor) -> Normalise:
         images: uint8 (N, C, H, W).
     """
     places = torch.linspace(0, len(images) - 1, min(_SAMPLE, len(images)), dtype=torch.float64).long()
-    total, squares = torch.zeros(2, images.shape[1], dtype=torch.float64)
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
     for chosen_places in places.split(32):
-        sample = images[chosen_places].double().div_(255).transpose(0, 1).flatten(1)
-        total += sample.mean(dim=1) * len(chosen_places)
-        squares += sample.square().mean(dim=1) * len(chosen_places)
-    mean = total / len(places)
-    deviation = (squares / len(places) - mean.square()).clamp_min(0).sqrt().clamp_min(1 / 255)
+        # Of each of the 256 levels: sums of doubles took 11 times as long, and 150 MB at 224 pixels.
+        for count, channel in zip(counts, images[chosen_places].unbind(1), strict=True):
+            count.add_(torch.bincount(channel.flatten(), minlength=256))
+    shares = counts.double() / counts.sum(dim=1, keepdim=True)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean = shares @ levels
+    deviation = (shares @ levels.square() - mean.square()).clamp_min(0).sqrt().clamp_min(1 / 255)
     return Normalise(tuple(mean.tolist()), tuple(deviation.tolist()))

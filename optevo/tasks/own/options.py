@@ -7,7 +7,7 @@ from typing import Any
 
 from optevo.errors import UserError
 from optevo.naming import hint
-from optevo.tasks.vision import stratified_order
+from optevo.tasks.orders import stratified_order
 
 
 def refuse(task: str, option: str, value: object, expected: str) -> UserError:

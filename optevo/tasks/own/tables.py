@@ -123,6 +123,7 @@ class Table(Task):
 
         if place.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(place)
+            header = table.columns.to_series()
         else:
             separator = self.separator or ("\t" if ".tsv" in place.suffixes else ",")
             with warnings.catch_warnings():
@@ -138,6 +139,13 @@ class Table(Task):
                 )
             if len(table.columns) == 1 and (mark := next((m for m in ";\t|" if m in table.columns[0]), None)):
                 raise ValueError(f"its header is one column, {table.columns[0]!r}: say separator = {mark!r}")
+            # As it stands there: pandas calls a second column of a name otherwise.
+            header = pd.read_csv(
+                place, sep=separator, encoding="utf-8-sig", header=None, nrows=1, dtype=str
+            ).iloc[0]
+        header = header.dropna().astype(str).str.strip()
+        if (twice := header.duplicated()).any():
+            raise ValueError(f"two of its columns are called {header[twice].iloc[0]!r}: rename one")
         table = table.reset_index(drop=True).rename(columns=lambda name: str(name).strip())
         for name in table:
             if pd.api.types.is_string_dtype(table[name]):

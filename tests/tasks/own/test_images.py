@@ -17,7 +17,7 @@ from small_tasks import seeded
 
 from optevo.errors import UserError
 from optevo.tasks import Split, own_data
-from optevo.tasks.own import images as module
+from optevo.tasks import decoded as module
 
 NOISE = np.random.default_rng(0)
 
@@ -149,7 +149,12 @@ def test_corrupt_files_are_all_named_at_once(folder: Path, cache: Path):
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(folder / "Grüne Äpfel" / "deep.png")
     with pytest.raises(UserError) as told:
         load(folder.parent)
-    for words in ("kaputt 1.png can't be decoded", "cut.png can't be", "deep.png has 16 bits", "remove it"):
+    for words in (
+        "kaputt 1.png can't be decoded as an image (it begins as none of JPEG, PNG, BMP",
+        "cut.png can't be",
+        "deep.png has 16 bits",
+        "remove it",
+    ):
         assert words in str(told.value)
     assert not list(cache.rglob("*.pixels"))
 
@@ -186,6 +191,13 @@ def test_of_identical_files_one_is_read_and_those_of_several_classes_are_not(
     assert distinct(splits) == sum(map(len, splits.values())) == 39
     for words in ("copy of 1.png. They are one image: only one", "also 2.png. They are one image in several"):
         assert words in caplog.text
+
+
+def test_a_class_of_copies_alone_is_told(folder: Path):
+    (folder / "leer").mkdir()
+    shutil.copy(folder / "rote Birnen" / "1.png", folder / "leer" / "1.png")
+    with pytest.raises(UserError, match=r"leer has no image that isn't in another class .*: correct it"):
+        load(folder.parent)
 
 
 def test_files_of_one_size_are_compared_once(folder: Path, monkeypatch: pytest.MonkeyPatch):

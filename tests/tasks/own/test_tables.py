@@ -207,6 +207,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], options
     [
         ("a;label\n1;x\n2;y\n", {}, "separator = ';'"),
         ("a,label\n1,x\n2,y,3\n", {}, "line 3"),
+        ("a,label,label\n1,x,x\n2,y,y\n", {}, "two of its columns are called 'label': rename one"),
+        ("a, label,label\n1,x,x\n2,y,y\n", {}, "two of its columns are called 'label': rename one"),
         ("a,label\n1,x,3\n2,y,3\n", {}, "can't be read as a table"),
         ("a, label\n1, x\n2, y\n1, x\n2, y\n", {"test": 0.1}, "none is left for test"),
         ("", {}, "t.csv can't be read as a table"),

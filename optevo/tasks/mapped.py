@@ -7,10 +7,12 @@ and given back when memory is short.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,6 +79,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _write(path: Path, key: str, shape: tuple[int, int, int, int], blocks: Iterator[Block]) -> None:
     beside, digest, count = path.with_suffix(".writing"), hashlib.sha256(), 0
+    beside.unlink(missing_ok=True)  # of a process that was killed
+    if shutil.disk_usage(path.parent).free < math.prod(shape):  # told before an hour of decoding, not after
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
         with beside.open("wb") as file:
             for pixels, content in blocks:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from optevo.errors import UserError
-from optevo.tasks.own.mapped import Block, _seal, mapped
+from optevo.tasks.mapped import Block, _seal, mapped
 
 SHAPE = (5, 3, 4, 4)
 PIXELS = np.arange(5 * 48, dtype=np.uint8).reshape(SHAPE)
@@ -125,6 +127,26 @@ def test_a_cache_that_cannot_be_written_is_told_with_its_size(tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"can't keep .* MB of decoded images in .*file.*OPTEVO_CACHE"):
         mapped(tmp_path / "file" / "x.pixels", "key", SHAPE, Decoder())
+
+
+def test_a_full_disk_is_told_before_anything_is_decoded_and_where_it_fills_up_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, path = Decoder(), tmp_path / "x.pixels"
+    told = "can't keep 0 MB of decoded images in .*No space left on device.*: point OPTEVO_CACHE"
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
+        with pytest.raises(UserError, match=told):
+            mapped(path, "key", SHAPE, decoder)
+    assert decoder.calls == 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda self, mode: open("/dev/full", mode))  # noqa: SIM115
+        with pytest.raises(UserError, match=told):
+            mapped(path, "key", SHAPE, decoder)
+    assert decoder.calls == 1
+    assert not path.exists()
+    assert torch.equal(mapped(path, "key", SHAPE, decoder)[0], torch.from_numpy(PIXELS))
 
 
 def test_a_set_larger_than_memory_can_be_mapped(tmp_path: Path) -> None:
