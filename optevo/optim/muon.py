@@ -145,7 +145,7 @@ class MuonConvAdamW(MuonAdamW):
             group["last_layer"] = index  # a checkpoint brings it along
 
     def _takes(self, group: dict[str, Any], index: int) -> bool:
-        return index != group["last_layer"]
+        return bool(index != group["last_layer"])
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:
