@@ -169,7 +169,7 @@ class Dropout(nn.Module):
         return self.__dict__ | {"_generator": None, "_saved": self.get_extra_state()}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's has no types
         assert self._saved is not None
         self.set_extra_state(self._saved)
 
