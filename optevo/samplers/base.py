@@ -313,7 +313,7 @@ def whole_number(name: str, value: T, least: int) -> T:
     if value is None:
         return value
     try:
-        number: Any = operator.index(cast(Any, value))
+        number = operator.index(value)
     except TypeError:
         raise TypeError(f"Invalid {name}: {value!r}, expected a whole number") from None
     if number < least:

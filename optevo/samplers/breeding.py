@@ -18,7 +18,6 @@ from optevo.samplers.claiming import furthest
 from optevo.samplers.individuals import individual, params_of, split
 from optevo.samplers.operators import (
     Generic,
-    Params,
     Variation,
     check_presets,
     draw,
@@ -26,6 +25,7 @@ from optevo.samplers.operators import (
     inherit,
 )
 from optevo.samplers.slots import Member, Slot
+from optevo.spaces.base import Params
 
 if TYPE_CHECKING:
     from optuna.study import Study
