@@ -1,4 +1,9 @@
-"""optevo discovers deep-learning optimizers: genetic search with Optuna, winners as torch optimizers."""
+"""optevo discovers deep-learning optimizers: genetic search with Optuna, winners as torch optimizers.
+
+>>> import optevo
+>>> optevo.PRESETS["evolved"].formula()
+'Δ = 3.64·m/(√v + 5.44e-09) + 0.734·sign(g)'
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,14 @@ class UserError(Exception):
     """Something the user gave us is wrong. The message says what, where, and what to do.
 
     The command line prints it without a traceback and exits with status 2.
+
+    Example:
+        >>> import optevo
+        >>> try:
+        ...     optevo.search(tasks="digit")
+        ... except optevo.UserError as error:
+        ...     print(error)
+        optevo.search(): evaluation.tasks.0.name = "digit": unknown task 'digit': did you mean 'digits'?
     """
 
     def __init__(self, message: str) -> None:

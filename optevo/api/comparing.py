@@ -69,7 +69,7 @@ class Comparison:
 
     Example:
         >>> list(comparison.summary.columns)[:2]
-        ['optimizer', 'task']
+        ['study', 'task']
         >>> comparison.write("tables").name
         'tables'
     """

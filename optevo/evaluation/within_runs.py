@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from optevo.evaluation.racing import USEFUL
+from optevo.samplers.slots import USEFUL
 from optevo.training.fitness import tenths
 from optevo.training.run import Run
 

@@ -178,4 +178,4 @@ def _started(pid: int) -> float:
     stat = Path(f"/proc/{pid}/stat")
     if stat.exists():
         return float(stat.read_text().rpartition(")")[2].split()[19])
-    return psutil.Process(pid).create_time()
+    return float(psutil.Process(pid).create_time())

@@ -6,6 +6,12 @@
 >>> optimizer = Evolved(model.parameters())
 >>> schedule = optimizer.scheduler(total_steps=1000)
 >>> optimizer, schedule = PRESETS["lion"].build(model.parameters(), total_steps=1000)
+
+The names of terms, and learned schedules by name:
+
+>>> from optevo.optim import LEARNED, TERMS
+>>> TERMS[:3], sorted(LEARNED)[:3]
+(('GRAD', 'MOMENTUM', 'RMS_NORM'), ['lr1', 'lr2', 'lr3'])
 """
 
 from __future__ import annotations

@@ -44,6 +44,12 @@ class CautiousAdamW(_AdamVariant):
         maximize: Ascend instead of descend. Default: False.
 
     Errors and narrow parameters are those of `optevo.optim.moments.MomentsOptimizer`.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import CautiousAdamW
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = CautiousAdamW(model.parameters(), lr=1e-3)
     """
 
     def __init__(
@@ -86,6 +92,12 @@ class MARS(_AdamVariant):
         maximize: Ascend instead of descend. Default: False.
 
     Errors and narrow parameters are those of `optevo.optim.moments.MomentsOptimizer`.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import MARS
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = MARS(model.parameters(), lr=3e-3)
     """
 
     RANGES = dict(MomentsOptimizer.RANGES) | {

@@ -78,6 +78,12 @@ class QHM(_Averaged):
     Raises:
         ValueError: A hyperparameter is out of range, or a parameter is complex.
         RuntimeError: In `step`, a gradient is sparse.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import QHM
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = QHM(model.parameters(), lr=0.1, nu=0.7)
     """
 
     RANGES = ranges({"lr": 1e-1, "weight_decay": 0.0}) | {"momentum": _AVERAGE, "nu": (0.0, 1.0, 1)}
@@ -128,6 +134,12 @@ class PowerSign(_Averaged):
     Raises:
         ValueError: A hyperparameter is out of range, or a parameter is complex.
         RuntimeError: In `step`, a gradient is sparse.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import PowerSign
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = PowerSign(model.parameters(), lr=3e-2, decay="cosine", total_steps=1000)
     """
 
     RANGES = ranges({"lr": 3e-2, "weight_decay": 0.0}) | {"momentum": _AVERAGE}
@@ -187,6 +199,12 @@ class AddSign(PowerSign):
     """d = (1 + f·sign(g)·sign(m))·g: doubled where the gradient agrees with its average, else nothing.
 
     Source, f, arguments and errors are those of `PowerSign`.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import AddSign
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = AddSign(model.parameters(), lr=3e-2, decay="linear", total_steps=1000)
     """
 
     def _scales_(self, agreement: list[Tensor]) -> None:

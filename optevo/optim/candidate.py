@@ -24,6 +24,13 @@ class Candidate(abc.ABC):
 
     Attributes:
         by_kind: Whether `build` takes groups with a `kind`, see `optevo.optim.kinds`. Default: False.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import PRESETS
+        >>> PRESETS["lion"].formula()
+        'Δ = 1·sign(0.9·m + 0.1·g)'
+        >>> optimizer, schedule = PRESETS["lion"].build(torch.nn.Linear(4, 2).parameters(), total_steps=1000)
     """
 
     by_kind = False

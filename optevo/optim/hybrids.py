@@ -35,6 +35,13 @@ class OrthoConvAdamW(Scheduled, ModernOptimizer):
     Raises:
         ValueError: A hyperparameter is out of range, or a parameter is complex.
         RuntimeError: In `step`, a gradient is sparse.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import OrthoConvAdamW
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+        >>> optimizer = OrthoConvAdamW(model.parameters(), lr=5e-3)
+        >>> schedule = optimizer.scheduler(total_steps=1000)
     """
 
     PRESET: ClassVar[ModernGenome] = MODERN_PRESETS["ortho_conv"]
@@ -82,6 +89,13 @@ class CautiousOrthoConvAdamW(OrthoConvAdamW):
 
     Arguments and errors are those of `OrthoConvAdamW`. The preset `cautious_ortho_conv`. Its schedule is a
     warmup over a tenth of the run and a line to 0.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import CautiousOrthoConvAdamW
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+        >>> optimizer = CautiousOrthoConvAdamW(model.parameters(), lr=5e-3)
+        >>> schedule = optimizer.scheduler(total_steps=1000)
     """
 
     PRESET = MODERN_PRESETS["cautious_ortho_conv"]

@@ -63,6 +63,11 @@ class LearnedSchedule(WarmupHoldCosine):
     Raises:
         KeyError: There is no learned schedule of this name.
         ValueError: A number is out of range.
+
+    Example:
+        >>> factor = LearnedSchedule("lr1", total_steps=1000, lr=0.1, warmup_steps=100)
+        >>> factor(0) < factor(50) < factor(100) < factor(500)
+        True
     """
 
     def __init__(
@@ -97,6 +102,13 @@ def learned_scheduler(
     Raises:
         KeyError: There is no learned schedule of this name.
         ValueError: A number of steps is out of range, or a group's learning rate is 0.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import learned_scheduler
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        >>> schedule = learned_scheduler(optimizer, "lr5", total_steps=1000, warmup_steps=100)
     """
     from torch.optim.lr_scheduler import LambdaLR  # noqa: PLC0415  torch only where it is needed
 

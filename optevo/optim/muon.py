@@ -40,6 +40,12 @@ class MuonAdamW(CheckedOptimizer):
     Raises:
         ValueError: A hyperparameter is out of range, or a parameter is complex.
         RuntimeError: In `step`, a gradient is sparse.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import MuonAdamW
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = MuonAdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
     """
 
     RANGES = ranges({"lr": 1e-3, "weight_decay": 0.1, "momentum": 0.95, "betas": (0.9, 0.999), "eps": 1e-8})
@@ -127,6 +133,12 @@ class MuonConvAdamW(MuonAdamW):
     `ZeroRedundancyOptimizer`, every group has to say it: no part knows what is last in the whole.
 
     Arguments and errors are those of `MuonAdamW`.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import MuonConvAdamW
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+        >>> optimizer = MuonConvAdamW(model.parameters(), lr=5e-3)
     """
 
     def __init__(self, params: Iterable[Any], *args: Any, **kwargs: Any) -> None:
@@ -145,7 +157,7 @@ class MuonConvAdamW(MuonAdamW):
             group["last_layer"] = index  # a checkpoint brings it along
 
     def _takes(self, group: dict[str, Any], index: int) -> bool:
-        return index != group["last_layer"]
+        return bool(index != group["last_layer"])
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:

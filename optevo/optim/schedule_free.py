@@ -39,6 +39,13 @@ class ScheduleFreeAdamW(MomentsOptimizer):
 
     Raises:
         RuntimeError: In `step`, the model has the weights x.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import ScheduleFreeAdamW
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = ScheduleFreeAdamW(model.parameters(), lr=2.5e-3, warmup_steps=100)
+        >>> optimizer.eval()  # before validation and checkpoints; then optimizer.train()
     """
 
     RANGES = dict(MomentsOptimizer.RANGES) | {"warmup_steps": (0.0, math.inf, 1)}

@@ -19,6 +19,11 @@ class WarmupCosine:
 
     Raises:
         ValueError: `total_steps` is below 1 or no count of steps, or `warmup_steps` below 0.
+
+    Example:
+        >>> factor = WarmupCosine(1000, warmup_steps=100, cosine=True)
+        >>> factor(0), factor(500), factor(1000)
+        (0.01, 0.5, 0.0)
     """
 
     def __init__(self, total_steps: int, *, warmup_steps: int = 0, cosine: bool = False) -> None:

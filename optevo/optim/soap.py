@@ -35,6 +35,12 @@ class SOAP(MomentsOptimizer):
         maximize: Ascend instead of descend. Default: False.
 
     Errors and narrow parameters are those of `optevo.optim.moments.MomentsOptimizer`.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import SOAP
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = SOAP(model.parameters(), lr=3e-3, precondition_frequency=10)
     """
 
     RANGES = dict(MomentsOptimizer.RANGES) | {

@@ -137,7 +137,8 @@ def _ranked(scores: Scores) -> np.ndarray:
 
 def _signs(ranks: np.ndarray) -> np.ndarray:
     """Of the differences of any two; products of them below 2²⁴ are exact in float32."""
-    return np.sign(ranks[:, None] - ranks).astype(np.float32)
+    signs: np.ndarray = np.sign(ranks[:, None] - ranks).astype(np.float32)
+    return signs
 
 
 def _correlations(s: np.ndarray, t: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,4 +164,5 @@ def _places(ranks: np.ndarray, k: int) -> np.ndarray:
     """How much of a place among the best k each has, in [0, 1]."""
     kth = np.sort(ranks)[-k]
     above, tied = ranks > kth, ranks == kth
-    return above + tied * ((k - above.sum()) / tied.sum())
+    places: np.ndarray = above + tied * ((k - above.sum()) / tied.sum())
+    return places

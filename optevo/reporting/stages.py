@@ -121,7 +121,8 @@ def survivors_first(frame: pd.DataFrame) -> list[int]:
     """The candidates of a `funnel`: first who came furthest, and of those the best there."""
     last = frame.sort_values("stage", kind="stable").groupby("candidate").tail(1)
     last = last.sort_values("rank", na_position="last", kind="stable")
-    return last.sort_values("stage", ascending=False, kind="stable")["candidate"].astype(int).tolist()
+    last = last.sort_values("stage", ascending=False, kind="stable")
+    return [int(candidate) for candidate in last["candidate"]]
 
 
 def held_cells(found: Sequence[Held]) -> list[list[str]]:

@@ -1,4 +1,9 @@
-"""How to propose: real Optuna samplers. Importing this needs optuna and numpy, not torch."""
+"""How to propose: real Optuna samplers. Importing this needs optuna and numpy, not torch.
+
+>>> from optevo.samplers import SAMPLERS
+>>> sorted(SAMPLERS)
+['genetic', 'grid', 'particle', 'random', 'tpe']
+"""
 
 from __future__ import annotations
 

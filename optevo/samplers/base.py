@@ -82,6 +82,15 @@ class SlotSampler(BaseSampler):
         TypeError: A size is no whole number.
         ValueError: A size or a preset's value is out of range, or the study has several objectives. Without a
             space, a preset's fault shows when its trial suggests another value or name.
+
+    Example:
+        >>> import optuna
+        >>> from optevo import keys
+        >>> from optevo.samplers import GeneticSampler  # one of them
+        >>> study = optuna.create_study(sampler=GeneticSampler(population_size=4, n_elites=1, seed=0))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", -5, 5) ** 2, n_trials=7)
+        >>> [keys.ours(trial)[keys.GENERATION] for trial in study.trials]
+        [0, 0, 0, 0, 1, 1, 1]
     """
 
     has_generations = True
@@ -313,7 +322,7 @@ def whole_number(name: str, value: T, least: int) -> T:
     if value is None:
         return value
     try:
-        number: Any = operator.index(cast(Any, value))
+        number = operator.index(value)
     except TypeError:
         raise TypeError(f"Invalid {name}: {value!r}, expected a whole number") from None
     if number < least:
@@ -322,12 +331,29 @@ def whole_number(name: str, value: T, least: int) -> T:
 
 
 def sampler_of(study: Study) -> SlotSampler:
-    """The sampler of a study of ours; every kind in `optevo.samplers.SAMPLERS` is a `SlotSampler`."""
+    """The sampler of a study of ours; every kind in `optevo.samplers.SAMPLERS` is a `SlotSampler`.
+
+    Example:
+        >>> import optuna
+        >>> from optevo.samplers import GeneticSampler, sampler_of
+        >>> study = optuna.create_study(sampler=GeneticSampler(population_size=20, seed=0))
+        >>> sampler_of(study).population_size
+        20
+    """
     return cast(SlotSampler, study.sampler)
 
 
 def populations(study: Study) -> dict[int, list[Member]]:
-    """Finished generations, best member first; none where the study's sampler is not one of ours."""
+    """Finished generations, best member first; none where the study's sampler is not one of ours.
+
+    Example:
+        >>> import optuna
+        >>> from optevo.samplers import GeneticSampler, populations
+        >>> study = optuna.create_study(sampler=GeneticSampler(population_size=4, n_elites=1, seed=0))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", -5, 5) ** 2, n_trials=7)
+        >>> populations(study)[1][0].trial.number == study.best_trial.number
+        True
+    """
     return study.sampler.slot_table(study).populations if isinstance(study.sampler, SlotSampler) else {}
 
 

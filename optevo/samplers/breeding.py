@@ -18,7 +18,6 @@ from optevo.samplers.claiming import furthest
 from optevo.samplers.individuals import individual, params_of, split
 from optevo.samplers.operators import (
     Generic,
-    Params,
     Variation,
     check_presets,
     draw,
@@ -26,6 +25,7 @@ from optevo.samplers.operators import (
     inherit,
 )
 from optevo.samplers.slots import Member, Slot
+from optevo.spaces.base import Params
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -50,6 +50,17 @@ class BreedingSampler(SlotSampler):
 
     Raises:
         ValueError: See `SlotSampler`; or a preset is no point of the space.
+
+    Example:
+        >>> import optuna
+        >>> from optevo.samplers import BreedingSampler
+        >>> class Walk(BreedingSampler):
+        ...     def choose_parents(self, population, rng, slot):
+        ...         return population[:1]  # the best
+        ...     def breed(self, variation, parents, rng, *, slot, seen):
+        ...         return variation.vary(parents, rng, 1.0) if parents else variation.sample(rng)
+        >>> study = optuna.create_study(sampler=Walk(population_size=10, seed=0))
+        >>> study.optimize(lambda trial: trial.suggest_float("x", -5, 5) ** 2, n_trials=50)
     """
 
     origin = "bred"

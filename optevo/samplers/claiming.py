@@ -25,7 +25,20 @@ _WARN_SECONDS = 60.0
 
 
 class NoSlot(Exception):
-    """Every slot of the present generation is taken, or the last one has ended; only with `endless=False`."""
+    """Every slot of the present generation is taken, or the last one has ended; only with `endless=False`.
+
+    Example:
+        >>> import optuna
+        >>> from optevo.samplers import GeneticSampler, NoSlot
+        >>> sampler = GeneticSampler(population_size=4, n_generations=1, seed=0, endless=False)
+        >>> study = optuna.create_study(sampler=sampler)
+        >>> study.optimize(lambda trial: trial.suggest_float("x", -5, 5) ** 2, n_trials=4)
+        >>> try:
+        ...     trial = study.ask()
+        ... except NoSlot:
+        ...     print("the search is over")
+        the search is over
+    """
 
 
 def claim(

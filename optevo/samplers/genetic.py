@@ -12,7 +12,6 @@ from optevo.naming import explain_keywords
 from optevo.samplers.base import whole_number
 from optevo.samplers.breeding import BreedingSampler
 from optevo.samplers.operators import (
-    Params,
     Variation,
     annealing,
     mutate_value,
@@ -20,6 +19,7 @@ from optevo.samplers.operators import (
     unique_child,
 )
 from optevo.samplers.slots import Member, Slot
+from optevo.spaces.base import Params
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -30,6 +30,12 @@ class SamplerKind(NamedTuple):
     Attributes:
         section: What a study file may say of it.
         make: Makes the sampler for a study: of (section, space, seed, group size).
+
+    Example:
+        >>> from optevo.samplers import SAMPLERS
+        >>> section = SAMPLERS["genetic"].section(kind="genetic", population_size=20, n_generations=10)
+        >>> section.n_elites
+        3
     """
 
     section: type[SamplerSection]

@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial
 
 from optevo.optuna_private import all_trials, storage_of, study_id
 from optevo.samplers.individuals import individual
-from optevo.samplers.operators import Params, Variation
+from optevo.samplers.operators import Variation
 from optevo.samplers.slots import Member, Slot, SlotTable
+from optevo.spaces.base import Params
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

@@ -16,8 +16,9 @@ from optevo.samplers.base import whole_number
 from optevo.samplers.breeding import CHILD, BreedingSampler
 from optevo.samplers.individuals import individual
 from optevo.samplers.memory import identities
-from optevo.samplers.operators import Generic, Params, Variation, mutate_value, unique_child
+from optevo.samplers.operators import Generic, Variation, mutate_value, unique_child
 from optevo.samplers.slots import Member, Slot, earned
+from optevo.spaces.base import Params
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -21,6 +21,15 @@ class SamplerSection(Section):
     Attributes:
         title: What a search by it is called, for people. Default: "search".
         screens: Whether some generations are only screened, see `SlotSampler.screens`. Default: False.
+
+    Example:
+        >>> from optevo.samplers import SamplerSection
+        >>> class BestFew(SamplerSection):
+        ...     size: int = 20
+        ...     def trials(self, space):
+        ...         return self.size
+        >>> BestFew(kind="best_few", size=8).size
+        8
     """
 
     title: ClassVar[str] = "search"

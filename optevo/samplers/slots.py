@@ -36,7 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optevo import keys
 from optevo.samplers.fronts import crowding, fronts
 from optevo.samplers.individuals import params_of
-from optevo.samplers.operators import Params
+from optevo.spaces.base import Params
 
 # With tournaments of four, two parents in three come from the best quarter of a population.
 USEFUL = 0.25
@@ -384,7 +384,7 @@ def earned(trial: FrozenTrial) -> float | None:
     It earned none where it is pruned without a value: a run of it diverged, its rule cannot descend, or its
     slot was given up. Older studies have −1 there, which is no score either.
     """
-    value = trial.values[0] if trial.values else None
+    value: float | None = trial.values[0] if trial.values else None
     if value is None or math.isnan(value):
         return None
     if value == -1 and trial.state == TrialState.PRUNED:

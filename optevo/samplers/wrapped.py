@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 
 class SlotGridSampler(GridSampler):
-    """Optuna's grid, where a trial evaluates the point that its slot names instead of its number."""
+    """Optuna's grid, where a trial evaluates the point that its slot names instead of its number.
+
+    Example:
+        >>> import optuna
+        >>> from optevo.samplers import SeededSampler, SlotGridSampler
+        >>> grid = {"lr": [1e-3, 1e-2], "weight_decay": [0.0, 0.1]}
+        >>> study = optuna.create_study(sampler=SeededSampler(lambda _: SlotGridSampler(grid, seed=0), 0, 4))
+        >>> study.optimize(lambda t: sum(t.suggest_float(name, 0, 1) for name in grid), n_trials=4)
+        >>> sorted(trial.params["lr"] for trial in study.trials)
+        [0.001, 0.001, 0.01, 0.01]
+    """
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Write the point's number under the names that `GridSampler` reads."""
@@ -46,6 +56,13 @@ class SeededSampler(SlotSampler):
         seed: The study's.
         n_trials: Slots.
         presets: Parameters that the first slots take.
+
+    Example:
+        >>> import optuna
+        >>> from optevo.samplers import SeededSampler
+        >>> sampler = SeededSampler(lambda seed: optuna.samplers.TPESampler(seed=seed), seed=0, n_trials=20)
+        >>> study = optuna.create_study(sampler=sampler)
+        >>> study.optimize(lambda trial: trial.suggest_float("x", -5, 5) ** 2, n_trials=20)
     """
 
     has_generations = False

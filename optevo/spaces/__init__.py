@@ -1,4 +1,11 @@
-"""What may vary: the term genome, update graphs, and a sweep of each baseline."""
+"""What may vary: the term genome, update graphs, and a sweep of each baseline.
+
+>>> from optevo.spaces import SPACES, Params
+>>> space = SPACES["terms"].make()
+>>> params: Params = space.presets()["adamw"]
+>>> space.candidate(params).formula()
+'Δ = 1·m̂/(√v̂ + 1e-08)'
+"""
 
 from __future__ import annotations
 

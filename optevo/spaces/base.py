@@ -54,6 +54,13 @@ class Space(abc.ABC):
             a rate, see `Candidate.at_rate`. Default: they have rates of their own.
         needs_rates: Whether its candidates train at no other rate than one of such trials. Default: False.
         warm_starts: What other studies have found, by name, as points of this space. Default: nothing.
+
+    Example:
+        >>> import numpy as np
+        >>> from optevo.spaces import TermSpace  # one of them
+        >>> space, rng = TermSpace(), np.random.default_rng(0)
+        >>> parents = [space.sample(rng), space.presets()["adamw"]]
+        >>> child = space.candidate(space.vary(parents, rng, decay=1.0))
     """
 
     name: str

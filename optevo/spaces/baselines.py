@@ -26,6 +26,12 @@ class BaselineSpace(Space):
 
     Raises:
         KeyError: There is no such baseline.
+
+    Example:
+        >>> from optevo.spaces import BaselineSpace
+        >>> space = BaselineSpace("adamw", schedule="warmup_cosine", lr=[1e-3, 1e-2])
+        >>> space.distributions()["lr"]
+        FloatDistribution(high=0.01, log=True, low=0.001, step=None)
     """
 
     TUNED = ("lr", "weight_decay")

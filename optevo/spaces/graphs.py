@@ -61,6 +61,13 @@ class GraphSpace(Space):
 
     Raises:
         ValueError: A preset is unknown, or no graph of the space; or a number is out of range.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from optevo.spaces import GraphSpace
+        >>> space = GraphSpace(presets=["nesterov g"], viable=False)
+        >>> rule = space.candidate(space.sample(np.random.default_rng(0))).at_rate(0.1)
+        >>> optimizer, schedule = rule.build(torch.nn.Linear(4, 2).parameters(), total_steps=100)
     """
 
     name = "graph"

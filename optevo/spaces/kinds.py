@@ -24,6 +24,12 @@ class SpaceKind(NamedTuple):
     Attributes:
         section: What a study file may say of it.
         make: Makes the space, of the section's keys but `kind`.
+
+    Example:
+        >>> from optevo.spaces import SPACES
+        >>> section = SPACES["terms"].section(kind="terms", presets=["sgd", "adam"])
+        >>> list(SPACES["terms"].make(**section.model_dump(exclude={"kind"})).presets())
+        ['sgd', 'adam']
     """
 
     section: type[SpaceSection]

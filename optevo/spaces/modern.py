@@ -55,6 +55,13 @@ class ModernSpace(Space):
 
     Raises:
         KeyError: A preset is unknown.
+
+    Example:
+        >>> from optevo.spaces import ModernSpace
+        >>> space = ModernSpace(presets=("lion", "muon_conv"))
+        >>> rule = space.candidate(space.presets()["lion"])
+        >>> rule.formula()
+        'Δ = 1·sign(0.9·m + 0.1·g)'
     """
 
     name = "terms"

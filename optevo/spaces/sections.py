@@ -85,7 +85,15 @@ def twice(values: Iterable[Any]) -> list[str]:
 
 
 class SpaceSection(Section):
-    """A study file's ``[space]``; the keys besides `kind` are the arguments of the kind's space."""
+    """A study file's ``[space]``; the keys besides `kind` are the arguments of the kind's space.
+
+    Example:
+        >>> from optevo.spaces import SpaceSection
+        >>> class HeavyBall(SpaceSection):
+        ...     fastest: float = 1.0
+        >>> HeavyBall(kind="heavy_ball", fastest=0.3).fastest
+        0.3
+    """
 
     kind: str
 

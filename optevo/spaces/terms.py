@@ -69,6 +69,14 @@ class TermSpace(Space):
         KeyError: A preset is unknown.
         UserError: A term is not there, or cannot be imported.
         ValueError: A term is none that a genome can have.
+
+    Example:
+        >>> import optuna, torch
+        >>> from optevo import GeneticSampler, TermSpace
+        >>> space = TermSpace()
+        >>> study = optuna.create_study(sampler=GeneticSampler(space=space, seed=0))
+        >>> rule = space.candidate(space.suggest(study.ask()))
+        >>> optimizer, schedule = rule.build(torch.nn.Linear(4, 2).parameters(), total_steps=100)
     """
 
     name = "terms"

@@ -46,12 +46,12 @@ class Database(RDBStorage):
         self._pending: dict[int, Writes] = {}  # what is to be written with a trial's state
 
     def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()  # type: ignore[no-untyped-call, unused-ignore]
+        state = super().__getstate__()
         return {key: value for key, value in state.items() if key not in _OWN}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         self._prepare()
-        super().__setstate__(state)  # type: ignore[no-untyped-call, unused-ignore]
+        super().__setstate__(state)
 
     @contextlib.contextmanager
     def together(self, *, with_state: bool = False) -> Iterator[None]:

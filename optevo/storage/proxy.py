@@ -76,7 +76,7 @@ class _Details(NamedTuple):
     compression: Any
 
 
-class _Instants(grpc.UnaryUnaryClientInterceptor):
+class _Instants(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
     """Times as instants, where the server knows them as well."""
 
     def intercept_unary_unary(
@@ -170,7 +170,7 @@ class _Served(_CachedStorage):
             self._backend.set_trial_param(trial_id, param_name, param_value_internal, distribution)
 
 
-class _Errors(grpc.ServerInterceptor):
+class _Errors(grpc.ServerInterceptor):  # type: ignore[misc]  # as above
     """Tells clients what is wrong with the database, where Optuna's server says "unknown"; and instants."""
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:

@@ -113,7 +113,8 @@ class StoredTrial(FrozenTrial):
         """All of it."""
         for name in _LATER:
             getattr(self, name)
-        return _trial(FrozenTrial, self.__dict__)
+        whole: FrozenTrial = _trial(FrozenTrial, self.__dict__)
+        return whole
 
     def __eq__(self, other: Any) -> bool:
         if not isinstance(other, FrozenTrial):

@@ -231,7 +231,7 @@ class RetryingRDBStorage(Retrying, Database):
         self._listen()
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call, unused-ignore]
+        super().__setstate__(state)
         self._listen()
 
     def _listen(self) -> None:

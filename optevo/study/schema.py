@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Any text: pydantic's own has no halves of surrogate pairs, which a file's name may have.
 Text = InstanceOf[str]
-Table = InstanceOf[dict]
+Table = InstanceOf[dict[Any, Any]]
 Count = Annotated[int, Field(ge=0, lt=2**63)]  # a database's integer
 Number = Annotated[float, Field(allow_inf_nan=False)]
 

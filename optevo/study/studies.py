@@ -50,7 +50,7 @@ def naming(device: str) -> Callable[[optuna.Study, FrozenTrial], None]:
 
 def make_pruner(config: StudyConfig) -> BasePruner:
     """Optuna's pruner of that name; racing is no pruner of Optuna's, since it compares generations."""
-    kinds = {"median": MedianPruner, "wilcoxon": WilcoxonPruner}
+    kinds: dict[str, type[BasePruner]] = {"median": MedianPruner, "wilcoxon": WilcoxonPruner}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return kinds.get(config.evaluation.pruner, NopPruner)()

@@ -2,6 +2,10 @@
 
 Importing this package does not import torch, so that a study file can be checked in milliseconds: the
 names below resolve on first use.
+
+>>> from optevo.tasks import OWN_DATA, TASKS
+>>> "mnist" in TASKS, sorted(OWN_DATA)
+(True, ['images', 'table', 'text'])
 """
 
 from __future__ import annotations
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     from optevo.tasks.layers import Dropout, build, initialise
 
 __all__ = [
-    "GIVEN",
     "OWN_DATA",
     "TASKS",
     "Dropout",
@@ -90,6 +93,12 @@ def get_task(name: str, **options: Any) -> Task | ScoredTask:
     Raises:
         UserError: The name is unknown, the module or function doesn't exist, it doesn't take these options,
             what it returns is no task, or a user's module raises; the message says where.
+
+    Example:
+        >>> from optevo.tasks import get_task
+        >>> task = get_task("mnist", train_examples=5_000)
+        >>> task.name, task.metric
+        ('mnist', 'accuracy')
     """
     target = TASKS[name]
     return _made(name, _built_in(target) if isinstance(target, str) else target, options)
@@ -109,6 +118,12 @@ def own_data(kind: str, name: str, path: str, options: Mapping[str, Any]) -> Tas
 
     Raises:
         UserError: It doesn't take these options.
+
+    Example:
+        >>> from optevo.tasks import own_data
+        >>> task = own_data("images", "flowers", "data/flowers", {"resolution": 64})
+        >>> task.name
+        'flowers'
     """
     return _made(name, functools.partial(_built_in(OWN_DATA[kind]), name, path), options)
 

@@ -237,10 +237,12 @@ def _operations() -> dict[str, Callable[[Tensor, float], Tensor]]:
 
     def sheared(images: Tensor, *slopes: float) -> Tensor:
         degrees = [math.degrees(math.atan(slope)) for slope in slopes]
-        return ops.affine(images, **still | {"shear": degrees, "center": [0, 0]})
+        made: Tensor = ops.affine(images, **still | {"shear": degrees, "center": [0, 0]})
+        return made
 
     def moved(images: Tensor, x: float, y: float) -> Tensor:
-        return ops.affine(images, **still | {"translate": [int(x), int(y)]})
+        made: Tensor = ops.affine(images, **still | {"translate": [int(x), int(y)]})
+        return made
 
     return {
         "identity": lambda images, s: images,

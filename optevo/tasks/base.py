@@ -32,6 +32,13 @@ class Split:
 
     Raises:
         UserError: The two differ in length or, unless streamed, in device.
+
+    Example:
+        >>> import torch
+        >>> from optevo.tasks import Split
+        >>> split = Split(inputs=torch.rand(100, 3), targets=torch.arange(100) % 2)
+        >>> len(split)
+        100
     """
 
     inputs: Tensor

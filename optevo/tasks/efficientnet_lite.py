@@ -72,7 +72,7 @@ class _Block(nn.Module):
         self.drop = StochasticDepth(drop) if stride == 1 and inputs == outputs else None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        x = F.relu6(self._bn0(self._expand_conv(inputs))) if self.expands else inputs
+        x: Tensor = F.relu6(self._bn0(self._expand_conv(inputs))) if self.expands else inputs
         x = F.relu6(self._bn1(self._depthwise_conv(x)))
         x = self._bn2(self._project_conv(x))
         return x if self.drop is None else self.drop(x) + inputs
@@ -105,7 +105,8 @@ class EfficientNetLite0(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         x = self._blocks(F.relu6(self._bn0(self._conv_stem(inputs))))
         x = F.relu6(self._bn1(self._conv_head(x)))
-        return self._fc(self._dropout(x.mean((2, 3))))
+        scores: Tensor = self._fc(self._dropout(x.mean((2, 3))))
+        return scores
 
 
 def efficientnet_lite0(generator: torch.Generator, *, classes: int = 1000) -> nn.Module:

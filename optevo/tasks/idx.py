@@ -60,7 +60,7 @@ def is_whole(path: Path) -> bool:
             head = stream.read(16)
         if len(head) < 4 or len(head) < (header := 4 + 4 * head[3]):
             return False
-        length = header + math.prod(struct.unpack(f">{head[3]}I", head[4:header]))
+        length: int = header + math.prod(struct.unpack(f">{head[3]}I", head[4:header]))
         if not _is_gzipped(path):
             return length == path.stat().st_size
         with path.open("rb") as packed:  # a gzipped file ends with the length of its content

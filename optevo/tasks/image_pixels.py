@@ -182,7 +182,7 @@ def _bits(image: Image) -> int:
     if image.mode.startswith("I;16"):
         return 16
     if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined]  # BitsPerSample
+        return int(max(getattr(image, "tag_v2", {}).get(258, (1,))))  # BitsPerSample
     tiles = getattr(image, "tile", None)  # none of what was no file
     layout = tiles[0].args if tiles else ""
     if image.format == "PNG":

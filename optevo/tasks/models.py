@@ -53,7 +53,8 @@ class CausalAttention(nn.Module):
         future = torch.ones(length, length, dtype=torch.bool, device=inputs.device).triu_(1)
         logits = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)
         weights = self.dropout(logits.masked_fill(future, -math.inf).softmax(dim=-1))
-        return self.out_proj((weights @ value).transpose(1, 2).reshape(batch, length, width))
+        attended: Tensor = self.out_proj((weights @ value).transpose(1, 2).reshape(batch, length, width))
+        return attended
 
 
 class TransformerLayer(nn.Module):
@@ -71,7 +72,8 @@ class TransformerLayer(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         inputs = self.attention_norm(inputs + self.attention_dropout(self.attention(inputs)))
-        return self.feed_forward_norm(inputs + self.feed_forward(inputs))
+        outputs: Tensor = self.feed_forward_norm(inputs + self.feed_forward(inputs))
+        return outputs
 
 
 class CharTransformer(nn.Module):
@@ -88,7 +90,8 @@ class CharTransformer(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         embedded = self.symbols(inputs) + self.positions.weight[: inputs.shape[1]]
-        return self.head(self.layers(embedded))
+        logits: Tensor = self.head(self.layers(embedded))
+        return logits
 
 
 def _pool() -> tuple[nn.Module, nn.Module]:

@@ -76,7 +76,8 @@ class RecurrentLanguageModel(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         states = self.layers(self.before(self.symbols(inputs.t())))
-        return self.head(states.transpose(0, 1))
+        logits: Tensor = self.head(states.transpose(0, 1))
+        return logits
 
 
 def recurrent_language_model(

@@ -66,7 +66,8 @@ def operations_a_step(
 
         def gradients(*, with_graph: bool) -> int:
             model.zero_grad(set_to_none=True)
-            with autocast(cpu, "float32"), OperationCounter() as counter:
+            counter = OperationCounter()
+            with autocast(cpu, "float32"), counter:
                 backward(task.loss(model, batch), with_graph=with_graph)
             return counter.total
 
@@ -105,7 +106,7 @@ class OperationCounter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no types
         self.total = 0
 
     def __torch_dispatch__(
@@ -174,16 +175,18 @@ def _elements(tensors: list[Tensor]) -> int:
 
 def _fused_adam(params: list[Tensor], *_: Any, **said: Any) -> int:
     """Both moments, root, correction, ε and step are seven; then decay, the greatest v, the sign."""
-    return _elements(params) * (7 + bool(said["weight_decay"]) + said["amsgrad"] + said["maximize"])
+    return _elements(params) * (
+        7 + bool(said["weight_decay"]) + bool(said["amsgrad"]) + bool(said["maximize"])
+    )
 
 
 def _fused_sgd(params: list[Tensor], *_: Any, **said: Any) -> int:
-    averaging = 2 * bool(said["momentum"]) + said["nesterov"]
-    return _elements(params) * (1 + bool(said["weight_decay"]) + averaging + said["maximize"])
+    averaging = 2 * bool(said["momentum"]) + bool(said["nesterov"])
+    return _elements(params) * (1 + bool(said["weight_decay"]) + averaging + bool(said["maximize"]))
 
 
 def _fused_adagrad(params: list[Tensor], *_: Any, **said: Any) -> int:
-    return _elements(params) * (5 + bool(said["weight_decay"]) + said["maximize"])
+    return _elements(params) * (5 + bool(said["weight_decay"]) + bool(said["maximize"]))
 
 
 def _product(_: Tensor, a: Tensor, b: Tensor, **__: Any) -> int:

@@ -187,13 +187,15 @@ class _Stack:
     def forward(self, batch: Batch) -> Tensor:
         """The K losses of one batch."""
         if self.dense is not None and self._is_dense(batch):
-            return CrossEntropy.apply(logits(self.dense, self.leaves, batch[0]), batch[1])
+            losses: Tensor = CrossEntropy.apply(logits(self.dense, self.leaves, batch[0]), batch[1])
+            return losses
         if batch[0].is_cuda:
             # On channels_last, cuDNN's batch norm asks for the layout, and `vmap` refuses to say.
             batch = batch[0].contiguous(), batch[1]
 
         def loss(params: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-            return functional_call(self.loss, (params, buffers), (batch,))
+            one: Tensor = functional_call(self.loss, (params, buffers), (batch,))
+            return one
 
         named = dict(zip(self.names, self.leaves, strict=True))
         return vmap(loss, randomness="same")(named, self.buffers)

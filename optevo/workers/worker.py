@@ -15,7 +15,8 @@ import optuna
 
 from optevo import keys
 from optevo.errors import UserError
-from optevo.evaluation.objective import Interrupted, Objective
+from optevo.evaluation.faults import Interrupted
+from optevo.evaluation.objective import Objective
 from optevo.evaluation.stages import StageObjective
 from optevo.liveness.heartbeat import HUNG_SECONDS, Heartbeat
 from optevo.liveness.lost import LOOK_SECONDS, LivenessMonitor, fail_lost_trials

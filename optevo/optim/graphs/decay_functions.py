@@ -52,11 +52,11 @@ def a10(t: int, total_steps: int) -> float:
 
 
 def a11(t: int, total_steps: int) -> float:
-    return 0.01 ** (t / total_steps)
+    return math.pow(0.01, t / total_steps)
 
 
 def a12(t: int, total_steps: int) -> float:
-    return 1.0 - 0.01 ** (t / total_steps)
+    return 1.0 - math.pow(0.01, t / total_steps)
 
 
 def a13(t: int, total_steps: int) -> float:

@@ -73,6 +73,14 @@ class Equation:
 
     Raises:
         ValueError: The wrapper is unknown.
+
+    Example:
+        >>> from optevo.optim import Equation
+        >>> equation = Equation.parse("nesterov div(v_hat,sqrtabs(s_hat))")
+        >>> equation.formula()
+        'Δ = v̂/(√|ŝ| + 1e-7), Nesterov'
+        >>> equation.text()
+        'nesterov div(v_hat,sqrtabs(s_hat))'
     """
 
     root: Edge

@@ -36,6 +36,12 @@ class GraphGenome(Candidate):
 
     Raises:
         ValueError: A number is out of range, or the text is none of an equation.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import GraphGenome
+        >>> genome = GraphGenome("momentum clip(two,v_hat)").at_rate(0.1)
+        >>> optimizer, schedule = genome.build(torch.nn.Linear(4, 2).parameters(), total_steps=1000)
     """
 
     equation: Equation

@@ -56,6 +56,12 @@ class UpdateGraph:
 
     Raises:
         ValueError: The genes are none of a graph, or what is active has a cycle.
+
+    Example:
+        >>> from optevo.optim import UpdateGraph
+        >>> graph = UpdateGraph.parse("nesterov div(v_hat,sqrtabs(s_hat))")
+        >>> graph.equation().formula()
+        'Δ = v̂/(√|ŝ| + 1e-7), Nesterov'
     """
 
     nodes: tuple[NodeGenes, ...]

@@ -173,6 +173,12 @@ def export_source(
 
     Raises:
         ValueError: `class_name` is not an identifier or is a name that the file itself needs.
+
+    Example:
+        >>> from optevo.optim import PRESETS, export_source
+        >>> source = export_source(PRESETS["evolved"], class_name="Evolved")
+        >>> "class Evolved(" in source
+        True
     """
     rule = genome.rule()
     used = [(BASIS[name], c) for name, c in zip(BASIS, rule.coefficients, strict=True) if c]

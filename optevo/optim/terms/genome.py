@@ -64,6 +64,14 @@ class TermGenome(Candidate):
 
     Raises:
         ValueError: A gene is outside its domain; the message names it and the value.
+
+    Example:
+        >>> import torch
+        >>> from optevo import TermGenome
+        >>> genome = TermGenome(terms=("ADAM_TERM", "SIGN_GRAD"), alphas=(1.0, 0.2), lr=1e-3)
+        >>> genome.formula()
+        'Δ = 1·m/(√v + 1e-08) + 0.2·sign(g)'
+        >>> optimizer, schedule = genome.build(torch.nn.Linear(4, 2).parameters(), total_steps=1000)
     """
 
     terms: tuple[str, ...]

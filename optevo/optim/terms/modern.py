@@ -63,6 +63,12 @@ class SecondRule:
 
     Raises:
         ValueError: A gene is outside its domain; the message names it and the value.
+
+    Example:
+        >>> from optevo.optim import ModernGenome, SecondRule
+        >>> second = SecondRule(kinds=("hidden",), terms=("ORTHO",), alphas=(1.0,), beta1=0.95)
+        >>> print(ModernGenome(terms=("ADAM_TERM",), alphas=(1.0,), lr=1e-3, second=second).formula())
+        Δ = 1·m̂/(√v̂ + 1e-08); hidden matrices: Δ = 1·orth(0.05·g + 0.95·m)
     """
 
     kinds: tuple[str, ...]
@@ -117,6 +123,12 @@ class ModernGenome(Candidate):
 
     Raises:
         ValueError: A gene is outside its domain; the message names it and the value.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import ModernGenome
+        >>> genome = ModernGenome(terms=("LION",), alphas=(1.0,), lr=3e-4, warmup=0.1, decay="linear")
+        >>> optimizer, schedule = genome.build(torch.nn.Linear(4, 2).parameters(), total_steps=1000)
     """
 
     by_kind = True

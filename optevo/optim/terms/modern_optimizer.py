@@ -60,6 +60,12 @@ class ModernOptimizer(CheckedOptimizer):
             complex.
         TypeError: `genome` is no ModernGenome.
         RuntimeError: In `step`, a gradient is sparse.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import PRESETS, ModernOptimizer
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = ModernOptimizer(model.parameters(), PRESETS["lion"], lr=1e-4)
     """
 
     RANGES: ClassVar[Mapping[str, tuple[float, float, int]]] = {

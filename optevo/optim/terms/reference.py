@@ -29,6 +29,16 @@ class ReferenceOptimizer(Optimizer):
         params: Parameters or groups, as for any torch optimizer.
         genome: The update rule with its hyperparameters.
         maximize: Ascend instead of descend. Default: False.
+
+    Example:
+        >>> import torch
+        >>> from optevo.optim import PRESETS, ReferenceOptimizer
+        >>> fast, slow = (torch.ones(3, requires_grad=True) for _ in range(2))
+        >>> fast.grad = slow.grad = torch.tensor([1.0, -2.0, 3.0])
+        >>> PRESETS["evolved"].optimizer([fast]).step()
+        >>> ReferenceOptimizer([slow], PRESETS["evolved"]).step()
+        >>> torch.allclose(fast, slow)
+        True
     """
 
     def __init__(self, params: Iterable[Any], genome: TermGenome, *, maximize: bool = False) -> None:

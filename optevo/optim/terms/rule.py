@@ -34,6 +34,12 @@ class Rule:
         bias_correction: Whether the moments that are read are bias-corrected.
         clip_value: Limit of |g| before anything else, None for no clipping.
         others: Coefficients of what the basis has besides these six, by name; those that are 0 left out.
+
+    Example:
+        >>> from optevo.optim import Rule, TermGenome
+        >>> genome = TermGenome(terms=("SIGN_GRAD", "SIGN_GRAD"), alphas=(0.5, 1.5), lr=1e-3)
+        >>> genome.rule() == Rule(sign=2.0)
+        True
     """
 
     grad: float = 0.0

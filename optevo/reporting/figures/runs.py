@@ -252,7 +252,7 @@ def _edges(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def _bar(lengths: pd.Series, none: pd.Series, most: float) -> list[float]:
-    return lengths.mask(none, 0.0).fillna(0.0).clip(upper=most).tolist()
+    return [float(length) for length in lengths.mask(none, 0.0).fillna(0.0).clip(upper=most)]
 
 
 def _offset(i: int, n: int) -> float:

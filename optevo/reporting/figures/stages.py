@@ -66,7 +66,10 @@ def ranks_by_stage(funnel: pd.DataFrame) -> go.Figure | None:
 
 def _ordered(stage: pd.DataFrame) -> list[dict[Any, Any]]:
     """The candidates of one stage by rank, those without a score last."""
-    return stage.sort_values("rank", na_position="last", kind="stable").to_dict("records")
+    rows: list[dict[Any, Any]] = stage.sort_values("rank", na_position="last", kind="stable").to_dict(
+        "records"
+    )
+    return rows
 
 
 def _placed(done: pd.DataFrame) -> list[tuple[dict[Any, Any], int]]:

@@ -72,7 +72,7 @@ def as_numbers(
 
     present = column.notna().to_numpy()
     if pd.api.types.is_numeric_dtype(column) or {*map(type, column[present])} == {bool}:
-        values = column.to_numpy(np.float64, na_value=np.nan)
+        values: Array = column.to_numpy(np.float64, na_value=np.nan)
     else:
         text = column[present].astype(str)
         read = pd.to_numeric(text, errors="coerce")
