@@ -94,7 +94,8 @@ def _read(study: optuna.Study, config: StudyConfig) -> tuple[Counts, list[Runnin
     from optevo.liveness.status import running_trials
     from optevo.storage.counting import count
     from optevo.storage.opening import count_states
-    from optevo.study.check import WHOLE, gate_of, readable
+    from optevo.study.check_trials import WHOLE, gate_of
+    from optevo.study.damage import readable
 
     where = f"study {study.study_name!r}"
     counts = readable(where, lambda: count(study))

@@ -21,8 +21,9 @@ from optevo.optuna_private import set_study_system_attr, set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import places
 from optevo.spaces.sections import WarmStart
-from optevo.study.check import Reading, check_study, checked, readable, stored_studies
+from optevo.study.check import Reading, check_study, checked, stored_studies
 from optevo.study.config import StudyConfig, differences, parse_config
+from optevo.study.damage import readable
 from optevo.study.environment import differences as environment_differences
 from optevo.study.environment import environment, missing_told, packages
 
