@@ -7,7 +7,7 @@ studies that optevo did not make.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from optevo import keys
@@ -15,14 +15,14 @@ from optevo.errors import UserError
 from optevo.escaping import printable
 from optevo.optuna_private import gate_later, is_whole, reads_parts
 from optevo.study.check_trials import HEAD, WHOLE, check_slots, check_stages, gate_of
-from optevo.study.config import StudyConfig, parse_config, parse_stages
-from optevo.study.damage import REMEDY, check_shape, check_shapes, need, readable, refuse
+from optevo.study.config import StudyConfig, parse_stages
+from optevo.study.continuing import stored_config
+from optevo.study.damage import REMEDY, check_names, check_shape, check_shapes, need, readable, refuse
 from optevo.study.schema import (
-    ACCEPTED,
     FINAL,
     MEASURED,
-    SOME_RUNS,
     STUDY,
+    STUDY_MANY,
     SYSTEM,
     TRIAL,
 )
@@ -138,12 +138,17 @@ def check_study(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig 
     known: Sequence[FrozenTrial] | None = None
     if trials != "none" or not reads_parts(study):
         known = readable(f"the trials of {where}", lambda: study.get_trials(deepcopy=False))
-    check_shapes(where, attrs, STUDY)
+        # How far they may go, again: another may have the search go on and its first trials begun meanwhile.
+        now = readable(where, lambda: study.user_attrs)
+        check_names(where, now)
+        attrs |= {key: value for key, value in now.items() if key.startswith(keys.EXTENT)}
+    check_shapes(where, attrs, STUDY, STUDY_MANY)
     if known or keys.FINGERPRINT in attrs:  # written last and before any trial, so the others are there
         need(where, attrs, keys.ENVIRONMENT, keys.COSTS, keys.FINGERPRINT)
-    config = parse_config(attrs[keys.CONFIG], where)
+    config = stored_config(attrs, where)
     pipeline = parse_stages(attrs[keys.STAGES], where, config) if keys.STAGES in attrs else None
-    _check_named(where, attrs, config, known)
+    for key in filter(lambda key: key.startswith((keys.FRESH, keys.ABLATION, keys.FINAL)), attrs):
+        _check_measured(where, key, attrs[key], config, known)
     if known is None:
         return config
     gate = gate_of(where, config, len(known))
@@ -158,19 +163,6 @@ def check_study(study: optuna.Study, *, trials: Reading = "all") -> StudyConfig 
     check_slots(where, known)
     check_stages(where, known, pipeline)
     return config
-
-
-def _check_named(
-    where: str, attrs: Mapping[str, Any], config: StudyConfig, known: Sequence[FrozenTrial] | None
-) -> None:
-    """Attributes of the study of which there are many, by the beginning of their name."""
-    for key, value in attrs.items():
-        if key.startswith(keys.ACCEPTED):
-            check_shape(where, key, value, ACCEPTED)
-        if key.startswith(f"{keys.RERUN}:"):
-            check_shape(where, key, value, SOME_RUNS)
-        if key.startswith((keys.FRESH, keys.ABLATION, keys.FINAL)):
-            _check_measured(where, key, value, config, known)
 
 
 def _is_complete(trials: Sequence[FrozenTrial], number: int) -> bool:

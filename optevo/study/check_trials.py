@@ -13,7 +13,7 @@ from optevo.samplers import SAMPLERS, SlotSampler
 from optevo.samplers.individuals import params_of
 from optevo.study.config import StudyConfig
 from optevo.study.damage import REMEDY, check_names, check_shape, check_shapes, need, refuse
-from optevo.study.schema import REPORTED, SYSTEM, TRIAL, VALUES, domains_of
+from optevo.study.schema import REPORTED, SYSTEM, TRIAL, TRIAL_MANY, VALUES, domains_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -82,7 +82,7 @@ def _check_dormant(where: str, trial: FrozenTrial, space: Space) -> None:
 def _check_user_attrs(where: str, trial: FrozenTrial, n_trials: int) -> None:
     check_names(where, trial.user_attrs)
     attrs, state = keys.ours(trial), trial.state.name
-    check_shapes(where, attrs, TRIAL)
+    check_shapes(where, attrs, TRIAL, TRIAL_MANY)
     if keys.ORIGIN in attrs:  # written last of these
         need(where, attrs, keys.GENERATION, keys.SLOT, keys.PARENTS)
     if keys.COPIED_FROM in attrs:

@@ -8,12 +8,13 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from optevo import keys
 from optevo.errors import UserError
 from optevo.escaping import printable
 
 T = TypeVar("T")
+Shapes = Mapping[str, TypeAdapter[Any]]
 
+_NONE: Shapes = {}
 REMEDY = "the database is damaged or was changed by another program: use a copy of it from before that"
 # What Optuna raises, besides its driver's own errors, on rows that it didn't write.
 _UNREADABLE = (
@@ -35,13 +36,13 @@ def readable(what: str, read: Callable[[], T]) -> T:
         raise UserError(f"{what} can't be read ({said}); {REMEDY}") from None
 
 
-def check_shapes(where: str, found: Mapping[str, Any], shapes: Mapping[str, TypeAdapter[Any]]) -> None:
-    """Refuse values of another shape than their name has, if it has one."""
+def check_shapes(where: str, found: Mapping[str, Any], shapes: Shapes, beginnings: Shapes = _NONE) -> None:
+    """Refuse values of another shape than their name has, or the beginning of it, if either has one."""
     check_names(where, found)
     for key, value in found.items():
         shape = shapes.get(key)
-        if shape is None and key.startswith(keys.FITNESS_PREFIX):
-            shape = shapes.get(keys.FITNESS_PREFIX)
+        if shape is None:
+            shape = next((one for beginning, one in beginnings.items() if key.startswith(beginning)), None)
         if shape is not None:
             check_shape(where, key, value, shape)
 
