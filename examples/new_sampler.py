@@ -16,6 +16,7 @@ class BestFewSection(SamplerSection):
 
     size: int
     rounds: int
+    extent = "rounds"  # a finished study goes on with more of these
     few: int = 3
 
     def trials(self, space):

@@ -19,6 +19,7 @@ CONFIG = "optevo:config"
 FINGERPRINT = "optevo:fingerprint"
 ENVIRONMENT = "optevo:environment"
 ACCEPTED = "optevo:environment:"  # and a digest: another environment, with its fingerprint, that was accepted
+EXTENT = "optevo:extent:"  # and a number: the search goes so far, see `optevo.study.continuing`
 COSTS = "optevo:costs"  # of a forward pass of each task, in floating-point operations
 RERUN = "optevo:rerun"  # the result; with a colon and a candidate, all runs of that one, in older studies
 FRESH = "optevo:fresh:"  # and candidate, task and seed: a run that the result is made of

@@ -19,7 +19,8 @@ from optevo.reporting.progress import Progress, counting
 from optevo.reporting.stage_progress import StageProgress
 from optevo.reporting.text import trial_lines
 from optevo.storage.opening import open_storage, shown
-from optevo.study.config import StudyConfig, load_stages
+from optevo.study.config import StudyConfig, differences, load_stages
+from optevo.study.continuing import resumed
 from optevo.study.promotion import begin_stages, check_stages, staged_study, stored_pipeline
 from optevo.study.stages import Pipeline
 from optevo.study.studies import (
@@ -85,10 +86,10 @@ def run(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if config.awaited:
         config = resolved(config, open_storage(storage_url))
-    if (known := _measured(config, storage_url)) is not None:
+    config, stored, known = _compared(config, storage_url)
+    if known is not None:
         console.print(f"study {config.name!r} is complete")
         return known
-    _check_stages(config, storage_url)
     # What is wrong is found before anything is written. On the CPU: a GPU's memory is the workers'.
     with trying_tasks():
         bench = make_bench(config, "cpu", data_root)
@@ -120,9 +121,7 @@ def run(
     crew = _Crew(storage_url, devices, data_root, console, stopped)
     crew = crew.on(cluster, "cpu" if scored else device, workers, own_data_root)
     if not is_complete(study):
-        begun = len(study.get_trials(deepcopy=False))
-        action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
-        console.print(f"{action} in {shown(storage_url)}, {crew.told(config)}")
+        _tell_of_search(study, config, stored, crew)
         limit = None if trials is None else counted(study) + trials
         _work(study, config, crew, Progress(study, config), limit, tend=board.tend)
         if not is_complete(study):
@@ -309,17 +308,6 @@ def _rehearse_stages(config: StudyConfig, pipeline: Pipeline, device: str, data_
     return "cpu" if all(kinds) else device
 
 
-def _check_stages(config: StudyConfig, storage_url: str) -> None:
-    """Refuse stages that a stored study's best cannot go on with; one that isn't there has none."""
-    if config.pipeline is None:
-        return
-    try:
-        study, stored = load_study(open_storage(storage_url), config.name)
-    except UserError:
-        return
-    check_stages(study, stored, config.pipeline)
-
-
 def measure_best(
     study: optuna.Study,
     config: StudyConfig,
@@ -335,12 +323,41 @@ def measure_best(
     return result
 
 
-def _measured(config: StudyConfig, storage_url: str) -> Result | None:
-    """The result of a study that has nothing left to do; its data need not be here."""
+def _compared(config: StudyConfig, storage_url: str) -> tuple[StudyConfig, StudyConfig | None, Result | None]:
+    """A configuration beside the stored study of its name.
+
+    Returns:
+        `config` with what the stored one keeps of how it was begun; the stored one's configuration; and its
+        result where it has nothing left to do, whose data need not be here. None: there is none yet.
+
+    Raises:
+        UserError: The stored study's best cannot go on with the stages.
+    """
     try:
         study, stored = load_study(open_storage(storage_url), config.name)
     except UserError:
-        return None  # whatever it is, creating or resuming the study tells
+        return config, None, None  # whatever it is, creating or resuming the study tells
+    config = resumed(config, stored)
+    result = _measured(study, stored, config)
+    if result is None and config.pipeline is not None:
+        check_stages(study, stored, config.pipeline)
+    return config, stored, result
+
+
+def _tell_of_search(
+    study: optuna.Study, config: StudyConfig, stored: StudyConfig | None, crew: _Crew
+) -> None:
+    """Say whether a search is new, resumed, or goes further than it did, and who works on it."""
+    begun = len(study.get_trials(deepcopy=False))
+    action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
+    crew.console.print(f"{action} in {shown(crew.storage_url)}, {crew.told(config)}")
+    if stored is not None and stored.search() != config.search():
+        further = ", ".join(differences(stored.search(), config.search()))
+        crew.console.print(f"the search goes further than it did: {further}", highlight=False)
+
+
+def _measured(study: optuna.Study, stored: StudyConfig, config: StudyConfig) -> Result | None:
+    """The result of a study that has nothing left to do."""
     result = stored_result(study, config) if stored == config else None
     if result is None or config.pipeline is None:
         return result

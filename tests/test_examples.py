@@ -25,6 +25,7 @@ from optevo.optim import TermGenome
 from optevo.optim.terms.reference import ReferenceOptimizer
 from optevo.optim.terms.table import TERMS
 from optevo.study.config import StudyConfig, parse_config
+from optevo.study.continuing import continued
 from optevo.study.studies import make_sampler
 from optevo.training.bench import Bench
 from optevo.training.check_task import check_task
@@ -95,6 +96,12 @@ def test_a_search_with_it_runs_and_repeats(example: Callable[[str], StudyConfig]
     first = searched()
     assert len(first) == config.n_trials == (16 if name == "new_sampler" else 15)
     assert searched() == first
+
+
+def test_a_search_by_the_new_sampler_goes_on(example: Callable[[str], StudyConfig]):
+    config = example("new_sampler")
+    more = {**config.to_dict(), "sampler": {**config.sampler.model_dump(), "rounds": 3}}
+    assert continued(config, parse_config(more, "test")).n_trials == 24
 
 
 def test_the_new_term_agrees_in_all_its_forms(example: Callable[[str], StudyConfig]):

@@ -60,7 +60,8 @@ def search(
     """Search for an optimizer, or go on with a search: the same call resumes what is in the database.
 
     A study is a file, a table of what such a file holds, or described by keyword arguments; those change
-    what a file says. A search that is complete returns at once.
+    what a file says. A search that is complete returns at once. With more generations or trials than before
+    it goes on, and its best are measured again.
 
     Args:
         study: A study file, its content, or a configuration. Default: None, the arguments say all.

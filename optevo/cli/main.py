@@ -96,7 +96,10 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Create a study, or resume it: the same command. Ctrl-C stops it cleanly."""
+    """Create a study, or resume it: the same command. Ctrl-C stops it cleanly.
+
+    A finished search goes on where its file asks for more generations or trials than it had.
+    """
     from optevo.api.exporting import check_exportable
     from optevo.api.searching import search
     from optevo.study.config import load_config

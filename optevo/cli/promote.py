@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optevo import keys
+from optevo.cli.completion import complete_study
 from optevo.cli.options import (
     DEFAULT_STORAGE,
     DataDir,
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 
 def promote(
-    study: Annotated[str, typer.Argument(help="The study's name. Its search is complete.")],
+    study: Annotated[
+        str,
+        typer.Argument(help="The study's name. Its search is complete.", autocompletion=complete_study),
+    ],
     stages: Annotated[
         Path, typer.Argument(help="A file with `promote` and [[stages]].", metavar="STAGES.toml")
     ],

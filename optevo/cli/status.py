@@ -94,7 +94,8 @@ def _read(study: optuna.Study, config: StudyConfig) -> tuple[Counts, list[Runnin
     from optevo.liveness.status import running_trials
     from optevo.storage.counting import count
     from optevo.storage.opening import count_states
-    from optevo.study.check import WHOLE, gate_of, readable
+    from optevo.study.check_trials import WHOLE, gate_of
+    from optevo.study.damage import readable
 
     where = f"study {study.study_name!r}"
     counts = readable(where, lambda: count(study))
@@ -132,6 +133,7 @@ def _row(
 ) -> dict[str, Any]:
     from optuna.trial import TrialState
 
+    from optevo.measurement.fresh_seeds import stored_result
     from optevo.samplers import sampler_of
     from optevo.study.studies import is_complete
 
@@ -141,7 +143,7 @@ def _row(
     # Where a place has several attempts, its first may have ended and the last not.
     single = sampler.attempts((sampler.n_generations or 1) - 1) == 1
     if counts.decided >= config.n_trials and (single or is_complete(study)):
-        done = keys.RERUN in study.user_attrs or config.rerun.candidates == 0
+        done = config.rerun.candidates == 0 or stored_result(study, config) is not None
         state = "complete" if done else "complete, not measured"
         state = _stage(study, config) or state
     bred = sampler.has_generations and sampler.n_generations != 1

@@ -95,7 +95,7 @@ class Result:
 def stored_result(study: optuna.Study, config: StudyConfig) -> Result | None:
     """The result as it was measured with the configuration's settings, None before."""
     stored = study.user_attrs.get(keys.RERUN)
-    if stored is None or stored["settings"] != config.rerun.model_dump(mode="json"):
+    if stored is None or stored["settings"] != _settings(study, config):
         return None
     rows = (Row(row["name"], row["search"], _runs(row["runs"])) for row in stored["rows"])
     return Result(stored["winner"], tuple(rows))
@@ -158,8 +158,13 @@ def planned_runs(study: optuna.Study, config: StudyConfig) -> int:
 
 def store_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
     """Keep the result with the study, under the settings that it was measured with."""
-    settings = config.rerun.model_dump(mode="json")
-    study.set_user_attr(keys.RERUN, {"settings": settings, **as_stored(result)})
+    study.set_user_attr(keys.RERUN, {"settings": _settings(study, config), **as_stored(result)})
+
+
+def _settings(study: optuna.Study, config: StudyConfig) -> dict[str, int]:
+    """What a result depends on that may change; of a search that has gone on, how far it was then."""
+    further = any(key.startswith(keys.EXTENT) for key in study.user_attrs)
+    return {**config.rerun.model_dump(mode="json"), **({"n_trials": config.n_trials} if further else {})}
 
 
 def _runs(stored: Sequence[dict[str, Any]]) -> tuple[Run, ...]:

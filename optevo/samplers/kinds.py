@@ -11,6 +11,7 @@ from optevo.lazy import Extensible
 from optevo.samplers.base import SlotSampler
 from optevo.samplers.genetic import GeneticSampler
 from optevo.samplers.individuals import split
+from optevo.samplers.operators import annealing
 from optevo.samplers.particle import ParticleSampler
 from optevo.samplers.sections import (
     GeneticSection,
@@ -43,12 +44,14 @@ class SamplerKind(NamedTuple):
 
 
 def _genetic(section: GeneticSection, space: Space, seed: int, group_size: int) -> SlotSampler:
+    span = section.anneal_over or section.n_generations
     return GeneticSampler(
         population_size=section.population_size,
         n_generations=section.n_generations,
         n_elites=section.n_elites,
         tournament_size=section.tournament_size,
         asynchronous=section.asynchronous,
+        anneal=lambda generation, _: annealing(generation, span),
         seed=seed,
         space=space,
         presets=list(space.starts().values()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -21,6 +21,8 @@ class SamplerSection(Section):
     Attributes:
         title: What a search by it is called, for people. Default: "search".
         screens: Whether some generations are only screened, see `SlotSampler.screens`. Default: False.
+        extent: The key that says how far a search goes, and with a greater value of which one goes on.
+            Default: None, none of the kind goes on.
 
     Example:
         >>> from optevo.samplers import SamplerSection
@@ -34,6 +36,7 @@ class SamplerSection(Section):
 
     title: ClassVar[str] = "search"
     screens: ClassVar[bool] = False
+    extent: ClassVar[str | None] = None
     kind: str
 
     @abc.abstractmethod
@@ -43,6 +46,14 @@ class SamplerSection(Section):
     def places(self, space: Space) -> int:
         """Trials of the first generation. Default: all of them, where there are no generations."""
         return self.trials(space)
+
+    def extended(self, extent: int) -> Self:
+        """The search that begins with this one and goes further. Default: `extent` alone is greater."""
+        return self.model_copy(update={str(self.extent): extent})
+
+    def resuming(self, stored: Self) -> Self:
+        """The same with what a stored search keeps, where this one doesn't say it. Default: nothing."""
+        return self
 
     def check(self, space: Space, group_size: int) -> None:
         """Whether it suits a space, and candidates that train `group_size` at a time.
@@ -61,12 +72,15 @@ class GeneticSection(SamplerSection):
     """The genetic algorithm of *Evolving Deep Learning Optimizers*, with its constants as defaults."""
 
     title = "genetic search"
+    extent = "n_generations"
     kind: Literal["genetic"]
     population_size: int = Field(default=50, ge=2, le=100_000)
     n_generations: int = Field(default=50, ge=1, le=100_000)
     n_elites: int = Field(default=3, ge=0, validate_default=True)
     tournament_size: int = Field(default=4, ge=1)
     asynchronous: bool = False  # breed from whoever has finished: no waiting, and no repeating
+    # Generations over which mutation weakens. Not stored where it is `n_generations`, the default.
+    anneal_over: int | None = Field(default=None, ge=1, le=100_000, exclude_if=lambda span: span is None)
 
     @field_validator("n_elites")
     @classmethod
@@ -75,6 +89,16 @@ class GeneticSection(SamplerSection):
         if size is not None and n_elites >= size:
             raise ValueError(f"must be below population_size, which is {size}")
         return n_elites
+
+    def extended(self, extent: int) -> Self:
+        """Mutation has weakened over what the search was begun with, and stays as weak as it is then."""
+        kept = {"anneal_over": self.anneal_over or self.n_generations}
+        return super().extended(extent).model_copy(update=kept)
+
+    def resuming(self, stored: Self) -> Self:
+        """The span over which mutation weakens is kept."""
+        kept = {"anneal_over": self.anneal_over or stored.anneal_over}
+        return self.model_copy(update=kept)
 
     def trials(self, space: Space) -> int:
         """Elites are not evaluated again."""
@@ -98,6 +122,7 @@ class ParticleSection(SamplerSection):
     """The particles of arXiv 2404.06679, with the constants of its published run as defaults."""
 
     title = "particle search"
+    extent = "n_steps"
     screens = True
     kind: Literal["particle"]
     initial_size: int = Field(default=500, ge=1, le=100_000)
@@ -130,6 +155,7 @@ class ParticleSection(SamplerSection):
 class _TrialsSection(SamplerSection):
     """A sampler that goes on until it is told to stop."""
 
+    extent = "n_trials"
     n_trials: int = Field(ge=1, le=100_000)
 
     def trials(self, space: Space) -> int:

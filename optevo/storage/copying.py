@@ -26,7 +26,8 @@ from optevo.naming import hint
 from optevo.optuna_private import FrozenStudy, study_id, trial_id
 from optevo.storage.instants import local
 from optevo.storage.opening import open_storage, shown
-from optevo.study.check import check_portable, is_cut_off_copy, readable, stored_studies
+from optevo.study.check import check_portable, is_cut_off_copy, stored_studies
+from optevo.study.damage import readable
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from optuna.study import Study
 
 from optevo import keys
 from optevo.storage.opening import open_storage, upgrade_tables
-from optevo.study.check import check_portable, is_cut_off_copy, readable, stored_studies
+from optevo.study.check import check_portable, is_cut_off_copy, stored_studies
 from optevo.study.config import StudyConfig, parse_config
+from optevo.study.damage import readable
 
 
 def _to_2(study: Study, config: dict[str, Any]) -> None:

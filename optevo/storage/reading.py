@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 from optevo.optuna_private import Gate, trial_id
 from optevo.storage.instants import local
 from optevo.storage.optuna_rdb import END, START, Param, Report, SystemAttr, Trial, UserAttr, Value
-from optevo.study.check import readable
+from optevo.study.damage import readable
 
 LAZY_FROM = 100  # so many finished trials are not read whole
 _CHUNK = 500  # trials that are read at once; fewer than a statement may have variables

@@ -35,7 +35,8 @@ from optevo.optuna_private import FrozenStudy, Memory, check_trial, study_id
 from optevo.storage.copying import content, copy_into, make_room, running, study_of
 from optevo.storage.instants import local
 from optevo.storage.opening import open_storage, shown
-from optevo.study.check import check_portable, readable
+from optevo.study.check import check_portable
+from optevo.study.damage import readable
 
 _CREATE_TRIAL = 4  # of a journal's operations
 

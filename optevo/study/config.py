@@ -28,7 +28,7 @@ from optevo.study.stages import Pipeline, Promote, StageConfig, Stages
 from optevo.tasks import GIVEN
 
 _MOST_ERRORS = 20  # of one file that a message lists
-_AFTERWARDS = ("rerun", "promote", "stages")  # keys that are no part of the search
+AFTERWARDS = ("rerun", "promote", "stages")  # keys that are no part of the search
 
 
 class RerunConfig(Section):
@@ -119,7 +119,7 @@ class StudyConfig(Section):
 
     def search(self) -> dict[str, Any]:
         """What decides the study's genomes and fitness: all but what becomes of the best afterwards."""
-        return {key: value for key, value in self.to_dict().items() if key not in _AFTERWARDS}
+        return {key: value for key, value in self.to_dict().items() if key not in AFTERWARDS}
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON-ready values."""

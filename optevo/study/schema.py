@@ -140,12 +140,10 @@ Slot = Annotated[tuple[Count, Count] | tuple[Count, Count, Count], _Pair]
 Beat = Annotated[tuple[Count, Time], _Pair]
 
 RUNS: TypeAdapter[Any] = TypeAdapter(list[CheckedRun])
-SOME_RUNS: TypeAdapter[Any] = TypeAdapter(Annotated[list[CheckedRun], Field(min_length=1)])
 MEASURED: TypeAdapter[Any] = TypeAdapter(CheckedRun)
 UNFINISHED: TypeAdapter[Any] = TypeAdapter(Annotated[Run, AfterValidator(_check_unfinished)])
 VALUES: TypeAdapter[Any] = TypeAdapter(Annotated[list[Number], Field(max_length=1)])  # of one objective
 REPORTED: TypeAdapter[Any] = TypeAdapter(dict[int, float])  # by step; they need not be finite
-ACCEPTED: TypeAdapter[Any] = TypeAdapter(Environment)
 FINAL: TypeAdapter[Any] = TypeAdapter(StoredEvaluation)
 _TABLE: TypeAdapter[Any] = TypeAdapter(Table)
 _TEXT: TypeAdapter[Any] = TypeAdapter(Text)
@@ -162,6 +160,12 @@ STUDY: dict[str, TypeAdapter[Any]] = {
     keys.COSTS: TypeAdapter(dict[Text, Number]),
     keys.RERUN: TypeAdapter(Result),
     keys.STAGES: _TABLE,
+}
+# By the beginning of their name.
+STUDY_MANY: dict[str, TypeAdapter[Any]] = {
+    keys.ACCEPTED: TypeAdapter(Environment),
+    f"{keys.RERUN}:": TypeAdapter(Annotated[list[CheckedRun], Field(min_length=1)]),
+    keys.EXTENT: TypeAdapter(Annotated[int, Field(ge=1, le=100_000)]),
 }
 SYSTEM: dict[str, TypeAdapter[Any]] = {
     keys.CLAIM: TypeAdapter(Slot | None),
@@ -183,7 +187,6 @@ TRIAL: dict[str, TypeAdapter[Any]] = {
     keys.CANONICAL: _TEXT,
     keys.RUNS: RUNS,
     keys.UNFINISHED: UNFINISHED,
-    keys.FITNESS_PREFIX: _NUMBER,
     keys.SECONDS: _NUMBER,
     keys.SCREENED: _FLAG,
     keys.TRAINED_STEPS: _COUNT,
@@ -201,6 +204,7 @@ TRIAL: dict[str, TypeAdapter[Any]] = {
     keys.STAGE: _COUNT,
     keys.PROMOTED_FROM: _COUNT,
 }
+TRIAL_MANY: dict[str, TypeAdapter[Any]] = {keys.FITNESS_PREFIX: _NUMBER}
 
 
 def domains_of(space: Space) -> dict[str, TypeAdapter[Any]]:

@@ -21,8 +21,10 @@ from optevo.optuna_private import set_study_system_attr, set_trial_user_attr
 from optevo.samplers import SAMPLERS, SlotSampler, sampler_of
 from optevo.samplers.slots import places
 from optevo.spaces.sections import WarmStart
-from optevo.study.check import Reading, check_study, checked, readable, stored_studies
+from optevo.study.check import Reading, check_study, checked, stored_studies
 from optevo.study.config import StudyConfig, differences, parse_config
+from optevo.study.continuing import continued, extent, go_on, resumed, with_afterwards
+from optevo.study.damage import readable
 from optevo.study.environment import differences as environment_differences
 from optevo.study.environment import environment, missing_told, packages
 
@@ -65,7 +67,7 @@ def create_or_resume(
     data: Mapping[str, str] | None = None,
     accept_environment: bool = False,
 ) -> optuna.Study:
-    """The study of this configuration: a new one, or the stored one if it is the same.
+    """The study of this configuration: a new one, or the stored one if it is the same or goes less far.
 
     Args:
         config: The study.
@@ -79,7 +81,7 @@ def create_or_resume(
     Raises:
         UserError: A study of that name exists with another configuration, or was begun with another optevo
             or torch or other data; the message lists what differs. Or a warm start cannot be had, see
-            `resolved`.
+            `resolved`. Or it cannot go on, see `go_on`.
     """
     config = resolved(config, storage)
     sampler = make_sampler(config)
@@ -110,18 +112,24 @@ def create_or_resume(
         study.set_user_attr(keys.COSTS, dict(costs or {}))
         study.set_user_attr(keys.FINGERPRINT, config.fingerprint())  # last: it says that the rest is there
         return study
-    begun = checked(study, trials="heads")
-    if begun.search() != config.search():
-        changed = "\n".join(f"  {line}" for line in differences(begun.search(), config.search()))
+    now = checked(study, trials="heads")
+    config, further = resumed(config, now), continued(now, config)
+    if further.search() != config.search():
+        changed = "\n".join(f"  {line}" for line in differences(further.search(), config.search()))
+        shorter = "A search gets no shorter. " if 0 < extent(config) < extent(now) else ""
         raise UserError(
-            f"study {config.name!r} was begun with another configuration:\n{changed}\n"
-            "Undo the change to resume it, or give the changed study another name."
+            f"study {config.name!r} has another configuration:\n{changed}\n"
+            f"{shorter}Undo the change to resume it, or give the changed study another name."
         )
     check_environment(study, data, accept=accept_environment)
-    if begun != config:
-        study.set_user_attr(keys.CONFIG, config.to_dict())
+    if further != now:
+        go_on(study, config)
+    begun = parse_config(stored[keys.CONFIG], f"study {config.name!r}")
+    if (changed_since := with_afterwards(begun, config)) != begun:
+        study.set_user_attr(keys.CONFIG, changed_since.to_dict())
     if stored[keys.SCHEMA] != keys.SCHEMA_VERSION:  # from now on an older optevo can't read all of it
         study.set_user_attr(keys.SCHEMA, keys.SCHEMA_VERSION)
+    study.sampler = make_sampler(config)
     return study
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -100,6 +102,22 @@ def test_a_search_that_was_stopped_goes_on_with_its_data_and_no_other(url: str, 
     with pytest.raises(UserError, match="sums"):
         searched(storage=url, train=points(seed=1))
     assert rules(searched(storage=url).study) == rules(result.study)
+
+
+def test_a_finished_search_goes_on_with_more_generations_and_is_measured_again(url: str, result):
+    searched(storage=url, generations=1)
+    told = io.StringIO()
+    longer = searched(storage=url, progress=Console(file=told, width=200))
+    assert rules(longer.study) == rules(result.study)
+    assert longer.complete
+    assert seeds_of(longer) == seeds_of(result)
+    assert "than it did: sampler.anneal_over: absent → 1, sampler.n_generations: 1 → 2" in told.getvalue()
+    with pytest.raises(UserError, match="gets no shorter"):
+        searched(storage=url, generations=1)
+
+
+def seeds_of(result: optevo.SearchResult) -> list[Any]:
+    return [(row.name, row.by_seed) for row in result.measured.rows]
 
 
 def test_threads_and_the_global_generator_are_left_as_they_were(url: str):

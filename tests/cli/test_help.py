@@ -87,7 +87,8 @@ def test_commands_studies_and_data_sets_are_completed(
     told("first")
     stored("second", url="sqlite:///other.db")
     assert complete(optevo, monkeypatch, "sta") == ["status"]
-    for words in (("show", "--study", "f"), ("top", "3", "f"), ("compare", "f"), ("report", "x", "fi")):
+    asked = ("show --study f", "top 3 f", "compare f", "report x fi", "promote f")
+    for words in map(str.split, asked):
         assert complete(optevo, monkeypatch, *words) == ["first"]
     other = ("--storage", "sqlite:///other.db")
     assert complete(optevo, monkeypatch, "show", *other, "--study", "") == ["second"]

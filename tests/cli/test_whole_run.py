@@ -6,6 +6,7 @@ import contextlib
 import io
 import runpy
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.cli import main as cli
+from optevo.measurement.fresh_seeds import stored_result
 from optevo.storage.opening import open_storage
-from optevo.study.studies import load_study
+from optevo.study.studies import COUNTED, load_study, search_trials
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -96,6 +98,31 @@ def test_a_complete_study_says_so_and_is_not_trained_again(optevo, finished: tup
         len(load_study(open_storage(url), None)[0].trials),
     )
     assert first.out.count("trial") > 0
+
+
+@pytest.mark.slow
+def test_a_file_with_a_larger_number_goes_on_and_a_smaller_one_is_refused(
+    optevo, finished: tuple[Path, Answer]
+):
+    folder, _ = finished
+    with (
+        contextlib.closing(sqlite3.connect(folder / "a.db")) as source,
+        contextlib.closing(sqlite3.connect("b.db")) as copy,
+    ):
+        source.backup(copy)
+    shorter = write(TINY)
+    longer = write(TINY.replace("n_generations = 1", "n_generations = 3"), "longer.toml")
+    options = ["--storage", "sqlite:///b.db", "--workers", "2", "--export", "best.py"]
+    answer = optevo("run", longer, *options)
+    assert answer.status == 0
+    for words in ("2 workers", "n_generations: 1 → 3", "±", "best.py"):
+        assert words in answer.out
+    study, one = load_study(open_storage("sqlite:///b.db"), None)
+    assert len(search_trials(study, *COUNTED)) == one.n_trials == 6
+    assert stored_result(study, one) is not None
+    assert Path("best.py").is_file()
+    assert "is complete" in optevo("run", longer, *options[:2]).out
+    said(optevo("run", shorter, *options[:2]), "n_generations: 3 → 1", "gets no shorter", "another name")
 
 
 def test_a_complete_study_shows_its_result_where_its_data_is_gone(

@@ -31,7 +31,8 @@ from optevo.samplers.individuals import params_of
 from optevo.spaces import SPACES, SpaceKind, SpaceSection
 from optevo.storage.counting import count_rows, count_trials
 from optevo.storage.opening import open_storage
-from optevo.study.check import checked, gate_of
+from optevo.study.check import checked
+from optevo.study.check_trials import gate_of
 from optevo.study.config import StudyConfig, parse_config
 from optevo.study.studies import counted, create_or_resume, is_complete
 

@@ -22,7 +22,7 @@ from optevo.spaces import GraphSpace, Params
 from optevo.spaces import graphs as graphs_module
 from optevo.spaces.graph_variation import Rates, mutate, random_graph
 from optevo.spaces.graphs import GENES
-from optevo.study.check import gate_of
+from optevo.study.check_trials import gate_of
 from optevo.study.config import parse_config
 
 PRESETS = ("opt2", "opt4", "opt7", "opt9", "opt10", "opt101", "nesterov g")

@@ -20,7 +20,7 @@ from optevo.escaping import printable
 from optevo.measurement.fresh_seeds import Result, Row, store_result
 from optevo.study.check import check_study
 from optevo.study.config import parse_config
-from optevo.study.schema import STUDY, SYSTEM, TRIAL
+from optevo.study.schema import STUDY, STUDY_MANY, SYSTEM, TRIAL, TRIAL_MANY
 from optevo.study.schema import Run as StoredRun
 from optevo.study.studies import create_or_resume
 from optevo.training.run import Run
@@ -102,12 +102,12 @@ def test_every_field_of_a_run_has_a_shape():
 
 def test_every_attribute_that_optevo_writes_has_a_shape():
     names = {value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)}
-    beginnings = {keys.ACCEPTED, keys.FRESH, keys.FINAL, keys.ABLATION}  # of names; LINES is a file's alone
+    beginnings = {keys.FRESH, keys.FINAL, keys.ABLATION}  # of names; LINES is a file's alone
     others = {keys.PREFIX, keys.SCHEMA, keys.LINES, keys.OBJECTIVE_NAMES}  # the last is the dashboard's
     assert names - {*others, *beginnings} == {
-        *STUDY,
+        *(STUDY.keys() | STUDY_MANY.keys() - {f"{keys.RERUN}:"}),
         *SYSTEM,
-        *TRIAL,
+        *(TRIAL | TRIAL_MANY),
     }
 
 
@@ -131,11 +131,12 @@ def test_a_study_with_trials_lacks_nothing(key, study):
     check_study(study)  # its creation was cut off
 
 
-@pytest.mark.parametrize("key", sorted({*TRIAL, *SYSTEM}))
+@pytest.mark.parametrize("key", sorted({*TRIAL, *TRIAL_MANY, *SYSTEM}))
 def test_a_trials_attribute_of_another_shape_is_named(key, study):
-    where, refused = (study.trials[3].user_attrs if key in TRIAL else study.trials[3].system_attrs), 0
+    of_users = key in TRIAL | TRIAL_MANY
+    where, refused = (study.trials[3].user_attrs if of_users else study.trials[3].system_attrs), 0
     for value in WRONG:
-        if not fits((TRIAL | SYSTEM)[key], value):
+        if not fits((TRIAL | TRIAL_MANY | SYSTEM)[key], value):
             where[key] = value
             message = study.refusal()
             assert "study 'one', trial 3: " in message

@@ -78,7 +78,7 @@ def test_the_same_configuration_resumes_the_same_study(url: str):
         ({"seed": 4}, "seed: 3 → 4"),
         ({"evaluation__steps": 6}, "evaluation.steps: 5 → 6"),
         ({"evaluation__seeds": [1]}, "evaluation.seeds: [0] → [1]"),
-        ({"sampler__n_generations": 4}, "sampler.n_generations: 3 → 4"),
+        ({"sampler__n_generations": 2}, "sampler.n_generations: 3 → 2"),
         ({"space__presets": ["adam", "sgd"]}, "space.presets"),
         ({"sampler": TPE}, "sampler.kind"),
         ({"evaluation__tasks": ["mnist"]}, "evaluation.tasks"),
