@@ -262,7 +262,7 @@ class Objective:
         assert slot is not None
         members = sampler.group(study, slot)
         made = {other: self._candidate(params) for other, params in members.items() if other != slot}
-        asked = [None] * len(made)
+        asked: Sequence[tuple[str | None, float] | None] = [None] * len(made)
         if own.fidelity.bench.config.evaluation.gate:
             asked = self._gates([candidate for candidate, _ in made.values()])
         others = {
