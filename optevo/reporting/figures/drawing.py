@@ -27,7 +27,7 @@ SCALE = "Cividis"
 GREY = "#808080"  # reads on both; a page may relay fonts and grid out in its own colours
 GRID = "rgba(128,128,128,0.22)"
 CLEAR = "rgba(0,0,0,0)"
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # lines that lie on one another still show
+DASHES = ("solid", "dash", "dot", "dashdot", "11px,4px")  # lines that lie on one another still show
 _HOVER_WIDTH = 60
 
 
