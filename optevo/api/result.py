@@ -190,7 +190,7 @@ class SearchResult:
         lines += [
             ("best", f"trial {best.number}, fitness {best.value:.4f} in the search"),
             ("rule", formula(best)),
-            ("", str(keys.ours(best).get(keys.HYPERPARAMETERS, ""))),
+            ("with", str(keys.ours(best).get(keys.HYPERPARAMETERS, ""))),
         ]
         if measured is not None:
             header, *rows = result_cells(measured)

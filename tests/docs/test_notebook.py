@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,7 +41,7 @@ def cells() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Any]]]:
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """What each cell shows, by its name."""
     folder = tmp_path_factory.mktemp("notebook")
     sources = cells()
@@ -57,7 +55,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list
     if where := os.environ.get("OPTEVO_NOTEBOOK"):
         nbformat.write(notebook, where)
     assert (folder / "evolved.py").stat().st_size > 0
-    yield {name: cell.outputs for name, cell in zip(sources, notebook.cells, strict=True)}
+    return {name: cell.outputs for name, cell in zip(sources, notebook.cells, strict=True)}
 
 
 def shown(output: list[Any], kind: str) -> list[str]:

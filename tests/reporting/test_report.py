@@ -297,6 +297,10 @@ def test_every_cell_of_a_table_is_in_the_window_on_a_phone(window):
     assert verdicts
     for text, left, right in cells if window.width < 500 else verdicts:
         assert 0 <= left < right <= window.width, text
+    if window.width < 500:  # the name before a cell begins where the cell does
+        styles = "[...document.querySelectorAll('td')].map(cell => getComputedStyle(cell))"
+        indents = f"{styles}.map(style => parseFloat(style.paddingLeft) + parseFloat(style.textIndent))"
+        assert set(window.value(indents)) == {0}
     names = window.value(
         "[...document.querySelectorAll('#comparison td')].map("
         "cell => getComputedStyle(cell, '::before').content.replaceAll('\"', ''))"

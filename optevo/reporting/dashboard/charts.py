@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from optevo.errors import UserError
 from optevo.optuna_private import storage_of, study_id
 from optevo.reporting import frames, populations
+from optevo.reporting.figures.drawing import CLEAR, GREY, fade
 from optevo.reporting.figures.lineage import lineage_graph
 from optevo.reporting.figures.rule import rule_curves, rule_graph
 from optevo.reporting.figures.runs import fitness_by_task
@@ -43,7 +44,12 @@ def write(study: optuna.Study, config: StudyConfig, result: Result | None) -> No
         if figure is None:
             continue
         head = {"text": title, "font": {"size": 15}, "x": 0.01, "xanchor": "left", "y": 0.98}
-        figure.update_layout(title=head, margin={"t": 70})
+        figure.update_layout(
+            title=head,
+            margin={"t": 100},  # the title, the dashboard's buttons, and three lines of a legend
+            height=figure.layout.height + 60,
+            modebar={"bgcolor": CLEAR, "color": fade(GREY, 0.6), "activecolor": GREY},
+        )
         if figure.to_json() != known.get(f"optevo-{name}"):
             save_plotly_graph_object(study, figure, graph_object_id=f"optevo-{name}")
 
