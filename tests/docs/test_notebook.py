@@ -75,19 +75,22 @@ def test_nothing_warns(outputs: dict[str, list[Any]]):
 def test_the_search_shows_how_far_it_is_in_one_place(outputs: dict[str, list[Any]]):
     tables = [text for text in shown(outputs["search.py"], "text/html") if "generation" in text]
     assert len(tables) == 1
-    assert re.search(r"generation.*1 of 1.*trials.*12 of 12.*best rule", tables[0], re.DOTALL)
-    assert "study: own, 12 of 12 trials, complete" in printed(outputs["search.py"])
+    assert re.search(r"generation.* 1 of 1 .*trials.* (\d+) of \1, .*best rule", tables[0], re.DOTALL)
+    assert not re.search(r"color: #", str(shown(outputs["search.py"], "text/html"))), "lost on a black page"
+    assert "trials, complete\nbest: trial " in printed(outputs["search.py"])
 
 
 def test_a_result_is_a_table_and_text(outputs: dict[str, list[Any]]):
     (text,), (table,) = (shown(outputs["shown"], f"text/{kind}") for kind in ("plain", "html"))
     assert text in printed(outputs["search.py"])
     assert table.startswith("<table")
+    assert table.count("fresh seeds") == 1  # a column of the table, no line beside
     number, _, formula = outputs["used"][0].data["text/plain"].strip("'\"").partition(" ")
     for form in (text, table):
         assert f"trial {number}, fitness " in form
         assert formula in form
-    assert "12 rows" not in shown(outputs["table"], "text/html")[0]
+    (frame,) = shown(outputs["table"], "text/html")
+    assert "<th>fitness</th>" in frame
 
 
 def test_a_figure_needs_no_network(outputs: dict[str, list[Any]]):

@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 from optevo.errors import UserError
 from optevo.optuna_private import storage_of, study_id
 from optevo.reporting import frames, populations
-from optevo.reporting.figures.drawing import CLEAR, GREY, fade
 from optevo.reporting.figures.lineage import lineage_graph
 from optevo.reporting.figures.rule import rule_curves, rule_graph
 from optevo.reporting.figures.runs import fitness_by_task
@@ -48,7 +47,6 @@ def write(study: optuna.Study, config: StudyConfig, result: Result | None) -> No
             title=head,
             margin={"t": 100},  # the title, the dashboard's buttons, and three lines of a legend
             height=figure.layout.height + 60,
-            modebar={"bgcolor": CLEAR, "color": fade(GREY, 0.6), "activecolor": GREY},
         )
         if figure.to_json() != known.get(f"optevo-{name}"):
             save_plotly_graph_object(study, figure, graph_object_id=f"optevo-{name}")

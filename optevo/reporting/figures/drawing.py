@@ -78,6 +78,7 @@ def blank(height: int, rows: int = 1, **options: Any) -> go.Figure:
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": CLEAR},
         hovermode="closest",
         hoverlabel={"align": "left"},
+        modebar={"bgcolor": CLEAR, "color": fade(GREY, 0.6), "activecolor": GREY},
     )
     title = {"title_standoff": 8, "title_font": {"size": 13}}
     line = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True, **title}
