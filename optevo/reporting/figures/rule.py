@@ -28,6 +28,7 @@ Place = tuple[float, float]
 _KINDS = {"input": ("circle", GREEN), "operation": ("square", BLUE), "output": ("diamond", ORANGE)}
 _APART = 0.45  # rows between a line and a node that it passes
 _MOST_POINTS = 200
+_COLUMN, _MOST_WIDTH = 120, 900  # pixels: narrower, names would lie on one another
 
 
 def rule_graph(drawing: Drawing | None) -> go.Figure | None:
@@ -41,6 +42,7 @@ def rule_graph(drawing: Drawing | None) -> go.Figure | None:
     places = dict(enumerate(zip(layers, _rows(drawing, layers), strict=True)))
     heights = [y for _, y in places.values()]
     figure = blank(round(150 + 80 * (max(heights) - min(heights))))
+    figure.update_layout(meta={"least_width": min(_COLUMN * (max(layers) + 1), _MOST_WIDTH)})
     for edge in drawing.edges:
         _draw(figure, edge, places)
     _write_labels(figure, drawing, places, layers)
