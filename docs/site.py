@@ -51,6 +51,10 @@ def on_page_content(html: str, **_: Any) -> str:
 class Examples(griffe.Extension):
     """Sessions of Python in docstrings are code, under the heading that ours have too."""
 
+    def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
+        """See griffe; a base that nobody may use is not named."""
+        cls.bases = [base for base in cls.bases if not str(base).startswith("_")]
+
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """See griffe."""
         if obj.docstring:

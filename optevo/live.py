@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
+from rich.highlighter import NullHighlighter
 from rich.live import Live
 
 from optevo.escaping import spelled
@@ -29,7 +30,10 @@ def make_console() -> Console:
     """As wide as COLUMNS says, else as the terminal; elsewhere lines stay whole, and tables are wide."""
     fits = os.environ.get("COLUMNS", "").isdecimal() or (sys.stdout is not None and sys.stdout.isatty())
     # Names and messages are not ours to interpret: no markup.
-    return AnyTextConsole(markup=False, emoji=False, soft_wrap=not fits, width=None if fits else 160)
+    console = AnyTextConsole(markup=False, emoji=False, soft_wrap=not fits, width=None if fits else 160)
+    if console.is_jupyter:  # rich's colours are those of a white page, and a notebook's may be black
+        console.highlighter = NullHighlighter()
+    return console
 
 
 @contextlib.contextmanager

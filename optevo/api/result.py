@@ -168,29 +168,29 @@ class SearchResult:
         return figure
 
     def __repr__(self) -> str:
-        return "\n".join(f"{label}: {value}" for label, value in self._lines())
+        return "\n".join(f"{label}: {value}" for label, value in self._lines(self.measured))
 
     def _repr_html_(self) -> str:
+        measured = self.measured
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(label)}</th>"
             f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for label, value in self._lines()
+            for label, value in self._lines(None)
         )
-        measured = self.measured
         return f"<table>{rows}</table>" + ("" if measured is None else html_table(result_cells(measured)))
 
-    def _lines(self) -> list[tuple[str, str]]:
+    def _lines(self, measured: Result | None) -> list[tuple[str, str]]:
         state = "complete" if self.complete else "not complete: the same call goes on"
         done = counted(self.study)
         lines = [("study", f"{self.name}, {done} of {self.config.n_trials} trials, {state}")]
         try:
-            best, measured = self.best, self.measured
+            best = self.best
         except UserError as error:
             return [*lines, ("best", printable(str(error)))]
         lines += [
             ("best", f"trial {best.number}, fitness {best.value:.4f} in the search"),
             ("rule", formula(best)),
-            ("", str(keys.ours(best).get(keys.HYPERPARAMETERS, ""))),
+            ("with", str(keys.ours(best).get(keys.HYPERPARAMETERS, ""))),
         ]
         if measured is not None:
             header, *rows = result_cells(measured)

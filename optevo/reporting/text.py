@@ -60,10 +60,10 @@ def _trial_lines(study: optuna.Study, config: StudyConfig, trial: FrozenTrial) -
         origin = attrs[keys.ORIGIN]
         if origin == "preset":
             origin = " ".join(["preset", *list(config.make_space().starts())[attrs[keys.SLOT] :][:1]])
-        parents = " and ".join(str(number) for number in attrs[keys.PARENTS])
+        parents = [str(number) for number in attrs[keys.PARENTS]]
         lines.append(
             f"  generation {attrs[keys.GENERATION]}, slot {attrs[keys.SLOT]}, {origin}"
-            + (f" of trials {parents}" if parents else "")
+            + (f" of trial{'s' * (len(parents) > 1)} {' and '.join(parents)}" if parents else "")
         )
     if keys.STAGE in attrs:
         lines.append(f"  stage {attrs[keys.STAGE]}, promoted from trial {attrs[keys.PROMOTED_FROM]}")

@@ -115,7 +115,9 @@ def test_charts_are_attached_and_written_again_only_where_they_changed(loaded: L
     assert drawn.keys() >= {f"optevo-{name}" for name in ("generations", "parts", "tasks")}
     # A best trial that is a preset has no ancestors.
     assert ("optevo-lineage" in drawn) == bool(keys.ours(best_trials(study, 1)[0])[keys.PARENTS])
-    assert all(json.loads(figure)["layout"]["title"]["text"] for figure in drawn.values())
+    layouts = [json.loads(figure)["layout"] for figure in drawn.values()]
+    assert all(layout["title"]["text"] for layout in layouts)
+    assert {layout["modebar"]["bgcolor"] for layout in layouts} == {"rgba(0,0,0,0)"}  # it lies on the figure
     before = attributes(study)
     board.refresh()
     assert attributes(study) == before

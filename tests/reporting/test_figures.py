@@ -142,6 +142,7 @@ def test_the_lineage_s_bold_line_follows_the_fitter_parent():
     random = next(trace for trace in figure.data if trace.name == "random")
     place = dict(zip(random.text, zip(random.x, random.y, strict=True), strict=True))
     assert list(zip(bold.x, bold.y, strict=True))[:2] == [place["2"], place["3"]]
+    assert figure.layout.yaxis.range[1] > max(y for _, y in place.values()) + 0.5  # a number has room above
 
 
 def test_a_lineage_is_coloured_and_followed_by_its_complete_trials():

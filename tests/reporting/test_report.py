@@ -282,7 +282,7 @@ def test_it_is_no_wider_than_its_window(window):
         "[document.documentElement.scrollWidth, document.documentElement.clientWidth, innerWidth]"
     )
     assert (page, outside) == (room, window.width)
-    plots = "[...document.querySelectorAll('.plot svg.main-svg')].map(svg => svg.clientWidth)"
+    plots = "[...document.querySelectorAll('figure > .plot svg.main-svg')].map(svg => svg.clientWidth)"
     assert max(window.value(plots)) <= room
 
 
@@ -297,6 +297,10 @@ def test_every_cell_of_a_table_is_in_the_window_on_a_phone(window):
     assert verdicts
     for text, left, right in cells if window.width < 500 else verdicts:
         assert 0 <= left < right <= window.width, text
+    if window.width < 500:  # the name before a cell begins where the cell does
+        styles = "[...document.querySelectorAll('td')].map(cell => getComputedStyle(cell))"
+        indents = f"{styles}.map(style => parseFloat(style.paddingLeft) + parseFloat(style.textIndent))"
+        assert set(window.value(indents)) == {0}
     names = window.value(
         "[...document.querySelectorAll('#comparison td')].map("
         "cell => getComputedStyle(cell, '::before').content.replaceAll('\"', ''))"
@@ -319,6 +323,19 @@ def test_the_button_turns_page_and_figures_over(window):
         window.value("document.getElementById('theme').click()")
         window.value("new Promise(done => setTimeout(done, 300))")
         assert window.shade("body", "color") == window.shade(".xtick text", "fill") == expected
+    assert window.browser.complaints() == []
+
+
+@in_a_browser
+def test_on_paper_it_is_dark_on_white_and_fits(window):
+    widths = "[...document.querySelectorAll('.plot svg.main-svg')].map(svg => svg.clientWidth)"
+    before = window.shade("body", "color"), window.shade(".xtick text", "fill"), window.value(widths)
+    window.value("dispatchEvent(new Event('beforeprint'))")
+    assert window.shade("body", "color") == window.shade(".xtick text", "fill") == "dark"
+    assert set(window.value(widths)) == {640}
+    window.value("dispatchEvent(new Event('afterprint'))")
+    after = window.shade("body", "color"), window.shade(".xtick text", "fill"), window.value(widths)
+    assert after == before
     assert window.browser.complaints() == []
 
 

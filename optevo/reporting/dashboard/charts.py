@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from optevo.study.config import StudyConfig
 
 _N_BY_TASK = 5  # trials
+_ROOM = 470  # pixels that the dashboard has for a chart
 
 
 def write(study: optuna.Study, config: StudyConfig, result: Result | None) -> None:
@@ -43,7 +44,11 @@ def write(study: optuna.Study, config: StudyConfig, result: Result | None) -> No
         if figure is None:
             continue
         head = {"text": title, "font": {"size": 15}, "x": 0.01, "xanchor": "left", "y": 0.98}
-        figure.update_layout(title=head, margin={"t": 70})
+        figure.update_layout(
+            title=head,
+            margin={"t": 100},  # the title, the dashboard's buttons, and three lines of a legend
+            height=min(figure.layout.height + 60, _ROOM),
+        )
         if figure.to_json() != known.get(f"optevo-{name}"):
             save_plotly_graph_object(study, figure, graph_object_id=f"optevo-{name}")
 

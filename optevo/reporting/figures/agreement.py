@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from optevo.reporting.agreement import Agreement
 from optevo.reporting.correlation import LEAST
-from optevo.reporting.figures.drawing import BLUE, GREY, blank, lines, number, text
+from optevo.reporting.figures.drawing import BLUE, GREY, blank, lines, number, text, whole_ticks
 
 
 def ranks(found: Agreement) -> go.Figure | None:
@@ -47,8 +47,12 @@ def ranks(found: Agreement) -> go.Figure | None:
         showlegend=False,
         cliponaxis=False,
     )
-    figure.update_xaxes(title_text=f"rank: {text(found.first.name, 40)}", range=[n + 0.5, 0.5])
-    figure.update_yaxes(title_text=f"rank: {text(found.second.name, 40)}", range=[n + 0.5, 0.5])
+    figure.update_xaxes(
+        title_text=f"rank: {text(found.first.name, 40)}", range=[n + 0.5, 0.5], **whole_ticks([n])
+    )
+    figure.update_yaxes(
+        title_text=f"rank: {text(found.second.name, 40)}", range=[n + 0.5, 0.5], **whole_ticks([n])
+    )
     return figure
 
 

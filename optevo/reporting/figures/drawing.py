@@ -27,7 +27,7 @@ SCALE = "Cividis"
 GREY = "#808080"  # reads on both; a page may relay fonts and grid out in its own colours
 GRID = "rgba(128,128,128,0.22)"
 CLEAR = "rgba(0,0,0,0)"
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # lines that lie on one another still show
+DASHES = ("solid", "dash", "dot", "dashdot", "11px,4px")  # lines that lie on one another still show
 _HOVER_WIDTH = 60
 
 
@@ -78,6 +78,7 @@ def blank(height: int, rows: int = 1, **options: Any) -> go.Figure:
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": CLEAR},
         hovermode="closest",
         hoverlabel={"align": "left"},
+        modebar={"bgcolor": CLEAR, "color": fade(GREY, 0.6), "activecolor": GREY},
     )
     title = {"title_standoff": 8, "title_font": {"size": 13}}
     line = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True, **title}

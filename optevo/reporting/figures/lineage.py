@@ -92,7 +92,8 @@ def lineage_graph(lineage: pd.DataFrame) -> go.Figure | None:
             hoverinfo="text",
         )
     figure.update_xaxes(title_text="generation", **whole_ticks(columns.values()))
-    figure.update_yaxes(visible=False)
+    room = [min(rows.values()) - 0.4, max(rows.values()) + 0.7]  # above, for the highest number
+    figure.update_yaxes(visible=False, range=room)
     return figure
 
 

@@ -28,6 +28,7 @@ Place = tuple[float, float]
 _KINDS = {"input": ("circle", GREEN), "operation": ("square", BLUE), "output": ("diamond", ORANGE)}
 _APART = 0.45  # rows between a line and a node that it passes
 _MOST_POINTS = 200
+_COLUMN, _MOST_WIDTH = 120, 900  # pixels: narrower, names would lie on one another
 
 
 def rule_graph(drawing: Drawing | None) -> go.Figure | None:
@@ -41,9 +42,10 @@ def rule_graph(drawing: Drawing | None) -> go.Figure | None:
     places = dict(enumerate(zip(layers, _rows(drawing, layers), strict=True)))
     heights = [y for _, y in places.values()]
     figure = blank(round(150 + 80 * (max(heights) - min(heights))))
+    figure.update_layout(meta={"least_width": min(_COLUMN * (max(layers) + 1), _MOST_WIDTH)})
     for edge in drawing.edges:
         _draw(figure, edge, places)
-    _write_labels(figure, drawing, places)
+    _write_labels(figure, drawing, places, layers)
     for kind, (symbol, ink) in _KINDS.items():
         shown = [i for i, node in enumerate(drawing.nodes) if node.kind == kind]
         figure.add_scatter(
@@ -51,7 +53,7 @@ def rule_graph(drawing: Drawing | None) -> go.Figure | None:
             y=[places[i][1] for i in shown],
             mode="markers+text",
             text=["<br>".join(map(text, drawing.nodes[i].label.split("\n"))) for i in shown],
-            textposition=["top center" if layers[i] % 2 == 0 else "bottom center" for i in shown],
+            textposition=["top center" if _above(layers[i]) else "bottom center" for i in shown],
             marker={"symbol": symbol, "size": 15, "color": ink},
             name=kind,
             hovertext=[lines(drawing.nodes[i].told, *drawing.nodes[i].label.split("\n")) for i in shown],
@@ -94,6 +96,11 @@ def _layers(drawing: Drawing) -> list[int]:
     for i in set(range(len(layers))) - reading:
         layers[i] = min((layers[edge.end] for edge in drawing.edges if edge.start == i), default=1) - 1
     return layers
+
+
+def _above(layer: int) -> bool:
+    """Whether the names of a column stand above its nodes; neighbours' differ, so that they have room."""
+    return layer % 2 == 0
 
 
 def _rows(drawing: Drawing, layers: Sequence[int]) -> list[float]:
@@ -144,7 +151,9 @@ def _draw(figure: go.Figure, edge: DrawnEdge, places: Mapping[int, Place]) -> No
     figure.add_annotation(**last, **common, **ink, arrowhead=2, standoff=9, startstandoff=0 if bent else 8)
 
 
-def _write_labels(figure: go.Figure, drawing: Drawing, places: Mapping[int, Place]) -> None:
+def _write_labels(
+    figure: go.Figure, drawing: Drawing, places: Mapping[int, Place], layers: Sequence[int]
+) -> None:
     """Factors at the middle of their arrows, and the names of inputs near where they enter."""
     factors = [(edge, _bend(edge, places)) for edge in drawing.edges if edge.label]
     if factors:
@@ -164,5 +173,6 @@ def _write_labels(figure: go.Figure, drawing: Drawing, places: Mapping[int, Plac
     for edge in drawing.edges:
         (x0, y0), (x1, y1) = _bend(edge, places), places[edge.end]
         if edge.place:
-            near = {"x": x0 + 0.4 * (x1 - x0), "y": y0 + 0.4 * (y1 - y0), "yshift": 9}
+            shift = -9 if _above(layers[edge.end]) else 9  # away from the name of the node
+            near = {"x": x0 + 0.4 * (x1 - x0), "y": y0 + 0.4 * (y1 - y0), "yshift": shift}
             figure.add_annotation(**near, text=f"<i>{text(edge.place)}</i>", showarrow=False)

@@ -79,7 +79,7 @@ def learning_curves(curves: pd.DataFrame, numbers: Sequence[int]) -> go.Figure |
                 x=mean.index.tolist(),
                 y=mean.tolist(),
                 mode="lines+markers",
-                line={"color": colour(i), "width": 2},
+                line={"color": colour(i), "width": 2, "dash": DASHES[i % len(DASHES)]},
                 marker={"size": 5},
                 name=f"trial {trial}",
                 legendgroup=str(trial),

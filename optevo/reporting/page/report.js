@@ -46,10 +46,10 @@
     plots.push(place);
   }
 
-  function dress() {
+  function dress(more = {}) {
     button.textContent = isDark() ? "Light" : "Dark";
     button.setAttribute("aria-label", isDark() ? "Switch to light colours" : "Switch to dark colours");
-    for (const place of plots) Plotly.relayout(place, dressed(place.layout));
+    for (const place of plots) Plotly.relayout(place, { ...dressed(place.layout), ...more });
   }
 
   button.hidden = false;
@@ -57,8 +57,8 @@
     root.dataset.theme = isDark() ? "light" : "dark";
     dress();
   });
-  system.addEventListener("change", dress);
-  narrow.addEventListener("change", dress);
+  system.addEventListener("change", () => dress());
+  narrow.addEventListener("change", () => dress());
   dress();
   // One at a time, so that a long report can be read and scrolled while it draws.
   const waiting = [...document.querySelectorAll("script[data-figure]")];
@@ -70,4 +70,18 @@
     draw(waiting.shift());
     setTimeout(next, 0);
   })();
+
+  // On paper: all of it, dark on white, as wide as A4 and Letter leave room for.
+  let theme;
+  window.addEventListener("beforeprint", () => {
+    while (waiting.length) draw(waiting.shift());
+    theme = root.dataset.theme ?? "";
+    root.dataset.theme = "light";
+    dress({ width: 640 });
+  });
+  window.addEventListener("afterprint", () => {
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+    dress({ width: null, autosize: true });
+  });
 })();

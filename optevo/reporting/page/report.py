@@ -141,9 +141,13 @@ class _Page:
         data = figure.to_json()
         for character in "<>&\u2028\u2029":
             data = data.replace(character, f"\\u{ord(character):04x}")
+        least = (figure.layout.meta or {}).get("least_width", 0)  # a page that is narrower scrolls it
+        style = f"height:{figure.layout.height}px;min-width:{least}px"
+        plot = f'<div class="plot" id="figure-{self.n}" style="{style}"></div>'
+        if least:
+            plot = f'<div class="scroll" tabindex="0">{plot}</div>'
         return (
-            f'<figure><div class="plot" id="figure-{self.n}" style="height:{figure.layout.height}px"></div>'
-            f'<script type="application/json" data-figure="figure-{self.n}">{data}</script>'
+            f'<figure>{plot}<script type="application/json" data-figure="figure-{self.n}">{data}</script>'
             f"<figcaption><b>Figure {self.n}.</b> {caption}</figcaption></figure>\n"
         )
 
