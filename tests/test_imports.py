@@ -35,14 +35,22 @@ for space in TermSpace(), ModernSpace(presets=("adamw", "muon")):
     study.optimize(objective, n_trials=30)
     assert max(keys.ours(t)[keys.GENERATION] for t in study.trials) == 5
 """
+# Of what optevo requires, the optimizers need torch alone.
 OPTIMIZER = """
+import sys
+others = ["optuna", "pandas", "pydantic", "typer", "rich", "sklearn", "scipy", "plotly", "torchvision"]
+assert not set(others) & sys.modules.keys()
+sys.modules.update(dict.fromkeys(others))
 import torch
-import optevo.optim
+from optevo.optim import PRESETS, GenomeOptimizer, ReferenceOptimizer, Rule, WarmupCosine, export_source
 p = torch.nn.Parameter(torch.ones(3))
-optimizer, scheduler = optevo.optim.PRESETS["evolved"].build([p], total_steps=10, compiled=False)
+optimizer, scheduler = PRESETS["evolved"].build([p], total_steps=10, compiled=False)
 p.grad = torch.ones(3)
 optimizer.step()
 scheduler.step()
+export_source(PRESETS["adamw"])
+for name in others:
+    del sys.modules[name]
 """
 SCORED = """
 from pathlib import Path
@@ -85,11 +93,10 @@ assert train(task, task.load(Path()), PRESETS["adam"], seed=0, steps=2).metric i
 """
 TASK = """
 import torch
-import optevo.tasks
-optevo.tasks.get_task("digits").model(torch.Generator().manual_seed(0))
+import optevo.tasks, optevo.tasks.data
+tasks = {name: optevo.tasks.get_task(name) for name in optevo.tasks.TASKS}
+tasks["digits"].model(torch.Generator().manual_seed(0))
 """
-
-
 HELP = """
 import sys
 from optevo.cli.main import main
@@ -108,21 +115,23 @@ HEAVY = (
 STEPS = {
     "torch without Optuna": [
         ("import optevo", HEAVY),
-        (HELP, HEAVY),
         (
             "import optevo.optim.terms.genome, optevo.optim.graphs.genome, optevo.optim.graphs.graph\n"
             "from optevo.optim import PRESETS, Equation, GraphGenome, UpdateGraph",
             ("torch", "optuna", "numpy"),
         ),
+        ("import optevo.optim.graphs.decays", ("torch", "optuna", "numpy", "scipy")),
         ("import optevo.tasks", ("torch", "optuna")),
-        (OPTIMIZER, ("optuna", "sqlalchemy")),
-        (TASK, ("optuna",)),
+        (OPTIMIZER, ("optuna",)),
+        (TASK, ("optuna", "torchvision")),
         (TRAINING, ("optuna",)),
         ("import optevo.run", ("pandas", "distributed", "grpc")),
     ],
     "Optuna without torch": [
+        (HELP, HEAVY),
         ("import optevo.samplers", ("torch", "pydantic")),
         ("import optevo.spaces", ("torch", "pydantic")),
+        ("import optevo.reporting", ("torch", "plotly")),
         (STUDY, ("torch",)),
         (
             "import optevo.cli.main, optevo.storage.opening, optevo.study.studies, optevo.liveness.status",
