@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import time
@@ -66,6 +67,11 @@ def slots(study: optuna.Study) -> dict[tuple[int, int], tuple[dict[str, Any], fl
 
 def dead_worker() -> dict[str, Any]:
     """The identity of a process of this machine that has ended."""
+    return dict(_dead_worker())
+
+
+@functools.cache
+def _dead_worker() -> dict[str, Any]:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     identity = worker_identity(pid=process.pid)
     process.kill()

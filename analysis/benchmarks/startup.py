@@ -1,9 +1,10 @@
-"""A worker's start: from its spawn to the first training step on the digits, and the imports in it.
+"""What one waits for: an import, the command's help, and a worker's first training step on the digits.
 
     python -m analysis.benchmarks.startup [--quick]
 
-The process is the one that `optevo run` starts. Its task is the digits with a clock: it notes when its data
-is asked for, when the first step begins, and when the second does, which is when the first has ended.
+The worker's process is the one that `optevo run` starts. Its task is the digits with a clock: it notes when
+its data is asked for, when the first step begins, and when the second does, which is when the first has
+ended.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class Clock(Digits):
 """
 PHASES = ("spawn to data asked for", "data to first step", "spawn to first step", "first step")
 SHOWN = 12  # packages
+SHORT = {
+    "python": ("-c", "pass"),
+    "import optevo": ("-c", "import optevo"),
+    "optevo --help": ("-m", "optevo", "--help"),
+}
 
 
 def spawn(folder: Path, *options: str) -> tuple[list[float], str]:
@@ -67,6 +73,13 @@ def spawn(folder: Path, *options: str) -> tuple[list[float], str]:
     return [loaded - start, first - loaded, first - start, second - first], ran.stderr
 
 
+def waited(*options: str) -> float:
+    """Seconds of a Python process."""
+    start = time.monotonic()
+    subprocess.run([sys.executable, *options], capture_output=True, check=True)
+    return time.monotonic() - start
+
+
 def imports(stderr: str) -> dict[str, float]:
     """Milliseconds by top-level package, of what `-X importtime` wrote; a module's own time only."""
     packages: dict[str, float] = defaultdict(float)
@@ -82,9 +95,14 @@ def main() -> None:
     unmeasured, repeats = (0, 1) if parser(__doc__).parse_args().quick else (2, 10)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print_header(
-        f"{repeats} workers one after another, {unmeasured} before them to fill the file cache; "
+        f"{repeats} processes of a kind one after another, {unmeasured} before them to fill the file cache; "
         "median [min, max] in seconds"
     )
+    short = table("from start to end of a process", "process", "s")
+    for name, options in SHORT.items():
+        values = [waited(*options) for _ in range(unmeasured + repeats)][unmeasured:]
+        short.add_row(name, middle(values))
+    console.print(short)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "clock.py").write_text(TASK, encoding="utf-8")

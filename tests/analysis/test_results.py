@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "studies"
 RESULTS = STUDIES / "results"
 SAVED = sorted(RESULTS.rglob("*.json*"))
+saved = functools.cache(read_study)
 
 
 def test_table_1_is_that_of_its_runs():
@@ -46,8 +48,7 @@ def test_table_1_covers_every_published_number():
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
 def test_a_saved_study_loads_complete_and_is_that_of_its_file(path: Path, quiet_optuna: None):
-    (name,) = [study.study_name for study in read_study(path).get_all_studies()]
-    study, config = load_study(read_study(path), name)
+    study, config = load_study(saved(path), None)
     check_study(study)
     assert is_complete(study)
     assert counted(study) == config.n_trials
@@ -64,7 +65,7 @@ def saved_entries(names: Iterable[str]) -> list[Entry]:
     entries = []
     for name in names:
         (path,) = [path for path in SAVED if path.stem == name]
-        study, config = load_study(read_study(path), name)
+        study, config = load_study(saved(path), name)
         final, result = stored_evaluation(study, config), stored_result(study, config)
         assert final is not None
         assert result is not None
@@ -123,7 +124,7 @@ def test_the_fair_comparison_is_told_as_it_came_out(page: str):
 
 def test_what_jpeg_costs_is_what_the_results_page_says(quiet_optuna: None):
     """The same seeds and optimizer on images compressed once more, minus those of the fair comparison."""
-    study, _ = load_study(read_study(RESULTS / "table1" / "jpeg50.json"), "jpeg50")
+    study, _ = load_study(saved(RESULTS / "table1" / "jpeg50.json"), "jpeg50")
     (trial,) = study.trials
     again = {run["seed"]: run["metric"] for run in keys.ours(trial)[keys.RUNS]}
     runs = pd.read_csv(RESULTS / "fair" / "runs.csv")
@@ -213,7 +214,7 @@ def test_a_repeated_search_is_the_study_file_with_other_seeds(name: str, tmp_pat
 def test_the_first_search_is_the_saved_quickstart(quiet_optuna: None):
     """Same study file, same seeds: what stands in the README is the first of the ten."""
     first = pd.read_csv(RESULTS / "quickstart" / "searches.csv").iloc[0]
-    study, config = load_study(read_study(RESULTS / "quickstart" / "quickstart.json"), "quickstart")
+    study, config = load_study(saved(RESULTS / "quickstart" / "quickstart.json"), "quickstart")
     result, final = stored_result(study, config), stored_evaluation(study, config)
     assert result is not None
     assert final is not None
@@ -236,7 +237,7 @@ def test_one_comparison_of_the_quickstart_is_that_of_its_saved_studies(tmp_path:
 
 
 def test_the_readme_shows_the_saved_quickstart(quiet_optuna: None):
-    study, config = load_study(read_study(RESULTS / "quickstart" / "quickstart.json"), "quickstart")
+    study, config = load_study(saved(RESULTS / "quickstart" / "quickstart.json"), "quickstart")
     result = stored_result(study, config)
     assert result is not None
     shown = (ROOT / "README.md").read_text("utf-8")
@@ -258,7 +259,7 @@ def test_the_picture_is_drawn_from_the_saved_quickstart(tmp_path: Path, quiet_op
 
 
 def test_our_own_search_has_at_least_150_trials_and_a_winner(quiet_optuna: None):
-    study, config = load_study(read_study(RESULTS / "own_search" / "own_search.json"), "own_search")
+    study, config = load_study(saved(RESULTS / "own_search" / "own_search.json"), "own_search")
     assert config.n_trials >= 150
     assert study.trials[study.user_attrs[keys.RERUN]["winner"]].state == optuna.trial.TrialState.COMPLETE
 
@@ -305,7 +306,7 @@ def test_the_page_says_what_the_winner_has_after_half_the_steps():
 
 def test_the_page_counts_the_members_with_an_orthogonal_update(quiet_optuna: None):
     study, config = load_study(
-        read_study(RESULTS / "modern" / "modern_from_published.json.gz"), "modern_from_published"
+        saved(RESULTS / "modern" / "modern_from_published.json.gz"), "modern_from_published"
     )
     space, trials = config.make_space(), study.get_trials(deepcopy=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,14 +57,17 @@ def test_the_regression_of_the_page_goes_from_study_file_to_exported_winner(diab
     assert weight.square().sum() < 3
 
 
-@pytest.mark.slow
-def test_a_regression_without_its_two_words_is_told_before_anything_is_stored(diabetes: str):
+def test_a_regression_without_its_two_words_is_told_before_anything_is_stored(
+    optevo, diabetes: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.delitem(sys.modules, "diabetes", raising=False)
     text = Path("diabetes.py").read_text()
     Path("diabetes.py").write_text(re.sub(r' {4}(loss|metric) = ".*"\n', "", text))
-    answer = run("--verbose", "run", diabetes, "--workers", "1", "--device", "cpu")
+    answer = optevo("--verbose", "run", diabetes, "--workers", "1", "--device", "cpu")
     assert answer.status == 2, answer
     for words in ("task 'diabetes': loss()", "split 'train'", "float32 (300, 1)", 'loss = "mse"'):
         assert words in answer.err
-    traceback, _, message = answer.err.rpartition("optevo: ")
-    assert "Traceback" in traceback
-    assert "Traceback" not in message
+    assert "Traceback" in caplog.text
+    assert "Traceback" not in answer.err.rpartition("optevo: ")[2]
+    assert not Path("optevo.db").exists()

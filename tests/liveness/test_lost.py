@@ -133,8 +133,8 @@ def test_a_dead_workers_trial_is_evaluated_again_with_the_same_genome(url: str):
     )
 
 
-def test_a_living_workers_trial_is_left_alone(url: str):
-    study = create(url)
+def test_a_living_workers_trial_is_left_alone():
+    study = create(InMemoryStorage())
     trial = ask(study, worker_identity())
     assert fail_lost_trials(study, LivenessMonitor()) == []
     assert state(study, trial) == TrialState.RUNNING
@@ -145,8 +145,8 @@ def elsewhere(study: optuna.Study) -> optuna.Trial:
     return ask(study, {**dead_worker(), "host": "elsewhere"})
 
 
-def test_another_machines_trial_is_left_alone_while_its_heart_beats(url: str, clock: Clock):
-    study = create(url)
+def test_another_machines_trial_is_left_alone_while_its_heart_beats(clock: Clock):
+    study = create(InMemoryStorage())
     trial, monitor = elsewhere(study), LivenessMonitor()
     for count in range(1, 6):
         beat(study, trial, count)
@@ -154,8 +154,8 @@ def test_another_machines_trial_is_left_alone_while_its_heart_beats(url: str, cl
     assert state(study, trial) == TrialState.RUNNING
 
 
-def test_another_machines_trial_without_a_heartbeat_for_long_is_lost(url: str, clock: Clock):
-    study = create(url)
+def test_another_machines_trial_without_a_heartbeat_for_long_is_lost(clock: Clock):
+    study = create(InMemoryStorage())
     trial = elsewhere(study)
     beat(study, trial, 7)
     assert watch(study, LivenessMonitor(), clock, lost.GRACE_SECONDS + 10) == [trial.number]
@@ -163,16 +163,16 @@ def test_another_machines_trial_without_a_heartbeat_for_long_is_lost(url: str, c
     assert "no heartbeat" in study.trials[trial.number].system_attrs[keys.LOST]
 
 
-def test_clocks_that_differ_or_jump_kill_nobody(url: str, clock: Clock):
-    study = create(url)
+def test_clocks_that_differ_or_jump_kill_nobody(clock: Clock):
+    study = create(InMemoryStorage())
     trial, monitor = elsewhere(study), LivenessMonitor()
     for count, when in enumerate(["1999-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"]):
         beat(study, trial, count, when)
         assert watch(study, monitor, clock, 60) == []
 
 
-def test_an_observer_that_was_itself_suspended_takes_nobody_for_dead(url: str, clock: Clock):
-    study = create(url)
+def test_an_observer_that_was_itself_suspended_takes_nobody_for_dead(clock: Clock):
+    study = create(InMemoryStorage())
     elsewhere(study)
     monitor = LivenessMonitor()
     for _ in range(5):
@@ -183,19 +183,15 @@ def test_an_observer_that_was_itself_suspended_takes_nobody_for_dead(url: str, c
 @pytest.mark.parametrize(
     ("seconds", "gone"), [(lost.NAMELESS_SECONDS - 5, False), (lost.NAMELESS_SECONDS + 10, True)]
 )
-def test_a_trial_that_never_names_its_worker_is_lost_after_a_while(
-    url: str, clock: Clock, seconds: float, gone: bool
-):
-    study = create(url)
+def test_a_trial_that_never_names_its_worker_is_lost_after_a_while(clock: Clock, seconds: float, gone: bool):
+    study = create(InMemoryStorage())
     trial = ask(study, None)
     assert watch(study, LivenessMonitor(), clock, seconds) == ([trial.number] if gone else [])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_stopped_processs_trial_is_given_to_another(
-    url: str, clock: Clock, sleeper: subprocess.Popen[bytes]
-):
-    study, monitor = create(url), LivenessMonitor()
+def test_a_stopped_processs_trial_is_given_to_another(clock: Clock, sleeper: subprocess.Popen[bytes]):
+    study, monitor = create(InMemoryStorage()), LivenessMonitor()
     trial = ask(study, worker_identity(pid=sleeper.pid))
     sleeper.send_signal(signal.SIGSTOP)
     wait_for(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED)
@@ -205,9 +201,9 @@ def test_a_stopped_processs_trial_is_given_to_another(
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_process_that_was_stopped_for_a_moment_keeps_its_trial(
-    url: str, clock: Clock, sleeper: subprocess.Popen[bytes]
+    clock: Clock, sleeper: subprocess.Popen[bytes]
 ):
-    study, monitor = create(url), LivenessMonitor()
+    study, monitor = create(InMemoryStorage()), LivenessMonitor()
     ask(study, worker_identity(pid=sleeper.pid))
     for number, state in [(signal.SIGSTOP, "stopped"), (signal.SIGCONT, "sleeping")] * 3:
         sleeper.send_signal(number)

@@ -45,7 +45,7 @@ optuna.logging.disable_default_handler()
 study = optuna.create_study()
 
 def once():
-    with processes(config, ["cpu"] * 3, Path()) as pool:
+    with processes(config, ["cpu"] * 2, Path()) as pool:
         return Measurer(study, config, pool, "measured:").measure({"adam": PRESETS["adam"]}, seeds)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
@@ -114,7 +114,11 @@ def test_processes_that_are_still_starting_when_the_work_is_done_end_in_order(tm
     assert list(tmp_path.glob("starting-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM],
+    ids=lambda number: number.name,
+)
 def test_a_signal_to_all_while_processes_start_leaves_none_and_no_traceback(
     tmp_path: Path, number: signal.Signals
 ):

@@ -43,7 +43,7 @@ MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def path(make: Callable[..., torch.optim.Optimizer], dtype: torch.dtype, steps: int = 500) -> Tensor:
+def path(make: Callable[..., torch.optim.Optimizer], dtype: torch.dtype, steps: int = 200) -> Tensor:
     """The weights after gradients of about 1e-4, which are the same numbers in every dtype."""
     rng = torch.Generator().manual_seed(0)
     w = nn.Parameter(torch.zeros(64, dtype=dtype))

@@ -6,8 +6,6 @@ import dataclasses
 import json
 import math
 import re
-import subprocess
-import sys
 
 import pytest
 from hypothesis import example, given
@@ -357,22 +355,3 @@ def test_the_evolved_preset_is_the_published_winner():
     assert (e.beta1, e.beta2) == (0.8553020861538518, 0.9357561078635277)
     assert (e.use_momentum, e.use_second_moment, e.bias_correction) == (True, True, False)
     assert (e.gradient_clipping, e.warmup, e.warmup_steps, e.cosine_decay) == (False, True, 100, True)
-
-
-# --- the walls ------------------------------------------------------------------------------------
-
-
-def test_the_optimizers_need_torch_and_nothing_else_of_the_requirements():
-    blocked = ["optuna", "pandas", "pydantic", "typer", "rich", "sklearn", "scipy", "plotly", "torchvision"]
-    code = (
-        "import sys\n"
-        f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
-        "from optevo.optim import PRESETS, GenomeOptimizer, ReferenceOptimizer, TermGenome, export_source\n"
-        "from optevo.optim import Rule, WarmupCosine\n"
-        "import torch\n"
-        "p = torch.nn.Parameter(torch.ones(3)); p.grad = torch.ones(3)\n"
-        "PRESETS['adamw'].optimizer([p]).step()\n"
-        "export_source(PRESETS['adamw'])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import math
 import statistics
-import subprocess
-import sys
 
 import pytest
 from example_studies import EVALUATION, STUDIES, Loaded, evaluate, example, fail, run, search, tamper
@@ -233,12 +231,6 @@ def test_the_schedule_of_a_sweep_is_its_space_s():
     assert factor.iloc[0] < 1
     assert factor.iloc[-1] < 0.1
     assert math.isclose(factor.max(), 1.0, abs_tol=0.1)
-
-
-def test_frames_need_neither_torch_nor_plotly():
-    code = "import sys, optevo.reporting; print([n for n in ('torch', 'plotly') if n in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
 
 
 def test_an_error_of_many_lines_is_told_by_its_last():

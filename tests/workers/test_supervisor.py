@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from rich.console import Console
 from small_studies import config, create, finish
 
@@ -53,8 +54,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
-    return create(f"sqlite:///{tmp_path / 'a.db'}")
+def study(quiet_optuna: None) -> optuna.Study:
+    return create(InMemoryStorage())
 
 
 def see(study: optuna.Study, pool: Script, *, terminal: bool = False) -> tuple[bool, str]:
