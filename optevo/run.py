@@ -19,8 +19,8 @@ from optevo.reporting.progress import Progress, counting
 from optevo.reporting.stage_progress import StageProgress
 from optevo.reporting.text import trial_lines
 from optevo.storage.opening import open_storage, shown
-from optevo.study.config import StudyConfig, differences, load_stages
-from optevo.study.continuing import resumed
+from optevo.study.config import StudyConfig, load_stages
+from optevo.study.continuing import extent, resumed
 from optevo.study.promotion import begin_stages, check_stages, staged_study, stored_pipeline
 from optevo.study.stages import Pipeline
 from optevo.study.studies import (
@@ -352,7 +352,7 @@ def _tell_of_search(
     action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
     crew.console.print(f"{action} in {shown(crew.storage_url)}, {crew.told(config)}")
     if stored is not None and stored.search() != config.search():
-        further = ", ".join(differences(stored.search(), config.search()))
+        further = f"sampler.{config.sampler.extent}: {extent(stored)} → {extent(config)}"
         crew.console.print(f"the search goes further than it did: {further}", highlight=False)
 
 
