@@ -93,10 +93,10 @@ class Objective:
         generation = _slot(trial).generation
         fidelity = state.fidelity(generation)
         with written_together(trial.study):
-            candidate, making = self._candidate(self.space.suggest(trial))
-            for key, value in _description(candidate, fidelity).items():
+            candidates, making = self._made([self.space.suggest(trial)])
+            for key, value in _description(candidates[0], fidelity).items():
                 trial.set_user_attr(key, value)
-        entry = self._enter(state, candidate, generation, making)
+        (entry,) = self._enter(state, candidates, generation, making)
         if self._give_up(trial, entry.member):
             seconds = time.perf_counter() - start
         elif self.bench.config.evaluation.batch_candidates > 1:
@@ -126,47 +126,37 @@ class Objective:
             self._state = StudyState(study, archive, full, screening)
         return self._state
 
-    def _candidate(self, params: Params) -> tuple[Candidate, float]:
-        """A candidate, and the seconds of making it; of equations, that is where they descend the sphere."""
+    def _made(self, points: Sequence[Params]) -> tuple[list[Candidate], float]:
+        """Candidates, and the seconds that making one took; of equations, that is where they are tried."""
         since = time.perf_counter()
-        return self.space.candidate(params), time.perf_counter() - since
-
-    def _gates(self, candidates: Sequence[Candidate]) -> list[tuple[str | None, float]]:
-        """What the gate says of each, and its share of the seconds that this took."""
-        since = time.perf_counter()
-        reasons = self.space.gates(candidates)
-        seconds = (time.perf_counter() - since) / max(1, len(candidates))
-        return [(reason, seconds) for reason in reasons]
+        candidates = [self.space.candidate(params) for params in points]
+        return candidates, (time.perf_counter() - since) / max(1, len(points))
 
     def _enter(
-        self,
-        state: StudyState,
-        candidate: Candidate,
-        generation: int,
-        making: float,
-        asked: tuple[str | None, float] | None = None,
-    ) -> _Entry:
-        """The candidate at the start of its runs, as far as what is known carries it.
-
-        `asked` is of `_gates`, where the gate has been asked already.
-        """
+        self, state: StudyState, candidates: Sequence[Candidate], generation: int, making: float
+    ) -> list[_Entry]:
+        """Candidates at the start of their runs, as far as what is known carries them; `making` is of one."""
         fidelity = state.fidelity(generation)
         config, n_runs = fidelity.bench.config.evaluation, len(fidelity.order)
-        record = state.archive.record(candidate.canonical(), generation)
-        member = CandidateRuns(candidate, n_runs)
-        if record is not None:
-            member.known, member.known_unfinished = record.runs, record.unfinished
-        if config.pruner in ("racing", "racing_within_runs"):
-            race = state.archive.race(generation, n_runs)
-            member.thresholds, member.lowest = race.thresholds, race.lowest
-            if config.pruner == "racing_within_runs":
-                member.highest_losses = race.highest_losses
-                member.margins = margins(candidate.schedule(config.steps), config.steps)
-        if config.gate:
-            reason, seconds = asked or self._gates([candidate])[0]
-            member.enter(reason, making + seconds)
-        member.take_known()
-        return _Entry(member, record.number if record else None, fidelity)
+        since, entries = time.perf_counter(), []
+        reasons = self.space.gates(candidates) if config.gate else [None] * len(candidates)
+        asking = (time.perf_counter() - since) / max(1, len(candidates))
+        for candidate, reason in zip(candidates, reasons, strict=True):
+            record = state.archive.record(candidate.canonical(), generation)
+            member = CandidateRuns(candidate, n_runs)
+            if record is not None:
+                member.known, member.known_unfinished = record.runs, record.unfinished
+            if config.pruner in ("racing", "racing_within_runs"):
+                race = state.archive.race(generation, n_runs)
+                member.thresholds, member.lowest = race.thresholds, race.lowest
+                if config.pruner == "racing_within_runs":
+                    member.highest_losses = race.highest_losses
+                    member.margins = margins(candidate.schedule(config.steps), config.steps)
+            if config.gate:
+                member.enter(reason, making + asking)
+            member.take_known()
+            entries.append(_Entry(member, record.number if record else None, fidelity))
+        return entries
 
     def _give_up(self, trial: optuna.Trial, member: CandidateRuns) -> bool:
         """End the runs of a slot in which too many trials have failed; whether it was."""
@@ -261,15 +251,10 @@ class Objective:
         slot = claimed(frozen)
         assert slot is not None
         members = sampler.group(study, slot)
-        made = {other: self._candidate(params) for other, params in members.items() if other != slot}
-        asked: Sequence[tuple[str | None, float] | None] = [None] * len(made)
-        if own.fidelity.bench.config.evaluation.gate:
-            asked = self._gates([candidate for candidate, _ in made.values()])
-        others = {
-            other: (members[other], self._enter(state, candidate, slot.generation, making, answer))
-            for (other, (candidate, making)), answer in zip(made.items(), asked, strict=True)
-        }
-        stack = [own.member if other == slot else others[other][1].member for other in members]
+        others = {other: params for other, params in members.items() if other != slot}
+        candidates, making = self._made(list(others.values()))
+        entries = dict(zip(others, self._enter(state, candidates, slot.generation, making), strict=True))
+        stack = [entries.get(other, own).member for other in members]
         bench = own.fidelity.bench
         for i, (task, seed) in enumerate(own.fidelity.order):
             training = [member for member in stack if not member.ended and len(member.runs) == i]
@@ -280,18 +265,18 @@ class Objective:
                     if run is not None:
                         member.add(run)
         seconds = (time.perf_counter() - start) / len(stack)
-        for other, (_, entry) in others.items():
+        for other, entry in entries.items():
             self._audit(entry, other)
         if stored_trial(study, trial).state.is_finished():
             raise optuna.exceptions.UpdateFinishedTrialError("the group was given to another worker")
         table, found = sampler.slot_table(study), []
-        for other, (params, entry) in others.items():
+        for other, entry in entries.items():
             member = entry.member
             if member.value is None or table.decided(other):
                 continue
             user, system = sampler.attributes(other, sampler.lineage(study, other))
             space = self.space.distributions()
-            suggested, dormant = split(params, space)
+            suggested, dormant = split(members[other], space)
             finished = optuna.trial.create_trial(
                 state=TrialState.COMPLETE if member.verdict is None else TrialState.PRUNED,
                 value=member.value if math.isfinite(member.value) else None,
