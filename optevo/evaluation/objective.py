@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -20,13 +20,13 @@ from optevo.evaluation.audit import audit, is_audited
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.evaluation.faults import Interrupted, machines_fault
+from optevo.evaluation.giving_up import given_up_for
 from optevo.evaluation.within_runs import margins
-from optevo.liveness.lost import GONE
 from optevo.liveness.processes import OwnProcess
 from optevo.optuna_private import add_together, stored_trial, written_together
 from optevo.samplers import sampler_of
 from optevo.samplers.individuals import split
-from optevo.samplers.slots import Slot, claimed, fate
+from optevo.samplers.slots import Slot, claimed
 from optevo.spaces import Candidate, Params, Space
 from optevo.training.run import as_stored, by_task
 
@@ -37,12 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TRACEBACK_CHARS = 8000
-MAX_FAILURES = 3  # exceptions in one slot, after which it is given up
-# Processes lost in one slot, after which it is too. A killed process is rather often the machine's fault;
-# one that the out-of-memory killer gets every time is not.
-MAX_LOSSES = 10
-# Trials that came to nothing in one slot, for whatever reason, interrupted ones too, after which it does.
-MAX_ATTEMPTS = 30
 
 
 class Objective:
@@ -96,8 +90,12 @@ class Objective:
             candidates, making = self._made([self.space.suggest(trial)])
             for key, value in _description(candidates[0], fidelity).items():
                 trial.set_user_attr(key, value)
-        (entry,) = self._enter(state, candidates, generation, making)
-        if self._give_up(trial, entry.member):
+        given_up, attempts = given_up_for(trial, _slot(trial))
+        # A gate that raises is among what a slot is given up for.
+        (entry,) = self._enter(state, candidates, generation, making, asked=given_up is None)
+        if given_up is not None and not entry.member.ended:
+            trial.set_user_attr(keys.ATTEMPTS, attempts)
+            entry.member.fail(given_up)
             seconds = time.perf_counter() - start
         elif self.bench.config.evaluation.batch_candidates > 1:
             seconds = self._train_group(state, trial, entry)
@@ -133,13 +131,22 @@ class Objective:
         return candidates, (time.perf_counter() - since) / max(1, len(points))
 
     def _enter(
-        self, state: StudyState, candidates: Sequence[Candidate], generation: int, making: float
+        self,
+        state: StudyState,
+        candidates: Sequence[Candidate],
+        generation: int,
+        making: float,
+        *,
+        asked: bool = True,
     ) -> list[_Entry]:
-        """Candidates at the start of their runs, as far as what is known carries them; `making` is of one."""
+        """Candidates at the start of their runs, as far as what is known carries them; `making` is of one.
+
+        The gate is asked where the study has one, unless `asked` is False.
+        """
         fidelity = state.fidelity(generation)
         config, n_runs = fidelity.bench.config.evaluation, len(fidelity.order)
         since, entries = time.perf_counter(), []
-        reasons = self.space.gates(candidates) if config.gate else [None] * len(candidates)
+        reasons = self.space.gates(candidates) if config.gate and asked else [None] * len(candidates)
         asking = (time.perf_counter() - since) / max(1, len(candidates))
         for candidate, reason in zip(candidates, reasons, strict=True):
             record = state.archive.record(candidate.canonical(), generation)
@@ -157,34 +164,6 @@ class Objective:
             member.take_known()
             entries.append(_Entry(member, record.number if record else None, fidelity))
         return entries
-
-    def _give_up(self, trial: optuna.Trial, member: CandidateRuns) -> bool:
-        """End the runs of a slot in which too many trials have failed; whether it was."""
-        sampler = sampler_of(trial.study)
-        slot = _slot(trial)
-        failed = sampler.failed_before(trial.study, slot)
-        attempts = [*failed, *sampler.interrupted_before(trial.study, slot)]
-        if not attempts or member.ended:
-            return False
-        errors = [t for t in failed if keys.ERROR in keys.ours(t)]
-        lost = sum(t.system_attrs.get(keys.LOST, "").endswith(GONE) for t in failed)
-        last = max(attempts, key=lambda t: t.number)
-        how = f"trial {last.number} {fate(last)}"
-        if len(errors) >= MAX_FAILURES:
-            reason = (
-                f"failed {len(errors)} times: {keys.ours(errors[-1])[keys.ERROR].strip().splitlines()[-1]}"
-            )
-        elif lost >= MAX_LOSSES:
-            reason = f"{lost} processes were lost at it"
-        elif len(attempts) >= MAX_ATTEMPTS:
-            reason = f"{len(attempts)} trials came to nothing, the last: {how}"
-        else:
-            place = f"slot {slot.index} of generation {slot.generation}"
-            logger.warning("%s is tried again, attempt %d: %s", place, len(attempts) + 1, how)
-            return False
-        trial.set_user_attr(keys.ATTEMPTS, sorted(t.number for t in attempts))
-        member.fail(reason)
-        return True
 
     def _train(self, trial: optuna.Trial, entry: _Entry) -> None:
         member, bench, order = entry.member, entry.fidelity.bench, entry.fidelity.order
@@ -239,6 +218,24 @@ class Objective:
             logger.warning("a member of the group failed; its slot is evaluated on its own", exc_info=True)
             return None
 
+    def _enter_others(
+        self, state: StudyState, others: Mapping[Slot, Params], generation: int
+    ) -> dict[Slot, _Entry]:
+        """The others of a group at the start of their runs, without those of which that raises: they lead."""
+        try:
+            candidates, making = self._made(list(others.values()))
+            return dict(zip(others, self._enter(state, candidates, generation, making), strict=True))
+        except Exception as error:
+            if machines_fault(error):
+                raise
+            if len(others) == 1:
+                logger.warning(
+                    "a member of the group failed; its slot is evaluated on its own", exc_info=True
+                )
+                return {}
+        alone = (self._enter_others(state, {slot: params}, generation) for slot, params in others.items())
+        return {slot: entry for found in alone for slot, entry in found.items()}
+
     def _train_group(self, state: StudyState, trial: optuna.Trial, own: _Entry) -> float:
         """Train the trial's whole group and record the others' outcomes; returns seconds a member.
 
@@ -252,9 +249,12 @@ class Objective:
         assert slot is not None
         members = sampler.group(study, slot)
         others = {other: params for other, params in members.items() if other != slot}
-        candidates, making = self._made(list(others.values()))
-        entries = dict(zip(others, self._enter(state, candidates, slot.generation, making), strict=True))
-        stack = [entries.get(other, own).member for other in members]
+        entries = self._enter_others(state, others, slot.generation)
+        stack = [
+            own.member if other == slot else entries[other].member
+            for other in members
+            if other == slot or other in entries
+        ]
         bench = own.fidelity.bench
         for i, (task, seed) in enumerate(own.fidelity.order):
             training = [member for member in stack if not member.ended and len(member.runs) == i]
