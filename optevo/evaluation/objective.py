@@ -7,7 +7,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -20,13 +20,13 @@ from optevo.evaluation.audit import audit, is_audited
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.evaluation.faults import Interrupted, machines_fault
+from optevo.evaluation.giving_up import given_up_for
 from optevo.evaluation.within_runs import margins
-from optevo.liveness.lost import GONE
 from optevo.liveness.processes import OwnProcess
 from optevo.optuna_private import add_together, stored_trial, written_together
 from optevo.samplers import sampler_of
 from optevo.samplers.individuals import split
-from optevo.samplers.slots import Slot, claimed, fate
+from optevo.samplers.slots import Slot, claimed
 from optevo.spaces import Candidate, Params, Space
 from optevo.training.run import as_stored, by_task
 
@@ -37,12 +37,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TRACEBACK_CHARS = 8000
-MAX_FAILURES = 3  # exceptions in one slot, after which it is given up
-# Processes lost in one slot, after which it is too. A killed process is rather often the machine's fault;
-# one that the out-of-memory killer gets every time is not.
-MAX_LOSSES = 10
-# Trials that came to nothing in one slot, for whatever reason, interrupted ones too, after which it does.
-MAX_ATTEMPTS = 30
 
 
 class Objective:
@@ -93,11 +87,15 @@ class Objective:
         generation = _slot(trial).generation
         fidelity = state.fidelity(generation)
         with written_together(trial.study):
-            candidate, making = self._candidate(self.space.suggest(trial))
-            for key, value in _description(candidate, fidelity).items():
+            candidates, making = self._made([self.space.suggest(trial)])
+            for key, value in _description(candidates[0], fidelity).items():
                 trial.set_user_attr(key, value)
-        entry = self._enter(state, candidate, generation, making)
-        if self._give_up(trial, entry.member):
+        given_up, attempts = given_up_for(trial, _slot(trial))
+        # A gate that raises is among what a slot is given up for.
+        (entry,) = self._enter(state, candidates, generation, making, asked=given_up is None)
+        if given_up is not None and not entry.member.ended:
+            trial.set_user_attr(keys.ATTEMPTS, attempts)
+            entry.member.fail(given_up)
             seconds = time.perf_counter() - start
         elif self.bench.config.evaluation.batch_candidates > 1:
             seconds = self._train_group(state, trial, entry)
@@ -126,75 +124,46 @@ class Objective:
             self._state = StudyState(study, archive, full, screening)
         return self._state
 
-    def _candidate(self, params: Params) -> tuple[Candidate, float]:
-        """A candidate, and the seconds of making it; of equations, that is where they descend the sphere."""
+    def _made(self, points: Sequence[Params]) -> tuple[list[Candidate], float]:
+        """Candidates, and the seconds that making one took; of equations, that is where they are tried."""
         since = time.perf_counter()
-        return self.space.candidate(params), time.perf_counter() - since
-
-    def _gates(self, candidates: Sequence[Candidate]) -> list[tuple[str | None, float]]:
-        """What the gate says of each, and its share of the seconds that this took."""
-        since = time.perf_counter()
-        reasons = self.space.gates(candidates)
-        seconds = (time.perf_counter() - since) / max(1, len(candidates))
-        return [(reason, seconds) for reason in reasons]
+        candidates = [self.space.candidate(params) for params in points]
+        return candidates, (time.perf_counter() - since) / max(1, len(points))
 
     def _enter(
         self,
         state: StudyState,
-        candidate: Candidate,
+        candidates: Sequence[Candidate],
         generation: int,
         making: float,
-        asked: tuple[str | None, float] | None = None,
-    ) -> _Entry:
-        """The candidate at the start of its runs, as far as what is known carries it.
+        *,
+        asked: bool = True,
+    ) -> list[_Entry]:
+        """Candidates at the start of their runs, as far as what is known carries them; `making` is of one.
 
-        `asked` is of `_gates`, where the gate has been asked already.
+        The gate is asked where the study has one, unless `asked` is False.
         """
         fidelity = state.fidelity(generation)
         config, n_runs = fidelity.bench.config.evaluation, len(fidelity.order)
-        record = state.archive.record(candidate.canonical(), generation)
-        member = CandidateRuns(candidate, n_runs)
-        if record is not None:
-            member.known, member.known_unfinished = record.runs, record.unfinished
-        if config.pruner in ("racing", "racing_within_runs"):
-            race = state.archive.race(generation, n_runs)
-            member.thresholds, member.lowest = race.thresholds, race.lowest
-            if config.pruner == "racing_within_runs":
-                member.highest_losses = race.highest_losses
-                member.margins = margins(candidate.schedule(config.steps), config.steps)
-        if config.gate:
-            reason, seconds = asked or self._gates([candidate])[0]
-            member.enter(reason, making + seconds)
-        member.take_known()
-        return _Entry(member, record.number if record else None, fidelity)
-
-    def _give_up(self, trial: optuna.Trial, member: CandidateRuns) -> bool:
-        """End the runs of a slot in which too many trials have failed; whether it was."""
-        sampler = sampler_of(trial.study)
-        slot = _slot(trial)
-        failed = sampler.failed_before(trial.study, slot)
-        attempts = [*failed, *sampler.interrupted_before(trial.study, slot)]
-        if not attempts or member.ended:
-            return False
-        errors = [t for t in failed if keys.ERROR in keys.ours(t)]
-        lost = sum(t.system_attrs.get(keys.LOST, "").endswith(GONE) for t in failed)
-        last = max(attempts, key=lambda t: t.number)
-        how = f"trial {last.number} {fate(last)}"
-        if len(errors) >= MAX_FAILURES:
-            reason = (
-                f"failed {len(errors)} times: {keys.ours(errors[-1])[keys.ERROR].strip().splitlines()[-1]}"
-            )
-        elif lost >= MAX_LOSSES:
-            reason = f"{lost} processes were lost at it"
-        elif len(attempts) >= MAX_ATTEMPTS:
-            reason = f"{len(attempts)} trials came to nothing, the last: {how}"
-        else:
-            place = f"slot {slot.index} of generation {slot.generation}"
-            logger.warning("%s is tried again, attempt %d: %s", place, len(attempts) + 1, how)
-            return False
-        trial.set_user_attr(keys.ATTEMPTS, sorted(t.number for t in attempts))
-        member.fail(reason)
-        return True
+        since, entries = time.perf_counter(), []
+        reasons = self.space.gates(candidates) if config.gate and asked else [None] * len(candidates)
+        asking = (time.perf_counter() - since) / max(1, len(candidates))
+        for candidate, reason in zip(candidates, reasons, strict=True):
+            record = state.archive.record(candidate.canonical(), generation)
+            member = CandidateRuns(candidate, n_runs)
+            if record is not None:
+                member.known, member.known_unfinished = record.runs, record.unfinished
+            if config.pruner in ("racing", "racing_within_runs"):
+                race = state.archive.race(generation, n_runs)
+                member.thresholds, member.lowest = race.thresholds, race.lowest
+                if config.pruner == "racing_within_runs":
+                    member.highest_losses = race.highest_losses
+                    member.margins = margins(candidate.schedule(config.steps), config.steps)
+            if config.gate:
+                member.enter(reason, making + asking)
+            member.take_known()
+            entries.append(_Entry(member, record.number if record else None, fidelity))
+        return entries
 
     def _train(self, trial: optuna.Trial, entry: _Entry) -> None:
         member, bench, order = entry.member, entry.fidelity.bench, entry.fidelity.order
@@ -249,6 +218,24 @@ class Objective:
             logger.warning("a member of the group failed; its slot is evaluated on its own", exc_info=True)
             return None
 
+    def _enter_others(
+        self, state: StudyState, others: Mapping[Slot, Params], generation: int
+    ) -> dict[Slot, _Entry]:
+        """The others of a group at the start of their runs, without those of which that raises: they lead."""
+        try:
+            candidates, making = self._made(list(others.values()))
+            return dict(zip(others, self._enter(state, candidates, generation, making), strict=True))
+        except Exception as error:
+            if machines_fault(error):
+                raise
+            if len(others) == 1:
+                logger.warning(
+                    "a member of the group failed; its slot is evaluated on its own", exc_info=True
+                )
+                return {}
+        alone = (self._enter_others(state, {slot: params}, generation) for slot, params in others.items())
+        return {slot: entry for found in alone for slot, entry in found.items()}
+
     def _train_group(self, state: StudyState, trial: optuna.Trial, own: _Entry) -> float:
         """Train the trial's whole group and record the others' outcomes; returns seconds a member.
 
@@ -261,15 +248,13 @@ class Objective:
         slot = claimed(frozen)
         assert slot is not None
         members = sampler.group(study, slot)
-        made = {other: self._candidate(params) for other, params in members.items() if other != slot}
-        asked: Sequence[tuple[str | None, float] | None] = [None] * len(made)
-        if own.fidelity.bench.config.evaluation.gate:
-            asked = self._gates([candidate for candidate, _ in made.values()])
-        others = {
-            other: (members[other], self._enter(state, candidate, slot.generation, making, answer))
-            for (other, (candidate, making)), answer in zip(made.items(), asked, strict=True)
-        }
-        stack = [own.member if other == slot else others[other][1].member for other in members]
+        others = {other: params for other, params in members.items() if other != slot}
+        entries = self._enter_others(state, others, slot.generation)
+        stack = [
+            own.member if other == slot else entries[other].member
+            for other in members
+            if other == slot or other in entries
+        ]
         bench = own.fidelity.bench
         for i, (task, seed) in enumerate(own.fidelity.order):
             training = [member for member in stack if not member.ended and len(member.runs) == i]
@@ -280,18 +265,18 @@ class Objective:
                     if run is not None:
                         member.add(run)
         seconds = (time.perf_counter() - start) / len(stack)
-        for other, (_, entry) in others.items():
+        for other, entry in entries.items():
             self._audit(entry, other)
         if stored_trial(study, trial).state.is_finished():
             raise optuna.exceptions.UpdateFinishedTrialError("the group was given to another worker")
         table, found = sampler.slot_table(study), []
-        for other, (params, entry) in others.items():
+        for other, entry in entries.items():
             member = entry.member
             if member.value is None or table.decided(other):
                 continue
             user, system = sampler.attributes(other, sampler.lineage(study, other))
             space = self.space.distributions()
-            suggested, dormant = split(params, space)
+            suggested, dormant = split(members[other], space)
             finished = optuna.trial.create_trial(
                 state=TrialState.COMPLETE if member.verdict is None else TrialState.PRUNED,
                 value=member.value if math.isfinite(member.value) else None,

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from optevo import keys
 from optevo.measurement.pool import Measurer, again_when_killed, processes
+from optevo.study.continuing import stored_config
 from optevo.study.studies import best_trials, contenders, search_trials
 from optevo.training.run import Run, as_stored, read_run, total_fitness
 
@@ -157,14 +158,23 @@ def planned_runs(study: optuna.Study, config: StudyConfig) -> int:
 
 
 def store_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
-    """Keep the result with the study, under the settings that it was measured with."""
+    """Keep the result with the study, under the settings that it was measured with.
+
+    That of a search which goes further by now is not kept: it would take the place of the later one.
+    """
+    if _goes_on(study) and stored_config(study.user_attrs, config.name).n_trials > config.n_trials:
+        return
     study.set_user_attr(keys.RERUN, {"settings": _settings(study, config), **as_stored(result)})
 
 
 def _settings(study: optuna.Study, config: StudyConfig) -> dict[str, int]:
     """What a result depends on that may change; of a search that has gone on, how far it was then."""
-    further = any(key.startswith(keys.EXTENT) for key in study.user_attrs)
-    return {**config.rerun.model_dump(mode="json"), **({"n_trials": config.n_trials} if further else {})}
+    further = {"n_trials": config.n_trials} if _goes_on(study) else {}
+    return {**config.rerun.model_dump(mode="json"), **further}
+
+
+def _goes_on(study: optuna.Study) -> bool:
+    return any(key.startswith(keys.EXTENT) for key in study.user_attrs)
 
 
 def _runs(stored: Sequence[dict[str, Any]]) -> tuple[Run, ...]:

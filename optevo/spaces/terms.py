@@ -253,7 +253,9 @@ class TermSpace(Space):
         return {name: value for name, value in params.items() if name not in unused}
 
     def gates(self, candidates: Sequence[Candidate]) -> list[str | None]:
-        """All in one, see `optevo.optim.terms.gate.gates`; imports torch."""
+        """All in one, see `optevo.optim.terms.gate.gates`, but for candidates with a gate of their own."""
+        if any(type(one).gate is not TermGenome.gate for one in candidates):
+            return super().gates(candidates)
         from optevo.optim.terms.gate import gates  # noqa: PLC0415  torch only where it is needed
 
         return gates([genome.rule() for genome in cast("Sequence[TermGenome]", candidates)])

@@ -32,11 +32,12 @@ _DIGEST = 32  # bytes
 def mapped(
     path: Path, key: str, shape: tuple[int, int, int, int], blocks: Callable[[], Iterator[Block]]
 ) -> tuple[Tensor, str]:
-    """What a file holds; where it is missing or damaged, it is made first.
+    """What a file holds; where it is missing, cut or without its seal, it is made first.
 
     The file has the pixels, the digest of what they were decoded from, and a seal. It is whole or not there:
-    it is written under another name, which is kept from one kill to the next start alone. Of several
-    processes one decodes and the others wait.
+    it is written under another name, which is kept from one kill to the next start alone. Nobody reads all
+    pixels to see whether they are the ones that were written. Of several processes one decodes and the others
+    wait.
 
     Args:
         path: Of the file, whose folder is made.

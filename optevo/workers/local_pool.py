@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 # its trial (`optevo.liveness.lost.FROZEN_SECONDS`): it may hold a lock of the database that they need for it.
 KILL_FROZEN_SECONDS = 10.0
 # Crashes in a row that may achieve nothing: enough for one slot to be given up because it loses every
-# process (`optevo.evaluation.objective.MAX_LOSSES`), and a few by chance.
+# process (`optevo.evaluation.giving_up.MAX_LOSSES`), and a few by chance.
 IN_VAIN = 15
 _TAIL_LINES = 100
 _CLOSE_SECONDS = 10.0  # for workers to end when asked to, before they are killed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
@@ -12,9 +12,11 @@ from optuna.trial import TrialState
 from small_studies import GENETIC, RANDOM, TPE, config, create
 
 from optevo import keys
-from optevo.evaluation.objective import MAX_ATTEMPTS, MAX_FAILURES, MAX_LOSSES, Interrupted, Objective
+from optevo.evaluation.faults import Interrupted
+from optevo.evaluation.giving_up import MAX_ATTEMPTS, MAX_FAILURES, MAX_LOSSES
+from optevo.evaluation.objective import Objective
 from optevo.liveness.lost import GONE, fail
-from optevo.spaces import Candidate
+from optevo.spaces import Candidate, TermSpace
 from optevo.study.studies import counted, is_complete
 from optevo.tasks import ScoredTask
 from optevo.training.scored import ScoredBench
@@ -94,6 +96,24 @@ def test_three_exceptions_end_a_slot_without_a_value_and_with_their_tracebacks(
     assert keys.ours(last)[keys.ATTEMPTS] == [trial.number for trial in failed]
     assert keys.ours(last)[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
     assert counted(study) == config(sampler=sampler).n_trials
+
+
+def test_a_gate_that_raises_ends_its_slot_too():
+    class Strict(TermSpace):
+        def gates(self, candidates: Sequence[Candidate]) -> list[str | None]:
+            if candidates[0].canonical() == self.candidate(self.presets()["sgd"]).canonical():
+                boom()
+            return [None for _ in candidates]
+
+    few = {"sampler": {"kind": "random", "n_trials": 2}}
+    study, task = create(InMemoryStorage(), **few), Fragile(lambda candidate: False, boom)
+    objective = Objective(ScoredBench(config(**few), [task], Path()), Strict())
+    study.optimize(objective, n_trials=MAX_FAILURES + 2, catch=(ZeroDivisionError,))
+    assert is_complete(study)
+    *failed, last = in_slot(study, (0, 0))
+    assert [trial.state for trial in failed] == [TrialState.FAIL] * MAX_FAILURES
+    assert (last.state, last.value) == (TrialState.PRUNED, None)
+    assert keys.ours(last)[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
 
 
 def test_it_is_a_member_that_ranks_last():

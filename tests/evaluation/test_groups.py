@@ -16,6 +16,7 @@ from optevo import keys
 from optevo.evaluation.objective import Interrupted
 from optevo.optim.terms import gate as integrity
 from optevo.optim.terms.gate import gate
+from optevo.optim.terms.genome import TermGenome
 from optevo.samplers import GeneticSampler
 from optevo.samplers.slots import Slot, SlotTable, claimed
 
@@ -332,6 +333,21 @@ def test_a_member_that_raises_costs_its_own_slot_and_not_those_of_its_group():
         decided = {slot for slot in finished(world) if slot[0] == 0}
         lost.append({(0, i) for i in range(POPULATION)} - decided)
     assert lost[1] == lost[0]
+
+
+def test_a_member_whose_gate_raises_costs_its_own_slot_alone(monkeypatch: pytest.MonkeyPatch):
+    poison, real = by_slot_of_first_generation()[0, 2], TermGenome.gate
+
+    def own(one: TermGenome) -> str | None:
+        if one.canonical() == poison:
+            raise ZeroDivisionError
+        return real(one)
+
+    monkeypatch.setattr(TermGenome, "gate", own)
+    world = workers(4)
+    assert world.ask(0)
+    world.finish(0)
+    assert set(finished(world)) == {(0, 0), (0, 1), (0, 3)}
 
 
 def by_slot_of_first_generation() -> dict[tuple[int, int], str]:

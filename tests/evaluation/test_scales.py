@@ -125,8 +125,7 @@ def test_who_stops_is_worth_less_than_who_went_on_and_who_diverged_than_both(bet
 
 def test_a_refused_and_a_given_up_candidate_are_worth_less_than_any():
     refused, given_up = (CandidateRuns(PRESETS["sgd"], 2) for _ in range(2))
-    refused.candidate = type("Refused", (), {"gate": lambda self: "gate: it climbs"})()
-    refused.enter()
+    refused.enter("gate: it climbs", seconds=0.0)
     given_up.fail("failed 3 times")
     assert refused.value == given_up.value == -math.inf
 

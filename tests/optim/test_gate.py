@@ -208,6 +208,17 @@ def test_many_at_once_have_the_verdicts_that_each_has_alone(drawn: list[TermGeno
     assert integrity.gates([]) == []
 
 
+def test_a_candidate_with_a_gate_of_its_own_is_asked_among_others():
+    class Wary(TermGenome):
+        def gate(self) -> str | None:
+            return "gate: too fast" if self.lr > 0.01 else super().gate()
+
+    fast = Wary(terms=("GRAD",), alphas=(1.0,), lr=0.1)
+    slow = Wary(terms=("GRAD",), alphas=(-1.0,), lr=0.001)
+    said = TermSpace().gates([PRESETS["adam"], fast, slow])
+    assert said == [None, "gate: too fast", gate(slow.rule())]
+
+
 @pytest.mark.parametrize("name", ["evolved", "adam"])
 def test_a_verdict_takes_a_few_dozen_updates_whatever_the_rule(name: str, monkeypatch: pytest.MonkeyPatch):
     calls: list[int] = []

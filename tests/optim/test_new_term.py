@@ -170,6 +170,8 @@ def test_a_checkpoint_holds_coefficients_by_name(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(BASIS, "cube")
     with pytest.raises(ValueError, match=r"Invalid coefficients: 'cube', .* use its term first"):
         second.load_state_dict(checkpoint)
+    with pytest.raises(ValueError, match=r"Invalid coefficients: 'cube'"):
+        copy.deepcopy(first)
     checkpoint["param_groups"][0]["coefficients"] = (1.0,) * 8
     with pytest.raises(ValueError, match="Invalid coefficients: 8 numbers, expected 7 at most"):
         second.load_state_dict(checkpoint)

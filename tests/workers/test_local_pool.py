@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from optevo.evaluation.objective import MAX_LOSSES
+from optevo.evaluation.giving_up import MAX_LOSSES
 from optevo.workers import local_pool as pools
 from optevo.workers.local_pool import LocalPool
 from optevo.workers.pool import (

@@ -109,10 +109,6 @@ class GenomeOptimizer(CheckedOptimizer):
         if clip_value is not None and not self._within(clip_value, 0.0, math.inf):
             raise ValueError(f"Invalid clip_value value: {clip_value}")
         for name, coefficient in _by_name(group.get("coefficients", {})).items():
-            if name not in BASIS:
-                raise ValueError(
-                    f"Invalid coefficients: {name!r}, {hint(name, BASIS)}, or use its term first"
-                )
             if not self._within(coefficient, -math.inf, math.inf):
                 raise ValueError(f"Invalid coefficient of {name}: {coefficient}")
 
@@ -185,6 +181,11 @@ def _moment(state: dict[str, Any], name: str, p: Tensor) -> Tensor:
 def _by_name(coefficients: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     """Coefficients by the names of the basis's entries; a checkpoint of before has them by position."""
     if isinstance(coefficients, Mapping):
+        for name in coefficients:
+            if name not in BASIS:
+                raise ValueError(
+                    f"Invalid coefficients: {name!r}, {hint(name, BASIS)}, or use its term first"
+                )
         return dict(coefficients)
     if len(coefficients) > len(BASIS):
         raise ValueError(
