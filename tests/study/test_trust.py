@@ -284,7 +284,7 @@ def test_a_cache_of_another_kind_is_not_believed(change, tmp_path):
     folder = image_folder(tmp_path / "set")
     inputs, targets, _ = read(folder)
     (kept,) = (tmp_path / "cache").iterdir()
-    folders.keep(kept, *change(inputs, targets))
+    folders._keep(kept, *change(inputs, targets))
     again = read(folder)
     assert again[0].dtype == torch.uint8
     assert again[1].tolist() == [0, 1]
