@@ -17,8 +17,8 @@ from optevo.reporting.progress import SearchProgress, counting
 from optevo.reporting.stage_progress import StageProgress
 from optevo.reporting.text import trial_lines
 from optevo.storage.opening import open_storage, shown
-from optevo.study.config import StudyConfig, differences, load_stages
-from optevo.study.continuing import resumed
+from optevo.study.config import StudyConfig, load_stages
+from optevo.study.continuing import extent, resumed
 from optevo.study.promotion import begin_stages, check_stages, staged_study, stored_pipeline
 from optevo.study.stages import Pipeline
 from optevo.study.studies import (
@@ -282,7 +282,7 @@ def _tell_of_search(
     action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
     launcher.console.print(f"{action} in {shown(launcher.storage_url)}, {launcher.told(config)}")
     if stored is not None and stored.search() != config.search():
-        further = ", ".join(differences(stored.search(), config.search()))
+        further = f"sampler.{config.sampler.extent}: {extent(stored)} → {extent(config)}"
         launcher.console.print(f"the search goes further than it did: {further}", highlight=False)
 
 

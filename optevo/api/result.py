@@ -192,10 +192,20 @@ class SearchResult:
             ("rule", formula(best)),
             ("with", str(keys.ours(best).get(keys.HYPERPARAMETERS, ""))),
         ]
+        if (result := self.measured) is not None and (leader := leader_of(self.study, result)) is not None:
+            lines.append(("led the search", leader))
         if measured is not None:
             header, *rows = result_cells(measured)
             lines += [(f"{row[0]}, {header[2].partition(', ')[2]}", row[2]) for row in rows]
         return [(printable(label), printable(value)) for label, value in lines]
+
+
+def leader_of(study: optuna.Study, result: Result) -> str | None:
+    """Who was ahead of the winner before fresh seeds were asked, in words; None where it was the winner."""
+    leader = best_trials(study, 1)[0]
+    if leader.number == result.winner:
+        return None
+    return f"trial {leader.number} with {leader.value:.4f}; on fresh seeds trial {result.winner} is ahead"
 
 
 def html_table(cells: list[list[str]]) -> str:

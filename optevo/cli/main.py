@@ -151,7 +151,6 @@ def worker(
     if storage is None:
         raise UserError("set OPTEVO_STORAGE to the database; workers are started by `optevo run`")
     root = data_root(data_dir, needed=False)
-    root = data_root(data_dir)
     tolerate_any_text("utf-8")  # which those who read it expect, whatever the locale
     die_with_parent()
     sys.stdout = sys.stderr = PipeSafeOutput(sys.stdout)

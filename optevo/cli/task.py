@@ -92,7 +92,5 @@ def _print(task: str, findings: list[Finding]) -> None:
         table.add_row(one.check, one.verdict, one.found, one.remedy)
     console.print(table)
     counts = {verdict: sum(one.verdict == verdict for one in findings) for verdict in ("wrong", "look")}
-    if counts["wrong"]:
-        console.print(f"{task}: {counts['wrong']} wrong, {counts['look']} to look at")
-    else:
-        console.print(f"{task}: nothing is wrong, {counts['look']} to look at")
+    wrong = f"{counts['wrong']} wrong" if counts["wrong"] else "nothing is wrong"
+    console.print(f"{task}: {wrong}" + f", {counts['look']} to look at" * bool(counts["look"]))

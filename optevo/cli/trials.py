@@ -189,9 +189,12 @@ def _pick(study: optuna.Study, config: StudyConfig, which: str) -> FrozenTrial:
 
 
 def print_result(study: optuna.Study, config: StudyConfig, result: Result) -> None:
+    from optevo.api.result import leader_of
     from optevo.reporting.text import result_table, trial_lines
 
     console.print(result_table(result))
+    if (leader := leader_of(study, result)) is not None:
+        console.print(f"led the search: {leader}", highlight=False)
     for line in trial_lines(study, config, study.get_trials(deepcopy=False)[result.winner]):
         console.print(line, highlight=False)
 

@@ -58,7 +58,8 @@ def check_sqlite(url: URL, *, create: bool) -> Connect | None:
         home = f"; write sqlite:///{os.path.expanduser(path)}" if url.database.startswith("~") else ""
         if not create:
             raise UserError(
-                f"there is no database {path}{home or '; give the one of your study with --storage'}"
+                f"there is no database {path}"
+                + (home or "; `optevo run FILE` makes one, --storage names another")
             )
         if not path.parent.is_dir():
             raise UserError(f"cannot create {path}: there is no folder {path.parent}{home}")

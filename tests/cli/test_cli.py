@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import runpy
+import sys
 from pathlib import Path
 
 import optuna
@@ -16,6 +17,7 @@ from optevo import keys
 from optevo.reporting.progress import SearchProgress
 from optevo.storage.opening import open_storage
 from optevo.study.studies import create_or_resume, load_study
+from optevo.tasks.roots import NOWHERE
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -177,6 +179,20 @@ def test_data_that_is_unknown_is_refused(optevo):
 
 def test_the_hidden_worker_command_without_a_storage_is_refused(optevo):
     said(optevo("worker", "tiny"))
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_worker_without_a_home_has_no_data_root_until_it_needs_one(optevo, monkeypatch: pytest.MonkeyPatch):
+    roots: list[Path] = []
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # which the command replaces, as stderr
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr("optevo.liveness.processes.die_with_parent", lambda: None)
+    monkeypatch.setattr(
+        "optevo.workers.worker.work", lambda *study, data_root, **options: roots.append(data_root)
+    )
+    monkeypatch.setenv("OPTEVO_STORAGE", "sqlite:///optevo.db")
+    assert optevo("worker", "tiny", "--parent", "1").status == 0
+    assert roots == [NOWHERE]
 
 
 # Reading

@@ -39,6 +39,12 @@ def every_command() -> Iterator[tuple[str, Any]]:
         )
 
 
+def test_every_command_stands_in_the_table_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "running.md").read_text("utf-8")
+    told_of = "\n".join(line for line in page.splitlines() if line.startswith("| `optevo"))
+    assert [name for name, _ in every_command() if f"`optevo {name}" not in told_of] == []
+
+
 def test_every_command_shows_examples_that_parse():
     root = typer.main.get_command(cli.app)
     shown = {name: command.epilog for name, command in every_command()}

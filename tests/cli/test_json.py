@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import comparing
 import numpy as np
 import optuna
 import pandas as pd
@@ -19,9 +20,11 @@ from comparing import drawn, measured, searched
 from optuna.trial import TrialState, create_trial
 
 from optevo import keys
+from optevo.api.result import SearchResult
 from optevo.cli import options
 from optevo.cli.json_output import json_ready, print_json
 from optevo.cli.status import KEYS
+from optevo.measurement.fresh_seeds import Result, Row, store_result
 from optevo.reporting import frames, top
 
 PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text("utf-8")
@@ -109,6 +112,18 @@ def test_the_winner_is_shown_with_its_fresh_seeds(in_memory: Callable[..., Any])
     (row,) = parsed(in_memory("show", "--json").out)["fresh_seeds"]
     assert (row["optimizer"], row["n_seeds"], row["diverged"]) == ("trial 1", 2, 0)
     assert row["metrics"]["digits"]["mean"] == pytest.approx(0.515)
+
+
+def test_a_winner_that_did_not_lead_the_search_is_explained(in_memory: Callable[..., Any]) -> None:
+    study = searched("tiny")
+    assert "led the search" not in in_memory("show").out
+    runs = tuple(comparing.a_run("digits", seed, 0.5) for seed in (1, 2))
+    store_result(study, comparing.config("tiny"), Result(0, (Row("trial 0", 0.0, runs),)))
+    said = " ".join(in_memory("show").out.split())
+    assert "led the search: trial 1 with 0.1000; on fresh seeds trial 0 is ahead" in said
+    told = SearchResult(study, comparing.config("tiny"))
+    assert "led the search: trial 1 with 0.1000" in repr(told)
+    assert "led the search" in told._repr_html_()
 
 
 def test_a_comparison_is_told_as_json_where_a_run_has_diverged(compare: Callable[..., Any]) -> None:
