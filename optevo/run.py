@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -15,7 +13,7 @@ from rich.console import Console
 from optevo.errors import RunFailed, UserError
 from optevo.measurement.fresh_seeds import Result, measure, planned_runs, store_result, stored_result
 from optevo.reporting.dashboard.board import Board
-from optevo.reporting.progress import Progress, counting
+from optevo.reporting.progress import SearchProgress, counting
 from optevo.reporting.stage_progress import StageProgress
 from optevo.reporting.text import trial_lines
 from optevo.storage.opening import open_storage, shown
@@ -37,14 +35,8 @@ from optevo.training.benches import BaseBench, ScoredBench, make_bench
 from optevo.training.devices import worker_devices
 from optevo.training.stacked import stacks
 from optevo.workers.dask_client import connect
-from optevo.workers.dask_pool import DaskPool
-from optevo.workers.here import work_here
-from optevo.workers.local_pool import LocalPool
-from optevo.workers.pool import WorkerPool
-from optevo.workers.supervisor import terminable, trying_tasks, watch
-
-#: A Dask cluster: its address, the device, how many workers, and whether `data_root` holds there too.
-Cluster = tuple[str, str, int | None, bool]
+from optevo.workers.launcher import Cluster, Launcher
+from optevo.workers.supervisor import terminable, trying_tasks
 
 
 @terminable()
@@ -96,15 +88,15 @@ def run(
         costs, data = bench.rehearse_all(), bench.identities()
     if config.in_process and cluster is not None:
         raise UserError("a model and data given in Python train in its own process: leave the cluster out")
-    alone, pipeline = int(config.in_process), config.pipeline
+    alone, pipeline, scored = int(config.in_process), config.pipeline, isinstance(bench, ScoredBench)
+    search_device = "cpu" if scored else device
     stage_device = device if pipeline is None else _rehearse_stages(config, pipeline, device, data_root)
-    scored = isinstance(bench, ScoredBench)
     config.make_space().rehearse()
     if cluster is not None:
         connect(cluster).close()
         devices = worker_devices("cpu" if scored else "auto", None)  # for measuring the best, in the end
     else:
-        devices = worker_devices("cpu" if scored else device, alone or workers)
+        devices = worker_devices(search_device, alone or workers)
     stage_devices = [] if pipeline is None or cluster else worker_devices(stage_device, alone or workers)
     stopped: list[int] = []  # signals received; no outage of the database is waited for after one
     study = create_or_resume(
@@ -118,12 +110,12 @@ def run(
     _tell_of_stacking(bench, devices[0], console)
     del bench
     board = Board(study, config)
-    crew = _Crew(storage_url, devices, data_root, console, stopped)
-    crew = crew.on(cluster, "cpu" if scored else device, workers, own_data_root)
+    where = None if cluster is None else Cluster(cluster, search_device, workers, own_data_root)
+    launcher = Launcher(storage_url, devices, data_root, console, stopped, where)
     if not is_complete(study):
-        _tell_of_search(study, config, stored, crew)
+        _tell_of_search(study, config, stored, launcher)
         limit = None if trials is None else counted(study) + trials
-        _work(study, config, crew, Progress(study, config), limit, tend=board.tend)
+        launcher.run(study, config, SearchProgress(study, config), limit, tend=board.tend)
         if not is_complete(study):
             if trials is None:
                 raise RunFailed(
@@ -135,8 +127,9 @@ def run(
             return None
     if pipeline is not None:
         begin_stages(study, config, pipeline)
-        crew = replace(crew, devices=stage_devices).on(cluster, stage_device, workers, own_data_root)
-        _train_stages(study, config, pipeline, crew)
+        where = where and where._replace(device=stage_device)
+        launcher = replace(launcher, devices=stage_devices, cluster=where)
+        _train_stages(study, config, pipeline, launcher)
     if config.rerun.candidates == 0:
         board.refresh()
         console.print("the search is complete; nothing is measured again, as [rerun] candidates = 0 says")
@@ -209,82 +202,19 @@ def promote(
         connect(cluster).close()
     check_environment(study, accept=accept_environment)
     begin_stages(study, config, pipeline)
-    crew = _Crew(storage_url, devices, data_root, console, stopped)
-    crew = crew.on(cluster, device, workers, own_data_root)
-    _train_stages(study, config, pipeline, crew)
+    where = None if cluster is None else Cluster(cluster, device, workers, own_data_root)
+    launcher = Launcher(storage_url, devices, data_root, console, stopped, where)
+    _train_stages(study, config, pipeline, launcher)
 
 
-@dataclass(frozen=True)
-class _Crew:
-    """Who works on a study, and where it shows; see `run` for each.
-
-    Attributes:
-        stopped: SIGINT and SIGTERM are noted here as they come.
-    """
-
-    storage_url: str
-    devices: Sequence[str]
-    data_root: Path
-    console: Console
-    stopped: list[int]
-    cluster: Cluster | None = None
-
-    def on(self, address: str | None, device: str, workers: int | None, own_data_root: bool) -> _Crew:
-        """The same on a Dask cluster, if there is one."""
-        return self if address is None else replace(self, cluster=(address, device, workers, own_data_root))
-
-    def told(self, config: StudyConfig) -> str:
-        """In words."""
-        if config.in_process:
-            return "in this process, which alone has its model and data"
-        if self.cluster is not None:
-            return f"Dask at {self.cluster[0]}"
-        return f"{len(self.devices)} worker{'s' * (len(self.devices) > 1)}"
-
-
-def _work(
-    study: optuna.Study,
-    config: StudyConfig,
-    crew: _Crew,
-    progress: Progress | StageProgress,
-    limit: int | None = None,
-    *,
-    stages: bool = False,
-    tend: Callable[[], None] = lambda: None,
-) -> None:
-    """Have a search, or its stages, worked on to the end, or up to `limit` trials; see `watch` for `tend`.
-
-    Raises:
-        KeyboardInterrupt: A stop was requested.
-    """
-    url, data_root, console = crew.storage_url, crew.data_root, crew.console
-    if config.in_process:
-        stopped = work_here(
-            *(url, config.name, console, progress),
-            device=crew.devices[0],
-            data_root=data_root,
-            limit=limit,
-            stages=stages,
-            tend=tend,
-        )
-    else:
-        options = ["--stages"] * stages + ([] if limit is None else ["--limit", str(limit)])
-        pool = _worker_pool(
-            config.name, url, crew.devices, options=options, data_root=data_root, cluster=crew.cluster
-        )
-        stopped = watch(study, pool, console, progress, crew.stopped, tend=tend)
-    if stopped:
-        raise KeyboardInterrupt
-
-
-def _train_stages(study: optuna.Study, config: StudyConfig, pipeline: Pipeline, crew: _Crew) -> None:
+def _train_stages(study: optuna.Study, config: StudyConfig, pipeline: Pipeline, launcher: Launcher) -> None:
     """Have workers train the best of a complete search in stages that have begun, to their end."""
     staged = staged_study(study, config, pipeline)
     if is_complete(staged):
         return
     progress = StageProgress(staged, pipeline)
-    crew.console.print(f"study {config.name!r}: {progress.told()}, {crew.told(config)}")
-    _work(staged, config, crew, progress, stages=True)
+    launcher.console.print(f"study {config.name!r}: {progress.told()}, {launcher.told(config)}")
+    launcher.run(staged, config, progress, stages=True)
     if not is_complete(staged):
         raise RunFailed(
             "the workers have ended before the stages were complete; nothing is lost: "
@@ -345,15 +275,15 @@ def _compared(config: StudyConfig, storage_url: str) -> tuple[StudyConfig, Study
 
 
 def _tell_of_search(
-    study: optuna.Study, config: StudyConfig, stored: StudyConfig | None, crew: _Crew
+    study: optuna.Study, config: StudyConfig, stored: StudyConfig | None, launcher: Launcher
 ) -> None:
     """Say whether a search is new, resumed, or goes further than it did, and who works on it."""
     begun = len(study.get_trials(deepcopy=False))
     action = f"resuming study {config.name!r} at trial {begun}" if begun else f"new study {config.name!r}"
-    crew.console.print(f"{action} in {shown(crew.storage_url)}, {crew.told(config)}")
+    launcher.console.print(f"{action} in {shown(launcher.storage_url)}, {launcher.told(config)}")
     if stored is not None and stored.search() != config.search():
         further = f"sampler.{config.sampler.extent}: {extent(stored)} → {extent(config)}"
-        crew.console.print(f"the search goes further than it did: {further}", highlight=False)
+        launcher.console.print(f"the search goes further than it did: {further}", highlight=False)
 
 
 def _measured(study: optuna.Study, stored: StudyConfig, config: StudyConfig) -> Result | None:
@@ -362,34 +292,3 @@ def _measured(study: optuna.Study, stored: StudyConfig, config: StudyConfig) -> 
     if result is None or config.pipeline is None:
         return result
     return result if is_complete(staged_study(study, config, config.pipeline)) else None
-
-
-def _worker_pool(
-    name: str,
-    storage_url: str,
-    devices: Sequence[str],
-    *,
-    options: Sequence[str],
-    data_root: Path,
-    cluster: Cluster | None,
-) -> WorkerPool:
-    """Workers on this machine, or on a cluster; `options` are those of `optevo worker`."""
-    # -P: nothing in the current folder is imported but what a study file names.
-    command = ["-P", "-m", "optevo", "worker", *options]
-    data = ["--data-dir", str(data_root)]
-    # The URL goes through the environment, where other users of the machine can't read a password in it.
-    env = {"OPTEVO_STORAGE": storage_url, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    if cluster is not None:
-        address, device, workers, own_data_root = cluster
-        return DaskPool(
-            address,
-            [*command, *(data if own_data_root else [])],
-            env,
-            device=device,
-            workers=workers,
-            name_of_study=name,
-            storage_url=storage_url,
-        )
-    command = [sys.executable, *command, *data, "--parent", str(os.getpid())]
-    each = [[*command, "--device", d, "--sharing", str(devices.count(d)), "--", name] for d in devices]
-    return LocalPool(each, {**os.environ, **env})

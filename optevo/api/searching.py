@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from rich.console import Console
@@ -18,9 +18,6 @@ from optevo.live import make_console
 from optevo.storage.opening import open_storage
 from optevo.study.studies import load_study
 from optevo.tasks.roots import data_root
-
-if TYPE_CHECKING:
-    from optevo.study.config import StudyConfig
 
 #: Where studies lie, if neither the argument nor OPTEVO_STORAGE says so.
 DEFAULT_STORAGE = "sqlite:///optevo.db"
@@ -144,17 +141,23 @@ def search(
         evaluation=evaluation,
         rerun=rerun,
     )
-    return _searched(
-        config,
-        storage=storage,
-        workers=workers,
-        device=device,
-        data_dir=data_dir,
-        progress=progress,
-        stop_after=stop_after,
-        cluster=cluster,
-        accept_environment=accept_environment,
-    )
+    from optevo.run import run  # noqa: PLC0415  imports torch
+
+    url = storage_url(storage)
+    with quiet_optuna():
+        run(
+            config,
+            storage_url=url,
+            workers=workers,
+            device=device,
+            data_root=data_root(data_dir, needed=False),
+            console=console_for(progress),
+            trials=stop_after,
+            cluster=cluster,
+            own_data_root=data_dir is not None,
+            accept_environment=accept_environment,
+        )
+        return SearchResult(*load_study(open_storage(url), config.name))
 
 
 def sweep(
@@ -216,34 +219,3 @@ def quiet_optuna() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-def _searched(
-    config: StudyConfig,
-    *,
-    storage: str | None,
-    workers: int | None,
-    device: str,
-    data_dir: str | Path | None,
-    progress: bool | Console,
-    stop_after: int | None,
-    cluster: str | None,
-    accept_environment: bool,
-) -> SearchResult:
-    from optevo.run import run  # noqa: PLC0415  imports torch
-
-    url = storage_url(storage)
-    with quiet_optuna():
-        run(
-            config,
-            storage_url=url,
-            workers=workers,
-            device=device,
-            data_root=data_root(data_dir, needed=False),
-            console=console_for(progress),
-            trials=stop_after,
-            cluster=cluster,
-            own_data_root=data_dir is not None,
-            accept_environment=accept_environment,
-        )
-        return SearchResult(*load_study(open_storage(url), config.name))

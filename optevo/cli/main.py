@@ -23,8 +23,12 @@ from optevo.cli.init import init
 from optevo.cli.options import (
     DEFAULT_STORAGE,
     EXIT_STOPPED,
+    AcceptEnvironment,
+    Cluster,
     DataDir,
+    Device,
     Storage,
+    Workers,
     console,
     told_when_interrupted,
 )
@@ -73,10 +77,8 @@ def options(
 def run(
     file: Annotated[Path, typer.Argument(help="A study file, or one that comes with optevo: quickstart.")],
     storage: Storage = DEFAULT_STORAGE,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Workers = None,
+    device: Device = "auto",
     trials: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many more trials, groups being finished.")
     ] = None,
@@ -85,16 +87,8 @@ def run(
         Path | None,
         typer.Option("--export", help="Write the winner to this file when the study is complete."),
     ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(help="Hand the workers to the Dask scheduler at this address.", metavar="ADDRESS"),
-    ] = None,
-    accept_environment: Annotated[
-        bool,
-        typer.Option(
-            "--accept-environment", help="Go on with another optevo or torch than it was begun with."
-        ),
-    ] = False,
+    cluster: Cluster = None,
+    accept_environment: AcceptEnvironment = False,
 ) -> None:
     """Create a study, or resume it: the same command. Ctrl-C stops it cleanly.
 

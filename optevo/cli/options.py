@@ -32,8 +32,18 @@ Storage = Annotated[
         metavar="URL",
     ),
 ]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Where data sets lie. Default: $OPTEVO_DATA, else a cache folder.")
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Hand the workers to the Dask scheduler at this address.", metavar="ADDRESS"),
+]
+AcceptEnvironment = Annotated[
+    bool,
+    typer.Option("--accept-environment", help="Go on with another optevo or torch than it was begun with."),
 ]
 
 

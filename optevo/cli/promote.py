@@ -12,8 +12,12 @@ from optevo import keys
 from optevo.cli.completion import complete_study
 from optevo.cli.options import (
     DEFAULT_STORAGE,
+    AcceptEnvironment,
+    Cluster,
     DataDir,
+    Device,
     Storage,
+    Workers,
     console,
     load_one,
     print_cells,
@@ -35,21 +39,11 @@ def promote(
         Path, typer.Argument(help="A file with `promote` and [[stages]].", metavar="STAGES.toml")
     ],
     storage: Storage = DEFAULT_STORAGE,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Workers = None,
+    device: Device = "auto",
     data_dir: DataDir = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(help="Hand the workers to the Dask scheduler at this address.", metavar="ADDRESS"),
-    ] = None,
-    accept_environment: Annotated[
-        bool,
-        typer.Option(
-            "--accept-environment", help="Go on with another optevo or torch than it was begun with."
-        ),
-    ] = False,
+    cluster: Cluster = None,
+    accept_environment: AcceptEnvironment = False,
 ) -> None:
     """Train a search's best in stages, the best of each going on; the same command resumes."""
     from optevo.run import promote as train_stages

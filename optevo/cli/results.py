@@ -15,7 +15,9 @@ from optevo.cli.json_output import Json, print_json
 from optevo.cli.options import (
     DEFAULT_STORAGE,
     DataDir,
+    Device,
     Storage,
+    Workers,
     check_output,
     console,
     print_cells,
@@ -30,8 +32,6 @@ Studies = Annotated[
     list[str],
     typer.Argument(help="Names of studies.", metavar="STUDY...", autocompletion=complete_study),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a core, or one a GPU.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Reference = Annotated[
     str | None,
     typer.Option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from optevo.cli.options import DataDir, console
+from optevo.cli.options import DataDir, Device, console
 from optevo.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def task_check(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Examples a batch. Default: the study file's, or 128.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:

@@ -142,8 +142,8 @@ def plan(
     if one.trial != winner:
         raise UserError(
             f"study {config.name!r} was measured on the test split with trial {one.trial}, and its winner is "
-            f"now trial {winner}: the search has gone on, or its [rerun] was changed since, and changed back "
-            "it shows that reading; --again reads the split anew, and marks the result"
+            f"now trial {winner}: the search has gone on, or its [rerun] was changed. With the [rerun] of "
+            "then that measurement is shown again; --again reads the split anew, and marks the result"
         )
     for name, asked, stored in (("steps", steps, one.steps), ("seeds", n_seeds, len(one.seeds))):
         if asked not in (None, stored):

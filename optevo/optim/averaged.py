@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optevo.optim.checked import CheckedOptimizer, ranges
+from optevo.optim.checked import CheckedOptimizer, ranges, step_count
 from optevo.optim.graphs.decay_functions import a1, a3
 
 _AVERAGE = (0.0, math.nextafter(1.0, 0.0), 1)
@@ -45,8 +45,7 @@ class _Averaged(CheckedOptimizer):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(p)
             if group.get("decay", "none") != "none":
-                # A constant on the CPU, so that reading it is no wait, nor an error with fake tensors.
-                count = state.setdefault("step", torch.tensor(0.0, dtype=torch.float32, device="cpu"))
+                count = step_count(state)
                 t = int(count.item())
                 count.add_(1)
             found[t].append(p)

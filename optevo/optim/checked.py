@@ -56,6 +56,17 @@ def ranges(defaults: Mapping[str, Any]) -> dict[str, tuple[float, float, int]]:
     }
 
 
+def step_count(state: dict[str, Any]) -> Tensor:
+    """The steps that a parameter has had, by its state: "step", a float32 scalar as torch has it.
+
+    On the CPU and a constant, so that reading it is no wait for a device, nor an error with fake tensors.
+    """
+    if "step" not in state:
+        state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
+    count: Tensor = state["step"]
+    return count
+
+
 class CheckedOptimizer(Optimizer):
     """Checks what it is given, and keeps the state of float16 and bfloat16 parameters in float32.
 

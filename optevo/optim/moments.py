@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optevo.optim.checked import CheckedOptimizer, ranges
+from optevo.optim.checked import CheckedOptimizer, ranges, step_count
 
 
 class MomentsOptimizer(CheckedOptimizer):
@@ -67,12 +67,11 @@ class MomentsOptimizer(CheckedOptimizer):
             if p.grad is None:
                 continue
             state = self.state[p]
-            if "step" not in state:
-                # A constant on the CPU, so that reading it is no wait, nor an error with fake tensors.
-                state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
+            begins = "step" not in state
+            count = step_count(state)
+            if begins:
                 self._begin(p, state, group)
-            state["step"].add_(1)
-            found[int(state["step"].item())].append(p)
+            found[int(count.add_(1).item())].append(p)
         return found
 
     def _begin(self, p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:

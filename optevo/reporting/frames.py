@@ -99,7 +99,7 @@ def trials(study: optuna.Study, config: StudyConfig) -> pd.DataFrame:
         `seconds` is wall-clock time; where the trial recorded none, up to its end or, for a lost one, its
         last sign of life.
     """
-    stored = _stored(study)
+    stored = search_trials(study)
     deciders = _deciders(stored)
     names = list(
         dict.fromkeys([*config.make_space().distributions(), *(p for t in stored for p in t.params)])
@@ -144,14 +144,14 @@ def runs(study: optuna.Study) -> pd.DataFrame:
 
     `copied` says that another trial trained it: `steps` and `seconds` are that one's.
     """
-    return frame_of([_run_row(*one) for one in _runs(_stored(study))], RUNS)
+    return frame_of([_run_row(*one) for one in _runs(search_trials(study))], RUNS)
 
 
 def record(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
     """One trial, of a stage too, for programs: the columns of `TRIALS`, its parameters and its runs."""
     attrs = keys.ours(trial)
     return {
-        **trial_row(trial, counted=trial.number in _deciders(_stored(study))),
+        **trial_row(trial, counted=trial.number in _deciders(search_trials(study))),
         "stage": attrs.get(keys.STAGE),
         "promoted_from": attrs.get(keys.PROMOTED_FROM),
         "params": dict(trial.params),
@@ -171,7 +171,7 @@ def curves(study: optuna.Study) -> pd.DataFrame:
     rows = []
     evaluation = study.user_attrs.get(keys.CONFIG, {}).get("evaluation", {})
     cheap = {**evaluation, **evaluation.get("screening", {})}
-    for trial, run, _ in _runs(_stored(study)):
+    for trial, run, _ in _runs(search_trials(study)):
         planned = (cheap if keys.ours(trial).get(keys.SCREENED) else evaluation).get("steps")
         steps = planned if isinstance(planned, int) else run["steps"]
         ends: list[float] = list(tenths(steps))
@@ -219,7 +219,7 @@ def cost(study: optuna.Study, *, rerun: bool = True) -> Cost:
         study: Whose.
         rerun: Whether to add what measuring the best again on fresh seeds took. Default: True.
     """
-    stored = _stored(study)
+    stored = search_trials(study)
     attrs = [keys.ours(trial) for trial in stored]
     steps = sum(one.get(keys.TRAINED_STEPS, 0) + one.get(keys.AUDIT, {"steps": 0})["steps"] for one in attrs)
     seconds = sum(_seconds(trial) or 0.0 for trial in stored)
@@ -253,10 +253,6 @@ def frame_of(
     """Columns of the given types, present without a row too; of `others` pandas finds the type."""
     frame = pd.DataFrame(list(rows), columns=[*columns, *others])
     return frame.astype(dict(columns))
-
-
-def _stored(study: optuna.Study) -> list[FrozenTrial]:
-    return search_trials(study)
 
 
 def _runs(trials: Iterable[FrozenTrial]) -> Iterator[tuple[FrozenTrial, Mapping[str, Any], bool]]:

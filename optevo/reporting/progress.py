@@ -1,12 +1,13 @@
-"""A running search, as the command that started it shows it."""
+"""A running study, as the command that started it shows it."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
@@ -32,25 +33,88 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 60.0  # the longest silence of a search that prints plain lines
 
 
-class Progress:
-    """A search seen from outside, by reading its storage.
+class Progress(abc.ABC):
+    """A study seen from outside, by reading its storage.
 
     Args:
         study: The study; its sampler tells generations.
+
+    Attributes:
+        counted: Finished trials at the last look.
+        failed: Failed ones that are told of.
+        generation: The one that is being evaluated.
+    """
+
+    counted: int
+    failed: list[FrozenTrial]
+    generation: int
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.study, self.start = study, time.monotonic()
+        self._last_line = self.start
+        self._read()
+        self._told_generation, self._told_failures = self.generation, {t.number for t in self.failed}
+
+    @abc.abstractmethod
+    def _read(self) -> None:
+        """Look at the storage."""
+
+    @abc.abstractmethod
+    def _generation_line(self, generation: int) -> str:
+        """What came of a generation that has ended."""
+
+    @abc.abstractmethod
+    def _sign_of_life(self) -> str:
+        """A line where there has been no news for long."""
+
+    @abc.abstractmethod
+    def _rows(self) -> Iterable[tuple[str, str]]:
+        """Labels and values of the table."""
+
+    def _retries(self) -> Iterable[str]:
+        """A line for each slot that is tried again since the last look. Default: none is told of."""
+        return ()
+
+    def lines(self) -> list[str]:
+        """What is new since the last call: failures, ended generations, and now and then a sign of life."""
+        self._read()
+        failed = [trial for trial in self.failed if trial.number not in self._told_failures]
+        self._told_failures.update(trial.number for trial in failed)
+        ended = range(self._told_generation, self.generation)
+        self._told_generation = self.generation
+        new = [f"trial {trial.number} {printable(fate(trial))}" for trial in failed]
+        new += [*self._retries(), *map(self._generation_line, ended)]
+        if not new and time.monotonic() - self._last_line > _LINE_SECONDS:
+            new = [self._sign_of_life()]
+        if new:
+            self._last_line = time.monotonic()
+        return new
+
+    def table(self) -> Table:
+        """The study as it stands, for a live display."""
+        self._read()
+        # Names and messages are other people's: as Text, nothing in them is taken for markup.
+        table = Table(show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for label, value in self._rows():
+            table.add_row(label, Text(printable(value)))
+        return table
+
+
+class SearchProgress(Progress):
+    """A search that is being evaluated.
+
+    Args:
+        study: The study.
         config: Its configuration.
     """
 
     def __init__(self, study: optuna.Study, config: StudyConfig) -> None:
-        self.study, self.config = study, config
-        self.start = time.monotonic()
-        self.total = config.n_trials
-        self.last_line = self.start
-        self.told_failures: set[int] = set()
-        self._read()
+        self.config, self.total = config, config.n_trials
+        super().__init__(study)
         self.at_start = self.counted
-        self.told_generation = self.generation
-        self.told_failures.update(t.number for t in self.failed)
-        self.told_retries = set(self._retries())
+        self._told_retries = set(self._retried())
 
     def _read(self) -> None:
         trials = search_trials(self.study)
@@ -67,31 +131,12 @@ class Progress:
         self.generation = self.slots.generation if sampler.has_generations else 0
         self.last_generation = (self.slots.n_generations or 1) - 1
 
-    def lines(self) -> list[str]:
-        """What is new since the last call: ended generations, failures, and now and then a sign of life."""
-        self._read()
-        new = []
-        for trial in self.failed:
-            if trial.number not in self.told_failures:
-                self.told_failures.add(trial.number)
-                new.append(
-                    f"trial {trial.number} failed: {printable(_last_line(keys.ours(trial)[keys.ERROR]))}"
-                )
-        for number, line in self._retries().items():
-            if number not in self.told_retries:
-                self.told_retries.add(number)
-                new.append(line)
-        while self.told_generation < self.generation:
-            new.append(self._generation_line(self.told_generation))
-            self.told_generation += 1
-        if not new and time.monotonic() - self.last_line > _LINE_SECONDS:
-            best = f", best {self.best.value:.4f}" if self.best else ""
-            new = [f"trial {self.counted}/{self.total}{best}, {self._left()}"]
-        if new:
-            self.last_line = time.monotonic()
-        return new
+    def _retries(self) -> list[str]:
+        new = {number: line for number, line in self._retried().items() if number not in self._told_retries}
+        self._told_retries.update(new)
+        return list(new.values())
 
-    def _retries(self) -> dict[int, str]:
+    def _retried(self) -> dict[int, str]:
         """A line for each trial in whose slot another had come to nothing, by the trial's number."""
         held: dict[Slot, list[FrozenTrial]] = {}
         for trial in self.trials:
@@ -118,16 +163,9 @@ class Progress:
             f"mean {statistics.fmean(values):.4f}  {formula(best)}"
         )
 
-    def table(self) -> Table:
-        """The search as it stands, for a live display."""
-        self._read()
-        # Names and messages are other people's: as Text, nothing in them is taken for markup.
-        table = Table(show_header=False)
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column()
-        for label, value in self._rows():
-            table.add_row(label, Text(printable(value)))
-        return table
+    def _sign_of_life(self) -> str:
+        best = f", best {self.best.value:.4f}" if self.best else ""
+        return f"trial {self.counted}/{self.total}{best}, {self._left()}"
 
     def _rows(self) -> Iterator[tuple[str, str]]:
         yield "study", self.study.study_name
@@ -140,7 +178,7 @@ class Progress:
             yield "best rule", formula(self.best)
             yield "", hyperparameters(self.best) or ""
         for trial in self.failed[-1:]:
-            yield "last failure", f"trial {trial.number}: {_last_line(keys.ours(trial)[keys.ERROR])}"
+            yield "last failure", f"trial {trial.number} {fate(trial)}"
         if self.config.evaluation.split == "test":
             yield "split", TEST_MARK
         yield "time", f"{_duration(time.monotonic() - self.start)}, {self._left()}"
@@ -167,10 +205,6 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[int]
     dots = "dots" if console.encoding.startswith("utf") else "line"
     with console.status(line(0), spinner=dots) as status:
         yield lambda done: status.update(line(done))
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
 
 
 def _duration(seconds: float) -> str:

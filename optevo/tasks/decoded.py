@@ -14,6 +14,7 @@ import torch
 
 from optevo.errors import UserError
 from optevo.tasks.base import Split, Splits
+from optevo.tasks.image_files import file_identity
 from optevo.tasks.image_pixels import fit_pixels
 from optevo.tasks.mapped import Block, mapped
 from optevo.tasks.roots import decoded_root
@@ -61,16 +62,15 @@ def read_splits(
 
 
 def key_of(place: Path, files: Iterable[tuple[Path, os.stat_result]]) -> str:
-    """What identifies these very files in this very place, by their sizes, times of change and inodes."""
+    """What identifies these very files in this very place, see `file_identity`."""
     digest = hashlib.sha256(f"{VERSION} {place.resolve()}".encode(errors="surrogateescape"))
     for path, status in files:
-        times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-        digest.update(b"\0%b\0%b" % (os.fsencode(path), times.encode()))
+        digest.update(file_identity(path, status))
     return digest.hexdigest()
 
 
 def decode(paths: list[Path], shape: Shape, remedy: str) -> Iterator[Block]:
-    """All images of any size in order, by as many threads as there are processors.
+    """All images of any size in order, decoded by several threads.
 
     Args:
         paths: Of the images.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from optevo.errors import UserError
 from optevo.escaping import printable
-from optevo.tasks.image_files import ImageFiles, list_images
+from optevo.tasks.image_files import ImageFiles, file_identity, list_images
 from optevo.tasks.image_pixels import read_pixels
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def read_folder(
         warn(note)
     key = _key(found, shape)
     kept = cache / f"{folder.parent.name}-{folder.name}-{key[:32]}.pt"
-    loaded = load_kept(kept, (len(found.files), *shape), classes)
+    loaded = _load_kept(kept, (len(found.files), *shape), classes)
     if loaded is not None:
         return *loaded, found.classes
     logger.info("decoding %d images of %s", len(found.files), printable(str(folder)))
@@ -71,7 +71,7 @@ def read_folder(
     targets = torch.tensor([number for _, number, _ in found.files], dtype=torch.int64)
     with contextlib.suppress(OSError):
         if _key(list_images(folder, classes), shape) == key:  # else what was decoded has changed meanwhile
-            keep(kept, inputs, targets)
+            _keep(kept, inputs, targets)
     return inputs, targets, found.classes
 
 
@@ -86,8 +86,7 @@ def _key(found: ImageFiles, shape: tuple[int, int, int]) -> str:
     digest = hashlib.sha256(f"{_VERSION} {shape} {len(found.classes)}\0".encode())
     digest.update(os.fsencode(os.path.realpath(found.folder)))
     for path, _, status in found.files:
-        times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-        digest.update(b"\0%b\0%b" % (os.fsencode(path), times.encode()))
+        digest.update(file_identity(path, status))
     return digest.hexdigest()
 
 
@@ -114,8 +113,8 @@ def _checksum(path: Path, inputs: Tensor, targets: Tensor) -> str:
     return digest.hexdigest()
 
 
-def load_kept(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor] | None:
-    """What `keep` wrote, or None where it is missing or damaged. Nothing in the file is ever run."""
+def _load_kept(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor, Tensor] | None:
+    """What `_keep` wrote, or None where it is missing or damaged. Nothing in the file is ever run."""
     if not os.path.isfile(path):
         return None
     try:
@@ -133,7 +132,7 @@ def load_kept(path: Path, shape: tuple[int, ...], classes: int) -> tuple[Tensor,
     return None
 
 
-def keep(path: Path, inputs: Tensor, targets: Tensor) -> None:
+def _keep(path: Path, inputs: Tensor, targets: Tensor) -> None:
     """Keep decoded tensors. Whole or not at all, also where several processes write the same file."""
     temporary = None
     try:

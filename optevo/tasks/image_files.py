@@ -38,6 +38,12 @@ _HIDDEN = {
 _SHOWN = 12  # names that a message lists
 
 
+def file_identity(path: str | Path, status: os.stat_result) -> bytes:
+    """What tells a file from one that took its place: path, size, times of change and inode."""
+    times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+    return b"\0%b\0%b" % (os.fsencode(path), times.encode())
+
+
 @dataclass
 class ImageFiles:
     """What was found in one part of a data set.

@@ -22,6 +22,7 @@ from optevo.errors import UserError
 from optevo.storage.opening import open_storage
 from optevo.study.config import parse_config
 from optevo.study.studies import load_study
+from optevo.workers.launcher import Launcher
 from optevo.workers.worker import work
 
 from .outcomes import Fault, command, refused
@@ -39,7 +40,7 @@ def untrained() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for where, name in (
             (optevo.api.winners.Machine, "train"),
-            (optevo.run, "_worker_pool"),
+            (Launcher, "_pool"),
             (optevo.storage.proxy, "start_server"),
             (optuna_dashboard, "run_server"),
         ):

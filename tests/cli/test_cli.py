@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from optevo import keys
-from optevo.reporting.progress import Progress
+from optevo.reporting.progress import SearchProgress
 from optevo.storage.opening import open_storage
 from optevo.study.studies import create_or_resume, load_study
 from optevo.tasks.roots import NOWHERE
@@ -303,7 +303,7 @@ def on_a_terminal(name: str) -> str:
     loaded, one = load_study(open_storage("sqlite:///optevo.db"), name)
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=300, color_system=None)
-    console.print(Progress(loaded, one).table())
+    console.print(SearchProgress(loaded, one).table())
     return file.getvalue()
 
 

@@ -21,6 +21,7 @@ from optevo.cli.main import app
 from optevo.storage import opening
 from optevo.study.promotion import staged_study, stored_pipeline
 from optevo.study.studies import is_complete, load_study
+from optevo.workers.launcher import Launcher
 
 STAGES = """
 promote = 5
@@ -72,7 +73,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     for module in (opening, optevo.run):
         monkeypatch.setattr(module, "open_storage", lambda url, **options: storage)
     verbosity = optuna.logging.get_verbosity()
-    monkeypatch.setattr(optevo.run, "_worker_pool", None)
+    monkeypatch.setattr(Launcher, "_pool", None)
     yield Commands(tmp_path, storage)
     optuna.logging.set_verbosity(verbosity)
 

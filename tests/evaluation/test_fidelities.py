@@ -20,7 +20,7 @@ from optevo.measurement.fresh_seeds import measure
 from optevo.optim import PRESETS
 from optevo.reporting.frames import best, curves, trials
 from optevo.reporting.populations import generations
-from optevo.reporting.progress import Progress
+from optevo.reporting.progress import SearchProgress
 from optevo.storage.counting import count, count_trials
 from optevo.storage.opening import open_storage
 from optevo.study.check import check_study
@@ -212,7 +212,7 @@ def test_a_study_of_two_evaluations_is_resumed_and_read(tmp_path: Path, monkeypa
     top = best_trials(study, 1)[0]
     assert not keys.ours(top).get(keys.SCREENED)
     assert best(frame, 1)["number"].tolist() == [top.number]
-    assert Progress(study, chosen).best == top
+    assert SearchProgress(study, chosen).best == top
     assert count(study) == count_trials(study.trials)  # by query, and of the trials
     assert count(study).best == top.value
     table = generations(study, chosen)

@@ -24,7 +24,7 @@ from optevo.optim.terms import gate as integrity
 from optevo.optim.terms.gate import gate
 from optevo.reporting.frames import trials as frame
 from optevo.reporting.populations import generations
-from optevo.reporting.progress import Progress
+from optevo.reporting.progress import SearchProgress
 from optevo.samplers import GeneticSampler, ParticleSampler
 from optevo.samplers.base import sampler_of
 from optevo.samplers.individuals import params_of
@@ -153,7 +153,7 @@ def test_a_study_file_of_a_define_by_run_space_is_read_by_everybody(tmp_path):
     assert study_config.n_trials == PLACES
     url = f"sqlite:///{tmp_path}/optevo.db"
     study = create_or_resume(study_config, open_storage(url, create=True), "cpu")
-    progress = Progress(study, study_config)
+    progress = SearchProgress(study, study_config)
     seen = []
     while not is_complete(study):
         study = create_or_resume(study_config, open_storage(url), "cpu")  # a new process

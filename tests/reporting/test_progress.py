@@ -13,7 +13,7 @@ from rich.console import Console
 
 from optevo import keys
 from optevo.measurement.fresh_seeds import Result, Row
-from optevo.reporting.progress import Progress, counting
+from optevo.reporting.progress import SearchProgress, counting
 from optevo.reporting.text import TEST_MARK, result_markdown, result_table, trial_lines
 from optevo.samplers.slots import claimed
 from optevo.training.run import Run
@@ -26,7 +26,7 @@ def go_on(loaded: Loaded, n: int, objective=evaluate) -> None:
     study.optimize(lambda trial: objective(trial, config), n_trials=n, catch=RuntimeError)
 
 
-def shown(progress: Progress) -> str:
+def shown(progress: SearchProgress) -> str:
     console = Console(width=120)
     with console.capture() as captured:
         console.print(progress.table())
@@ -39,7 +39,7 @@ def best(loaded: Loaded) -> str:
 
 def test_each_generation_is_told_once_with_its_best_and_mean():
     loaded = search(n_trials=0)
-    progress = Progress(*loaded)
+    progress = SearchProgress(*loaded)
     go_on(loaded, 5)
     assert progress.lines() == []
     go_on(loaded, 1)
@@ -66,12 +66,12 @@ def test_what_counts_runs_says_of_how_many_whatever_the_study_is_called(encoding
 
 def test_what_ended_before_is_not_told():
     loaded = search(n_trials=6, failures=1)
-    assert Progress(*loaded).lines() == []
+    assert SearchProgress(*loaded).lines() == []
 
 
 def test_a_failure_is_told_once_by_its_last_line():
     loaded = search(n_trials=0)
-    progress = Progress(*loaded)
+    progress = SearchProgress(*loaded)
     go_on(loaded, 1, fail)
     assert progress.lines() == ["trial 0 failed: RuntimeError: no <b>luck</b>"]
     assert progress.lines() == []
@@ -79,7 +79,7 @@ def test_a_failure_is_told_once_by_its_last_line():
 
 def test_a_slot_that_is_tried_again_is_told_once_with_attempt_and_reason():
     loaded = search(n_trials=0)
-    progress = Progress(*loaded)
+    progress = SearchProgress(*loaded)
     go_on(loaded, 1, fail)
     go_on(loaded, 1, interrupted)
     first, second = map(claimed, loaded[0].get_trials())
@@ -105,7 +105,7 @@ def interrupted(trial: optuna.Trial, config) -> float:
 
 def test_a_generation_without_any_fitness_is_told_as_such():
     loaded = search(n_trials=0)
-    progress = Progress(*loaded)
+    progress = SearchProgress(*loaded)
 
     def end(trial: optuna.Trial, config) -> float:
         raise optuna.TrialPruned
@@ -117,13 +117,13 @@ def test_a_generation_without_any_fitness_is_told_as_such():
 def test_a_silent_search_gives_a_sign_of_life(monkeypatch: pytest.MonkeyPatch):
     loaded = grid()
     monkeypatch.setattr("optevo.reporting.progress._LINE_SECONDS", -1.0)
-    (line,) = Progress(*loaded).lines()
+    (line,) = SearchProgress(*loaded).lines()
     assert line == f"trial 6/6, best {best(loaded)}, time left unknown yet"
 
 
 def test_the_table_says_how_far_the_search_is():
     loaded = search(n_trials=8, failures=1)
-    text = shown(Progress(*loaded))
+    text = shown(SearchProgress(*loaded))
     for said in ("generation", "1 of 2", "8 of 14, 2 pruned, 0 running, 1 failed", best(loaded), "best rule"):
         assert said in text
     assert "last failure" in text
@@ -132,14 +132,14 @@ def test_the_table_says_how_far_the_search_is():
 
 @pytest.mark.parametrize("state", ["grid", "random", "tpe"])
 def test_a_search_without_generations_shows_none(state: str):
-    assert "generation" not in shown(Progress(*example(state)))
+    assert "generation" not in shown(SearchProgress(*example(state)))
 
 
 def test_time_left_is_what_the_trials_since_the_start_took(monkeypatch: pytest.MonkeyPatch):
     clock = [0.0]
     monkeypatch.setattr("optevo.reporting.progress.time.monotonic", lambda: clock[0])
     loaded = search(n_trials=4)
-    progress = Progress(*loaded)
+    progress = SearchProgress(*loaded)
     go_on(loaded, 2)
     clock[0] = 900.0
     assert "15 min 00 s, 1 h 00 min left" in shown(progress)  # eight more at 450 s
@@ -147,7 +147,7 @@ def test_time_left_is_what_the_trials_since_the_start_took(monkeypatch: pytest.M
 
 def test_a_search_that_sees_the_test_split_says_so_in_table_and_trial():
     study, config = search(n_trials=1, evaluation={"tasks": ["digits"], "split": "test"})
-    assert TEST_MARK[:40] in shown(Progress(study, config))
+    assert TEST_MARK[:40] in shown(SearchProgress(study, config))
     assert f"  {TEST_MARK}" in trial_lines(study, config, study.trials[0])
 
 

@@ -28,7 +28,7 @@ from optevo.reporting.dashboard import charts
 from optevo.reporting.figures import search as drawn
 from optevo.reporting.figures.rule import rule_curves, rule_graph
 from optevo.reporting.page.report import write_report
-from optevo.reporting.progress import Progress
+from optevo.reporting.progress import SearchProgress
 from optevo.reporting.text import trial_lines
 from optevo.spaces import SPACES
 from optevo.training.run import found_rate, read_run
@@ -79,7 +79,7 @@ def test_a_trial_is_told_with_its_rule_to_paste_and_its_rates(loaded):
     assert lines[2].startswith("  none [a2]*div([mul(a13,a2)]*qh_v,")
     assert GraphGenome(lines[2].strip()).formula() == lines[1].strip()
     assert "found lr 1 in 3 runs" in lines[3]
-    rows = dict(Progress(study, config)._rows())
+    rows = dict(SearchProgress(study, config)._rows())
     assert "found lr 1 in 3 runs" in rows[""]
 
 

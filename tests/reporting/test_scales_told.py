@@ -21,7 +21,7 @@ from optevo.reporting.figures import search as drawn
 from optevo.reporting.frames import runs, trials
 from optevo.reporting.page.report import write_report
 from optevo.reporting.populations import generations
-from optevo.reporting.progress import Progress
+from optevo.reporting.progress import SearchProgress
 from optevo.reporting.text import result_cells, trial_lines
 from optevo.samplers import NoSlot
 from optevo.study.config import StudyConfig, parse_config
@@ -133,7 +133,7 @@ def test_a_search_reads_alike_on_every_scale(searched: Loaded, tmp_path: Path):
 
 
 def rows(study: optuna.Study, config: StudyConfig) -> list[tuple[str, str]]:
-    return list(Progress(study, config)._rows())
+    return list(SearchProgress(study, config)._rows())
 
 
 def test_a_result_with_a_diverged_run_says_how_many(searched: Loaded, tmp_path: Path):

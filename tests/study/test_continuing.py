@@ -17,7 +17,7 @@ from optevo import keys
 from optevo.errors import UserError
 from optevo.measurement.fresh_seeds import Result, Row, store_result, stored_result
 from optevo.reporting.dashboard import notes
-from optevo.reporting.progress import Progress
+from optevo.reporting.progress import SearchProgress
 from optevo.samplers.individuals import params_of
 from optevo.samplers.slots import claimed
 from optevo.storage.copying import copy_into
@@ -122,7 +122,7 @@ def test_progress_and_note_tell_of_the_new_total():
     memory = Memory()
     finish(create(memory))
     study, one = create(memory, sampler=further(GENETIC, 1)), config(sampler=written_out(GENETIC, 1))
-    progress = Progress(study, one)
+    progress = SearchProgress(study, one)
     assert (progress.counted, progress.total, progress.last_generation) == (10, 13, 3)
     rows = dict(notes._rows(study, one))
     assert rows["trials"] == "10 of 13"

@@ -35,7 +35,7 @@ from optevo.optim import export_source
 from optevo.optim.graphs.operations import OPERANDS, OPERATIONS
 from optevo.optim.graphs.program import program
 from optevo.optim.terms.presets import PRESETS
-from optevo.reporting.progress import Progress
+from optevo.reporting.progress import SearchProgress
 from optevo.reporting.text import result_cells, result_markdown, trial_lines
 from optevo.spaces import TermSpace
 from optevo.storage.opening import open_storage
@@ -202,7 +202,7 @@ def test_a_running_search_shows_printable_text(hostile_study, monkeypatch):
     trial.state = optuna.trial.TrialState.FAIL
     best = study.trials[0]
     best.user_attrs = {**best.user_attrs, keys.FORMULA: keys.ours(trial)[keys.FORMULA]}
-    progress = Progress(study, parse_config(CONFIG, "test"))
+    progress = SearchProgress(study, parse_config(CONFIG, "test"))
     trials = [best, trial]
     monkeypatch.setattr(study, "get_trials", lambda deepcopy, states: trials)
     assert all(line.isprintable() for line in progress.lines())
@@ -284,7 +284,7 @@ def test_a_cache_of_another_kind_is_not_believed(change, tmp_path):
     folder = image_folder(tmp_path / "set")
     inputs, targets, _ = read(folder)
     (kept,) = (tmp_path / "cache").iterdir()
-    folders.keep(kept, *change(inputs, targets))
+    folders._keep(kept, *change(inputs, targets))
     again = read(folder)
     assert again[0].dtype == torch.uint8
     assert again[1].tolist() == [0, 1]

@@ -16,7 +16,7 @@ from optevo.errors import UserError
 from optevo.liveness.lost import LivenessMonitor, fail_lost_trials
 from optevo.optuna_private import set_trial_user_attr, storage_of
 from optevo.reporting.frames import cost, trials
-from optevo.reporting.progress import Progress
+from optevo.reporting.progress import SearchProgress
 from optevo.samplers import sampler_of
 from optevo.storage.copying import copy_into
 from optevo.storage.counting import count
@@ -105,7 +105,7 @@ def test_readers_of_the_search_see_nothing_of_stages():
     study, one = searched(), config()
 
     def seen() -> list[Any]:
-        progress = Progress(study, one)
+        progress = SearchProgress(study, one)
         told = [progress.counted, progress.pruned, progress.running, len(progress.failed)]
         frame = trials(study, one).to_json()
         best = [trial.number for trial in best_trials(study, 5)]

@@ -19,7 +19,7 @@ from small_studies import config, create, finish
 
 from optevo.errors import RunFailed, UserError
 from optevo.liveness.processes import STOPS
-from optevo.reporting.progress import Progress
+from optevo.reporting.progress import SearchProgress
 from optevo.run import run
 from optevo.workers import supervisor
 from optevo.workers.pool import EXIT_TASK_BROKEN, EXIT_TERMINATED, EXIT_USER_ERROR, WorkerExit
@@ -61,7 +61,7 @@ def study(quiet_optuna: None) -> optuna.Study:
 def see(study: optuna.Study, pool: Script, *, terminal: bool = False) -> tuple[bool, str]:
     console = Console(record=True, width=200, force_terminal=terminal, file=io.StringIO())
     try:
-        return watch(study, pool, console, Progress(study, config()), []), console.export_text()
+        return watch(study, pool, console, SearchProgress(study, config()), []), console.export_text()
     finally:
         assert pool.closed
 
@@ -150,7 +150,7 @@ def fruitless(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, quiet_optuna: None
 ) -> Callable[[], None]:
     """A run whose workers end, with nothing done."""
-    monkeypatch.setattr("optevo.run._worker_pool", lambda *_, **__: Script(0))
+    monkeypatch.setattr("optevo.workers.launcher.Launcher._pool", lambda *_, **__: Script(0))
     options: dict[str, Any] = {"workers": 1, "device": "cpu", "data_root": tmp_path}
     return lambda: run(
         config(), storage_url=f"sqlite:///{tmp_path / 'a.db'}", console=Console(quiet=True), **options

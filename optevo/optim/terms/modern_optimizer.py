@@ -14,7 +14,7 @@ from torch import Tensor
 
 from optevo.naming import explain_keywords, hint
 from optevo.optim.cautious import mask_updates
-from optevo.optim.checked import CheckedOptimizer, ranges
+from optevo.optim.checked import CheckedOptimizer, ranges, step_count
 from optevo.optim.kinds import KINDS, check_kind, kinds_by_shape, mark_head
 from optevo.optim.orthogonal import orthogonalise
 from optevo.optim.terms.kernels import Lists, Scalars, update
@@ -164,11 +164,8 @@ class ModernOptimizer(CheckedOptimizer):
                 continue
             rule, state, k = rules[kind], self.state[p], 0
             if rule.counts:
-                if "step" not in state:
-                    # On the CPU, so that reading it is no wait for another device.
-                    state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
-                k = int(state["step"].item()) + 1
-                counters.append(state["step"])
+                counters.append(step_count(state))
+                k = int(counters[-1].item()) + 1
             key = (p.device, p.dtype, k, rule.key, rates[kind])
             bucket = buckets.get(key)
             if bucket is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optevo.naming import explain_keywords, hint, nearest
-from optevo.optim.checked import CheckedOptimizer, ranges
+from optevo.optim.checked import CheckedOptimizer, ranges, step_count
 from optevo.optim.terms.genome import TermGenome
 from optevo.optim.terms.kernels import Scalars, update
 from optevo.optim.terms.presets import PRESETS
@@ -144,11 +144,8 @@ class GenomeOptimizer(CheckedOptimizer):
                 continue
             state, k = self.state[p], 0
             if counts:
-                if "step" not in state:
-                    # A constant on the CPU, so that reading it is no wait, nor an error with fake tensors.
-                    state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
-                k = int(state["step"].item()) + 1
-                counters.append(state["step"])
+                counters.append(step_count(state))
+                k = int(counters[-1].item()) + 1
             bucket = buckets.get((p.device, p.dtype, k))
             if bucket is None:
                 bucket = buckets[p.device, p.dtype, k] = _Tensors([], [], [], [])
