@@ -295,6 +295,19 @@ def test_the_page_says_what_the_modern_winner_s_runs_say(folder: str, winner: st
         assert f"{row['mean']:.4f} ± {row['sd']:.4f}" in page
 
 
+@pytest.mark.parametrize("baseline", ["muon_conv", "ortho_conv"])
+def test_the_page_says_what_the_best_baselines_runs_say(baseline: str):
+    runs = pd.concat(pd.read_csv(RESULTS / "modern" / f"modern_{name}.csv") for name in (baseline, "evolved"))
+    runs = runs[runs.groupby(["set", "seed"])["study"].transform("nunique") == 2]
+    found = transfer.differences(runs, f"modern_{baseline}")
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    for row in found[found["difference"].notna()].to_dict("records"):
+        said = f"{row['difference']:+.4f} | {row['low']:+.4f} to {row['high']:+.4f} | {row['p']:.1g}"
+        assert f"{said} |".replace("-", "−") in page, row["set"]
+    for row in found[found["mean"].notna()].to_dict("records"):
+        assert f"{row['mean']:.4f} ± {row['sd']:.4f}" in page
+
+
 def test_the_page_says_what_the_winner_has_after_half_the_steps():
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
     halves = pd.read_csv(RESULTS / "modern" / "half" / "modern_evolved.csv").groupby("set")["metric"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ def test_a_regression_without_its_two_words_is_told_before_anything_is_stored(
     monkeypatch.delitem(sys.modules, "diabetes", raising=False)
     text = Path("diabetes.py").read_text()
     Path("diabetes.py").write_text(re.sub(r' {4}(loss|metric) = ".*"\n', "", text))
+    monkeypatch.setattr(logging.getLogger("optevo"), "level", logging.NOTSET)  # and set back afterwards
     answer = optevo("--verbose", "run", diabetes, "--workers", "1", "--device", "cpu")
     assert answer.status == 2, answer
     for words in ("task 'diabetes': loss()", "split 'train'", "float32 (300, 1)", 'loss = "mse"'):
