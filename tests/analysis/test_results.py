@@ -281,7 +281,8 @@ def test_recompressing_keeps_every_image_and_loses_detail(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "winner"), [("modern", "rates"), ("modern", "evolved"), ("modern/unseen", "evolved")]
+    ("folder", "winner"),
+    [("modern", "rates"), *((folder, "evolved") for folder in ("modern", "modern/unseen", "modern/divided"))],
 )
 def test_the_page_says_what_the_modern_winner_s_runs_say(folder: str, winner: str):
     runs = pd.concat(pd.read_csv(RESULTS / folder / f"modern_{name}.csv") for name in ("adamw", winner))
