@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from optevo.naming import explain_keywords
-from optevo.optim.checked import CheckedOptimizer, ranges, step_count
+from optevo.optim.checked import CheckedOptimizer, ranges
 from optevo.optim.graphs.equation import Equation
 from optevo.optim.graphs.genome import check_shares, shares
 from optevo.optim.graphs.program import Program, program
@@ -131,10 +131,13 @@ class GraphOptimizer(CheckedOptimizer):
             if p.grad is None:
                 continue
             state = self.state[p]
-            k = int(step_count(state).item()) + 1
+            if "step" not in state:
+                # On the CPU, so that reading it is no wait for another device.
+                state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
             for name in states:
                 if name not in state:
                     state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+            k = int(state["step"].item()) + 1
             buckets.setdefault((p.device, p.dtype, k), []).append(p)
         for params in buckets.values():
             for p in params:
