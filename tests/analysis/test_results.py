@@ -337,12 +337,14 @@ def test_the_page_counts_the_members_with_an_orthogonal_update(quiet_optuna: Non
 
 def test_the_page_says_what_the_known_optimizers_and_the_stages_came_to():
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
-    for name in ("fashion_mnist", "cifar10"):
+    for name in ("fashion_mnist", "cifar10", "fine_tuning"):
         found = pd.read_csv(RESULTS / "joint" / "compare" / f"compare_{name}.csv")
         for rank, row in enumerate(found.to_dict("records"), 1):
             if row["optimizer"] in ("opt6", "opt10", "a1", "adam", "muon_conv"):
                 assert f"{row['mean']:.4f} ± {row['sd']:.4f} ({rank})" in page
     scores = pd.read_csv(RESULTS / "stages" / "quickstart.csv")
     assert len(scores[scores["stage"] > 0]) == 24
-    best = scores[scores["stage"] == 2]["fitness"].max()
-    assert f"{best:.4f} on CIFAR-10" in page
+    for stage, said in ((2, "leads the second stage with"), (3, "the third\nwith")):
+        best = scores.loc[scores[scores["stage"] == stage]["fitness"].idxmax()]
+        assert f"rial {best['candidate']} " in page
+        assert f"{said} {best['fitness']:.4f}" in page
