@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import json
 import threading
@@ -18,9 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optevo.optuna_private import Gate, trial_id
 from optevo.storage.counting import Counts, count_rows
-from optevo.storage.optuna_rdb import NOT_FOUND, Study, Trial, transaction
+from optevo.storage.optuna_rdb import NOT_FOUND, Study, Trial, Value, transaction
 from optevo.storage.reading import Batch, Part, completed, read_heads, read_part, read_user_attr
-from optevo.storage.writing import INSERT, Writes
+from optevo.storage.writing import INSERT, Writes, insert
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -80,20 +79,48 @@ class Database(RDBStorage):
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
     ) -> Any:
         """As Optuna's, but a statement a table writes what a template has, not three a parameter."""
-        if template_trial is None or self.engine.name not in INSERT:
-            return super()._get_prepared_new_trial(study_id, template_trial, session)
-        known = self._known.setdefault(study_id, {})
-        if any(known.get(name) != d for name, d in template_trial.distributions.items()):
-            # Optuna's own way compares them with what the study has.
-            trial = super()._get_prepared_new_trial(study_id, template_trial, session)
-            known.update(template_trial.distributions)
-            return trial
-        bare = copy.copy(template_trial)
-        bare.params, bare.distributions, bare.intermediate_values = {}, {}, {}
-        bare.user_attrs, bare.system_attrs = {}, {}
-        trial = super()._get_prepared_new_trial(study_id, bare, session)
-        Writes.of(template_trial).insert(session.connection(), cast("int", trial.trial_id))
+        if template_trial is not None and self._knows(study_id, template_trial):
+            return self._insert(study_id, [template_trial], session)[0]
+        # Optuna's own way compares distributions with what the study has.
+        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+        if template_trial is not None:
+            self._known.setdefault(study_id, {}).update(template_trial.distributions)
         return trial
+
+    def _knows(self, study_id: int, template: FrozenTrial) -> bool:
+        """Whether a trial can be added by our own statements: the study has all its distributions."""
+        known = self._known.get(study_id, {})
+        return self.engine.name in INSERT and all(
+            known.get(name) == distribution for name, distribution in template.distributions.items()
+        )
+
+    def _insert(self, study_id: int, templates: Sequence[FrozenTrial], session: Session) -> list[Any]:
+        """New trials, numbered on from those of the study, whose row the session has locked."""
+        trials = [
+            Trial(
+                study_id=study_id,
+                state=template.state,
+                datetime_start=template.datetime_start,
+                datetime_complete=template.datetime_complete,
+            )
+            for template in templates
+        ]
+        session.add_all(trials)
+        session.flush()  # which gives them their ids
+        pairs = sorted(zip(trials, templates, strict=True), key=lambda pair: cast("int", pair[0].trial_id))
+        first = pairs[0][0].count_past_trials(session)
+        writes, values = {}, []
+        for number, (trial, template) in enumerate(pairs, first):
+            trial.number = number
+            writes[cast("int", trial.trial_id)] = Writes.of(template)
+            for objective, value in enumerate(template.values or ()):
+                stored, kind = Value.value_to_stored_repr(value)
+                row = {"objective": objective, "value": stored, "value_type": kind}
+                values.append({"trial_id": trial.trial_id, **row})
+        insert(session.connection(), writes)
+        if values:
+            session.connection().execute(sqlalchemy.insert(Value), values)
+        return trials
 
     def delete_study(self, study_id: int) -> None:
         """As Optuna's; a new study may get its number."""
@@ -104,8 +131,14 @@ class Database(RDBStorage):
         """Optuna's `create_new_trial` for several, in one transaction."""
         with transaction(self.scoped_session) as session:
             Study.find_or_raise_by_id(study_id, session, for_update=True)  # whose trials are numbered
-            for template in templates:
-                self._get_prepared_new_trial(study_id, template, session)
+            rest = list(templates)
+            while rest and not self._knows(study_id, rest[0]):
+                self._get_prepared_new_trial(study_id, rest.pop(0), session)
+            if rest and all(self._knows(study_id, template) for template in rest):
+                self._insert(study_id, rest, session)
+            else:
+                for template in rest:
+                    self._get_prepared_new_trial(study_id, template, session)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As Optuna's; see `together`."""

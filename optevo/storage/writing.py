@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,43 +72,32 @@ class Writes:
         if state is None:
             raise KeyError(NOT_FOUND)
         updatable(trial_id, state)
-        self.insert(connection, trial_id)
+        insert(connection, {trial_id: self})
 
-    def insert(self, connection: Connection, trial_id: int) -> None:
-        """The same for a trial that is there and may get them."""
-        params = [
-            {
-                "param_name": name,
-                "param_value": value,
-                "distribution_json": distribution_to_json(distribution),
-            }
-            for name, (value, distribution) in self.params.items()
-        ]
-        stored = Report.intermediate_value_to_stored_repr
-        reports = [
-            dict(
-                zip(
-                    ("step", "intermediate_value", "intermediate_value_type"),
-                    (step, *stored(value)),
-                    strict=True,
-                )
-            )
-            for step, value in self.reports.items()
-        ]
-        for model, name, rows in (
-            (Param, "param_name", params),
-            (UserAttr, "key", [{"key": k, "value_json": text} for k, text in self.user_attrs.items()]),
-            (SystemAttr, "key", [{"key": k, "value_json": text} for k, text in self.system_attrs.items()]),
-            (Report, "step", reports),
-        ):
-            if rows:
-                statement = _upsert(connection.dialect.name, model, name, tuple(rows[0]))
-                connection.execute(statement, [{"trial_id": trial_id, **row} for row in rows])
+
+def insert(connection: Connection, writes: Mapping[int, Writes]) -> None:
+    """A statement a table for all of them, by the id of a trial that is there and may get them."""
+    rows: dict[tuple[Any, str], list[dict[str, Any]]] = {}
+    for trial_id, one in writes.items():
+        for name, (value, distribution) in one.params.items():
+            text = distribution_to_json(distribution)
+            row = {"param_name": name, "param_value": value, "distribution_json": text}
+            rows.setdefault((Param, "param_name"), []).append({"trial_id": trial_id, **row})
+        for model, attrs in ((UserAttr, one.user_attrs), (SystemAttr, one.system_attrs)):
+            of_all = rows.setdefault((model, "key"), [])
+            of_all += [{"trial_id": trial_id, "key": key, "value_json": text} for key, text in attrs.items()]
+        for step, report in one.reports.items():
+            stored, kind = Report.intermediate_value_to_stored_repr(report)
+            row = {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+            rows.setdefault((Report, "step"), []).append({"trial_id": trial_id, **row})
+    for (model, name), of_all in rows.items():
+        if of_all:
+            connection.execute(_upsert(connection.dialect.name, model, name, tuple(of_all[0])), of_all)
 
 
 @functools.cache
 def _upsert(dialect: str, model: Any, name: str, columns: tuple[str, ...]) -> Any:
-    """Insert rows of a trial, or write over those that have the same `name`."""
+    """Insert rows of trials, or write over those that have the same trial and `name`."""
     statement = INSERT[dialect](model)
-    new = {column: statement.excluded[column] for column in columns if column != name}
+    new = {column: statement.excluded[column] for column in columns if column not in ("trial_id", name)}
     return statement.on_conflict_do_update(index_elements=["trial_id", name], set_=new)

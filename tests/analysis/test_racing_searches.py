@@ -40,7 +40,8 @@ def test_the_results_page_has_the_tables_of_the_stored_searches():
     )
     assert set(searches["way"]) == set(racing.WAYS)
     lines = [*racing.said(searches), *racing.said_of_agreement(ranks), *racing.said_of_replay(replays)]
-    lines += racing.said(pd.read_csv(RESULTS / "longer" / "searches.csv"))
+    for generations in (25, 50):
+        lines += racing.said(pd.read_csv(RESULTS / f"{generations}_generations" / "searches.csv"))
     for line in lines:
         assert line in page
 

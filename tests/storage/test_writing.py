@@ -253,20 +253,56 @@ def test_an_added_trial_with_other_choices_is_refused(study: optuna.Study):
     assert len(seen_by_another(study)) == 2
 
 
-def test_the_statements_of_an_added_trial_do_not_grow_with_it(url: str):
-    study, counts = optuna.create_study(storage=open_storage(url, create=True)), []
+@pytest.fixture
+def statements(study: optuna.Study) -> list[str]:
+    """What the storage's database was asked, to be cleared."""
     seen: list[str] = []
-    sqlalchemy.event.listen(
-        database_of(study).engine,  # type: ignore[attr-defined]
-        "before_cursor_execute",
-        lambda *args: seen.append(args[2]),
-    )
+    if not isinstance(database_of(study), InMemoryStorage):
+        sqlalchemy.event.listen(
+            database_of(study).engine,  # type: ignore[attr-defined]
+            "before_cursor_execute",
+            lambda *args: seen.append(args[2]),
+        )
+    return seen
+
+
+def test_the_statements_of_an_added_trial_do_not_grow_with_it(study: optuna.Study, statements: list[str]):
+    counts = []
     space = {f"x{i}": FloatDistribution(0, 1) for i in range(20)}
     many = {"params": dict.fromkeys(space, 0.5), "distributions": space}
     many["user_attrs"] = {f"a{i}": i for i in range(20)}
     study.add_trials([finished(0.1), finished(0.1, **many)])  # distributions that are new are compared
     for trial in (finished(0.2), finished(0.2, **many)):
-        seen.clear()
+        statements.clear()
         study.add_trial(trial)
-        counts.append(len(seen))
+        counts.append(len(statements))
     assert counts[0] == counts[1]
+
+
+def test_trials_that_are_added_together_are_what_optuna_makes_of_them(
+    study: optuna.Study, statements: list[str], tmp_path: Path
+):
+    optunas = optuna.create_study(storage=RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}"))
+    nothing: dict[str, Any] = {"params": {}, "distributions": {}, "user_attrs": {}, "intermediate_values": {}}
+    whole = finished(0.2, state=TrialState.COMPLETE, value=float("inf"))
+    others = [finished(0.3), finished(0.5, value=None, **nothing), whole]
+    counts = []
+    for added in ([finished(0.1)], others, [finished(0.4), *others]):
+        statements.clear()
+        add_together(study, added)
+        counts.append(len(statements))
+        optunas.add_trials(added)
+    assert repr(seen_by_another(study)) == repr(seen_by_another(optunas))  # NaN does not equal itself
+    assert counts[2] <= counts[1] + 1  # SQLite says the number of one new row only
+
+
+def test_trials_that_are_added_together_with_new_distributions_are_compared(study: optuna.Study):
+    if isinstance(database_of(study), InMemoryStorage):
+        pytest.skip("a storage in memory compares nothing")
+    other = finished(0.1, distributions={**SPACE, "c": CategoricalDistribution([None])})
+    with pytest.raises(ValueError, match="CategoricalDistribution"):
+        add_together(study, [finished(0.1), finished(0.2), other])
+    assert seen_by_another(study) == []
+    add_together(study, [finished(0.1)])
+    add_together(study, [])
+    assert len(seen_by_another(study)) == 1
