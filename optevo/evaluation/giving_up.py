@@ -7,6 +7,7 @@ import logging
 import optuna
 
 from optevo import keys
+from optevo.errors import UserError
 from optevo.liveness.lost import GONE
 from optevo.samplers import sampler_of
 from optevo.samplers.slots import Slot, fate
@@ -46,3 +47,11 @@ def given_up_for(trial: optuna.Trial, slot: Slot) -> tuple[str | None, list[int]
     place = f"slot {slot.index} of generation {slot.generation}"
     logger.warning("%s is tried again, attempt %d: %s", place, len(attempts) + 1, how)
     return None, numbers
+
+
+def unmade(slot: Slot, why: str) -> UserError:
+    """What ends a search where a slot is given up whose optimizer cannot be made: nothing of it is known."""
+    return UserError(
+        f"slot {slot.index} of generation {slot.generation} {why}; its optimizer cannot be made. Its failed "
+        "trials have the traceback. Mend the space, then run the same command"
+    )

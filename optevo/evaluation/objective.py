@@ -20,7 +20,7 @@ from optevo.evaluation.audit import audit, is_audited
 from optevo.evaluation.candidate_runs import CandidateRuns
 from optevo.evaluation.curve import Pruned, make_curve
 from optevo.evaluation.faults import Interrupted, machines_fault
-from optevo.evaluation.giving_up import given_up_for
+from optevo.evaluation.giving_up import given_up_for, unmade
 from optevo.evaluation.within_runs import margins
 from optevo.liveness.processes import OwnProcess
 from optevo.optuna_private import add_together, stored_trial, written_together
@@ -86,11 +86,18 @@ class Objective:
         state = self._open(trial.study)
         generation = _slot(trial).generation
         fidelity = state.fidelity(generation)
-        with written_together(trial.study):
-            candidates, making = self._made([self.space.suggest(trial)])
-            for key, value in _description(candidates[0], fidelity).items():
-                trial.set_user_attr(key, value)
         given_up, attempts = given_up_for(trial, _slot(trial))
+        with written_together(trial.study):
+            params = self.space.suggest(trial)
+            try:
+                candidates, making = self._made([params])
+                description = _description(candidates[0], fidelity)
+            except Exception as error:
+                if given_up is None or machines_fault(error):
+                    raise
+                raise unmade(_slot(trial), given_up) from error
+            for key, value in description.items():
+                trial.set_user_attr(key, value)
         # A gate that raises is among what a slot is given up for.
         (entry,) = self._enter(state, candidates, generation, making, asked=given_up is None)
         if given_up is not None and not entry.member.ended:

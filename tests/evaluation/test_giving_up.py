@@ -12,11 +12,12 @@ from optuna.trial import TrialState
 from small_studies import GENETIC, RANDOM, TPE, config, create
 
 from optevo import keys
+from optevo.errors import UserError
 from optevo.evaluation.faults import Interrupted
 from optevo.evaluation.giving_up import MAX_ATTEMPTS, MAX_FAILURES, MAX_LOSSES
 from optevo.evaluation.objective import Objective
 from optevo.liveness.lost import GONE, fail
-from optevo.spaces import Candidate, TermSpace
+from optevo.spaces import Candidate, Params, TermSpace
 from optevo.study.studies import counted, is_complete
 from optevo.tasks import ScoredTask
 from optevo.training.scored import ScoredBench
@@ -114,6 +115,29 @@ def test_a_gate_that_raises_ends_its_slot_too():
     assert [trial.state for trial in failed] == [TrialState.FAIL] * MAX_FAILURES
     assert (last.state, last.value) == (TrialState.PRUNED, None)
     assert keys.ours(last)[keys.PRUNED_BY] == "failed 3 times: ZeroDivisionError: no such luck"
+
+
+def test_an_optimizer_that_cannot_be_made_ends_the_search_and_says_so():
+    class Broken(TermSpace):
+        def candidate(self, params: Params) -> Candidate:
+            made = super().candidate(params)
+            if params == self.presets()["sgd"]:
+                boom()
+            return made
+
+    few = {"sampler": {"kind": "random", "n_trials": 2}}
+    study, task = create(InMemoryStorage(), **few), Fragile(lambda candidate: False, boom)
+    objective = Objective(ScoredBench(config(**few), [task], Path()), Broken())
+    study.optimize(objective, n_trials=MAX_FAILURES + 1, catch=(ZeroDivisionError,))
+    assert [trial.state for trial in in_slot(study, (0, 0))] == [TrialState.FAIL] * MAX_FAILURES
+    with pytest.raises(UserError, match="slot 0 of generation 0 failed 3 times: ZeroDivisionError") as raised:
+        study.optimize(objective, n_trials=10, catch=(ZeroDivisionError,))
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+    assert keys.ours(study.trials[-1])[keys.INTERRUPTED]
+    # Once the space is mended, the slot is given up and the search ends.
+    objective = Objective(objective.bench, TermSpace())
+    study.optimize(objective, n_trials=1)
+    assert is_complete(study)
 
 
 def test_it_is_a_member_that_ranks_last():
