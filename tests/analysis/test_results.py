@@ -296,7 +296,7 @@ def test_the_page_says_what_the_modern_winner_s_runs_say(folder: str, winner: st
         assert f"{row['mean']:.4f} ± {row['sd']:.4f}" in page
 
 
-@pytest.mark.parametrize("baseline", ["muon_conv", "ortho_conv"])
+@pytest.mark.parametrize("baseline", ["muon_conv", "ortho_conv", "cautious_ortho_conv"])
 def test_the_page_says_what_the_best_baselines_runs_say(baseline: str):
     runs = pd.concat(pd.read_csv(RESULTS / "modern" / f"modern_{name}.csv") for name in (baseline, "evolved"))
     runs = runs[runs.groupby(["set", "seed"])["study"].transform("nunique") == 2]
