@@ -10,12 +10,14 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from analysis import picture, recompress, search_seeds, table1, transfer
 from optevo import keys
 from optevo.measurement.fresh_seeds import stored_result
 from optevo.measurement.test_split import stored_evaluation
+from optevo.optim.baselines.registry import TunedBaseline
 from optevo.reporting.comparison import OVERALL, Entry
 from optevo.reporting.statistics import BETTER, UNDECIDED, WORSE, paired, verdict
 from optevo.reporting.tables import write_tables
@@ -24,6 +26,9 @@ from optevo.storage.study_file import read_study
 from optevo.study.check import check_study
 from optevo.study.config import load_config
 from optevo.study.studies import counted, is_complete, load_study
+from optevo.tasks.base import Split
+from optevo.tasks.vision import CIFAR10, FashionMNIST
+from optevo.training.operations import operations_a_step
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "studies"
@@ -307,6 +312,21 @@ def test_the_page_says_what_the_best_baselines_runs_say(baseline: str):
         assert f"{said} |".replace("-", "−") in page, row["set"]
     for row in found[found["mean"].notna()].to_dict("records"):
         assert f"{row['mean']:.4f} ± {row['sd']:.4f}" in page
+
+
+def test_the_pages_count_the_operations_of_a_step():
+    """Over AdamW's, on the three tasks; MNIST's network is Fashion-MNIST's."""
+    rows = (ROOT / "docs" / "optimizers.md").read_text("utf-8")
+    names, totals = ("adamw", "evolved_modern", "cautious_ortho_conv", "muon_conv"), []
+    for task, shape in ((CIFAR10(), (3, 32, 32)), (FashionMNIST(), (1, 28, 28))):
+        images = torch.zeros(128, *shape, dtype=torch.uint8)
+        split = Split(images, torch.zeros(128, dtype=torch.int64))
+        totals.append(
+            [operations_a_step(task, TunedBaseline(name, 1e-3, 1e-2), 128, split).total for name in names]
+        )
+    ratios = np.array(totals) / np.array(totals)[:, :1]
+    for (least, most), digits in zip(zip(*ratios, strict=True), (3, 3, 3, 2), strict=True):
+        assert most == 1 or f"| {least:.{digits}f} to {most:.{digits}f} |" in rows
 
 
 def test_the_page_says_what_the_winner_has_after_half_the_steps():
