@@ -81,7 +81,7 @@ def main() -> None:
     given.add_argument("--rounds", type=int, default=5)
     options = given.parse_args()
     quick = options.quick
-    size, steps, rounds = (4, 5, 1) if quick else (48, 500, options.rounds)
+    size, steps, rounds = (4, 5, 1) if quick else (96, 500, options.rounds)
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -89,7 +89,7 @@ def main() -> None:
         f"{rounds} interleaved generations of {size} random genomes, {steps} steps x 2 seeds, "
         "one thread, median [range]"
     )
-    batches = [1, *(batch for batch in (12, 24, 48) if batch <= size)] if not quick else [1, 2]
+    batches = [1, 2] if quick else [1, 12, 24, 48, 96]
     times: dict[int, list[tuple[float, float]]] = {batch: [] for batch in batches}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(rounds):
