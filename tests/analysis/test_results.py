@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -312,6 +313,21 @@ def test_the_page_says_what_the_best_baselines_runs_say(baseline: str):
         assert f"{said} |".replace("-", "−") in page, row["set"]
     for row in found[found["mean"].notna()].to_dict("records"):
         assert f"{row['mean']:.4f} ± {row['sd']:.4f}" in page
+
+
+def test_the_page_says_what_of_the_modern_winner_did_it():
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    runs = pd.read_csv(RESULTS / "modern" / "ablation" / "ablation.csv").set_index("variant")
+    least = runs.loc["tuned AdamW"]
+    gain = f"{-least['difference']:+.4f} | {-least['high']:+.4f} to {-least['low']:+.4f} | better |"
+    assert f"| the winner − tuned AdamW | {gain}" in page
+    steps = ["tuned AdamW", "tuned AdamW, the winner's schedule"]
+    steps += ["AdamW's rule, the winner's hyperparameters, lr × its weights", "the winner"]
+    for what, (one, other) in zip(
+        ("schedule", "hyperparameters", "rule"), itertools.pairwise(steps), strict=True
+    ):
+        part = runs.loc[other, "mean"] - runs.loc[one, "mean"]
+        assert f"| of it the {what} | {part:+.4f} |" in page
 
 
 def test_the_pages_count_the_operations_of_a_step():
