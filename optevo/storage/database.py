@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import threading
 from collections.abc import Container, Iterator, Sequence
@@ -131,13 +132,12 @@ class Database(RDBStorage):
         """Optuna's `create_new_trial` for several, in one transaction."""
         with transaction(self.scoped_session) as session:
             Study.find_or_raise_by_id(study_id, session, for_update=True)  # whose trials are numbered
-            rest = list(templates)
-            while rest and not self._knows(study_id, rest[0]):
-                self._get_prepared_new_trial(study_id, rest.pop(0), session)
-            if rest and all(self._knows(study_id, template) for template in rest):
-                self._insert(study_id, rest, session)
-            else:
-                for template in rest:
+            # By one's distributions the next may be known: each is asked when those before it are in.
+            for known, some in itertools.groupby(templates, lambda one: self._knows(study_id, one)):
+                if known:
+                    self._insert(study_id, list(some), session)
+                    continue
+                for template in some:
                     self._get_prepared_new_trial(study_id, template, session)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
